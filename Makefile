@@ -1,0 +1,31 @@
+# Each target does its own set-up; a second set-up is a no-op.
+.PHONY: setup demo test lint format lock clean
+PY := .venv/bin/python
+
+setup:
+	@bash scripts/setup.sh
+
+demo: setup
+	$(PY) demo_custom_strategy.py --out demo_out
+
+test: setup
+	$(PY) -m pytest
+
+lint: setup
+	$(PY) -m ruff check .
+	$(PY) -m black --check --quiet .
+	$(PY) -m mypy
+
+format: setup
+	$(PY) -m ruff check --fix .
+	$(PY) -m black --quiet .
+
+# The lock file: exact versions, no registry addresses. Needs uv.
+lock:
+	uv pip compile pyproject.toml --quiet --all-extras --python-version 3.10 \
+	  --python-platform x86_64-manylinux_2_28 --prerelease if-necessary-or-explicit \
+	  --constraint constraints.txt --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links --output-file requirements.lock
+
+clean:
+	rm -rf .venv .tools demo_out

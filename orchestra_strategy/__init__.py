@@ -1,0 +1,31 @@
+"""Unsupervised federated learning for SecretFlow: Orchestra (ICML 2022) as a plug-in.
+
+Importing this package registers its strategies with SecretFlow, if that is installed, so that
+``FLModel(strategy="orchestra", backend="torch", ...)`` finds them. Without SecretFlow the pure
+layers (``algorithms``, ``data``, ``users``, ``privacy``, ``evaluation``) can still be imported.
+"""
+
+from importlib.util import find_spec
+
+from orchestra_strategy.algorithms.model import OrchestraModel, orchestra_model
+from orchestra_strategy.errors import OrchestraError
+
+__version__ = "0.1.0"
+
+__all__ = ["OrchestraError", "OrchestraModel", "__version__", "orchestra_model"]
+
+if find_spec("secretflow") is not None:
+    from orchestra_strategy.aggregation.server import server_aggregation
+    from orchestra_strategy.runtime.fl_model import OrchestraFLModel
+    from orchestra_strategy.runtime.session import session
+    from orchestra_strategy.strategies.orchestra import OrchestraStrategy
+    from orchestra_strategy.strategies.registry import register_strategy, registered_strategies
+
+    __all__ += [
+        "OrchestraFLModel",
+        "OrchestraStrategy",
+        "register_strategy",
+        "registered_strategies",
+        "server_aggregation",
+        "session",
+    ]

@@ -1,0 +1,171 @@
+"""Orchestra: one local step, and what a party keeps for it.
+
+E. S. Lubana, C. I. Tang, F. Kawsar, R. P. Dick, A. Mathur, "Orchestra: Unsupervised Federated
+Learning via Globally Consistent Clustering", ICML 2022 (PMLR 162), https://arxiv.org/abs/2205.11506.
+Symbols are the paper's: f backbone, g projector, r degeneracy head, C global centroids, T
+temperature, M projection memory, tau EMA decay; a prime marks the target network.
+
+Where we deviate from the published code: the log of the online assignment is a log_softmax, the
+online network does not run on x1 (the result was thrown away), and neither M nor the target
+networks ever leave the party.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Optional
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from orchestra_strategy.algorithms.clustering import LocalClusters, local_clustering
+from orchestra_strategy.algorithms.ema import ema_update, frozen_copy, frozen_statistics
+from orchestra_strategy.algorithms.memory import ProjectionMemory
+from orchestra_strategy.algorithms.model import require_parts
+from orchestra_strategy.algorithms.objective import Batch, LossParts
+from orchestra_strategy.errors import OrchestraError
+
+__all__ = ["OrchestraObjective", "OrchestraSettings", "cluster_loss", "orchestra_loss"]
+
+ThreeViews = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor, Tensor, Tensor]]
+"""x (B, ...) -> (x1, x2, x3, a): two views, a transformed view, and which transformation (B,)."""
+
+
+class OrchestraSettings(NamedTuple):
+    """Hyper-parameters of the objective; defaults are the published ones."""
+
+    temperature: float = 0.1
+    ema_decay: float = 0.996
+    deg_weight: float = 1.0
+    memory_size: int = 128
+
+
+def cluster_loss(z2: Tensor, tz1: Tensor, C: Tensor, temperature: float) -> Tensor:
+    """Cross entropy between the target's and the online network's cluster assignments.
+
+    L = -mean_b sum_j q1 log p2, q1 = softmax(tz1 C^T / T), p2 = softmax(z2 C^T / T).
+
+    Args:
+        z2: Online unit-norm projections of view 2, shape (B, D); takes the gradient.
+        tz1: Target unit-norm projections of view 1, shape (B, D); no gradient flows here.
+        C: Global unit-norm centroids, shape (N_g, D); no gradient flows here.
+        temperature: T > 0.
+
+    >>> e = torch.eye(2)
+    >>> round(cluster_loss(e, e, e, 1.0).item(), 4)  # q = (0.7311, 0.2689): its entropy
+    0.5822
+    """
+    C = C.detach()
+    q1 = torch.softmax(tz1.detach() @ C.T / temperature, dim=1)
+    log_p2 = torch.log_softmax(z2 @ C.T / temperature, dim=1)
+    return -(q1 * log_p2).sum(dim=1).mean()
+
+
+def orchestra_loss(
+    z2: Tensor,
+    tz1: Tensor,
+    C: Tensor,
+    rotation_logits: Tensor,
+    rotation: Tensor,
+    settings: OrchestraSettings,
+) -> LossParts:
+    """L = L_cluster + deg_weight * L_deg, with L_deg the cross entropy of the rotation guess.
+
+    Args:
+        z2: Online unit-norm projections of view 2, shape (B, D).
+        tz1: Target unit-norm projections of view 1, shape (B, D).
+        C: Global unit-norm centroids, shape (N_g, D).
+        rotation_logits: r(g(f(x3))), shape (B, 4).
+        rotation: Which rotation view 3 had, shape (B,), int64.
+        settings: T and the weight of L_deg.
+    """
+    cluster = cluster_loss(z2, tz1, C, settings.temperature)
+    degeneracy = F.cross_entropy(rotation_logits, rotation)
+    total = cluster + settings.deg_weight * degeneracy
+    return LossParts(total, {"cluster": cluster, "degeneracy": degeneracy})
+
+
+class OrchestraObjective:
+    """The objective with what a party keeps for it: target network, memory M, centroids C.
+
+    Args:
+        model: A model with ``backbone``, ``projector`` and ``degeneracy_head``; it is not kept.
+        views: Draws the three views.
+        settings: Hyper-parameters.
+        generator: Source of the views' randomness; replaced every round by the owner.
+
+    Attributes:
+        centroids: Global centroids C, shape (N_g, D), or None before the first global clustering.
+        memory: M.
+
+    Raises:
+        ModelError: The model lacks a part.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        views: ThreeViews,
+        settings: OrchestraSettings,
+        generator: torch.Generator,
+    ) -> None:
+        require_parts(model)
+        self.views = views
+        self.settings = settings
+        self.generator = generator
+        self.target = frozen_copy(nn.Sequential(model.backbone, model.projector))
+        self.memory = ProjectionMemory(settings.memory_size, model.degeneracy_head.in_features)
+        self.centroids: Optional[Tensor] = None
+
+    def __call__(self, model: nn.Module, batch: Batch) -> LossParts:
+        """One local step's loss; moves the target network and the memory on.
+
+        Args:
+            model: The online network.
+            batch: ``inputs`` (B, ...) and ``ids`` (B,).
+        """
+        if self.centroids is None:
+            raise OrchestraError(
+                "Expected `centroids` before a training step, got None: round 0 (clustering only) "
+                "has not been run."
+            )
+        x1, x2, x3, rotation = self.views(batch["inputs"], self.generator)
+        online = nn.Sequential(model.backbone, model.projector)
+        # No gradient: the target follows the online network by its moving average alone.
+        with torch.no_grad():
+            ema_update(self.target, online, self.settings.ema_decay)
+            self.target.train()
+            tz1 = F.normalize(self.target(x1), dim=1)
+        z2 = F.normalize(online(x2), dim=1)
+        rotation_logits = model.degeneracy_head(online(x3))
+        parts = orchestra_loss(z2, tz1, self.centroids, rotation_logits, rotation, self.settings)
+        self.memory.append(tz1, batch["ids"])
+        return parts
+
+    @torch.no_grad()
+    def fill_memory(self, batches: Iterable[Batch]) -> None:
+        """Fill M from the target network without any training (round 0).
+
+        BatchNorm normalises by the batch, as in training, but its running statistics stay.
+        """
+        with frozen_statistics(self.target):
+            for batch in batches:
+                x1, _, _, _ = self.views(batch["inputs"], self.generator)
+                self.memory.append(F.normalize(self.target(x1), dim=1), batch["ids"])
+
+    def local_clusters(
+        self, num_clusters: int, k_min: int, generator: torch.Generator
+    ) -> LocalClusters:
+        """Cluster M; every centroid is the mean of at least ``k_min`` different samples."""
+        return local_clustering(self.memory.rows, num_clusters, k_min=k_min, generator=generator)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that must survive at the party: target network, M and C."""
+        centroids = None if self.centroids is None else self.centroids.clone()
+        target = {k: v.clone() for k, v in self.target.state_dict().items()}
+        return {"target": target, "memory": self.memory.state_dict(), "centroids": centroids}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the state of :meth:`state_dict`."""
+        self.target.load_state_dict(state["target"])
+        self.memory.load_state_dict(state["memory"])
+        self.centroids = None if state["centroids"] is None else state["centroids"].clone()

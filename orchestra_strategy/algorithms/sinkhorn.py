@@ -1,0 +1,67 @@
+"""Sinkhorn-Knopp balanced assignment: the only one in this package, used everywhere.
+
+R. Sinkhorn, P. Knopp, "Concerning nonnegative matrices and doubly stochastic matrices", Pacific
+Journal of Mathematics 21(2), 1967; its use for assigning samples to clusters of equal size follows
+M. Cuturi, "Sinkhorn Distances", NeurIPS 2013, https://arxiv.org/abs/1306.0895.
+"""
+
+import torch
+from torch import Tensor
+
+from orchestra_strategy.errors import ParameterError
+
+__all__ = ["sinkhorn"]
+
+# exp(-300) and exp(300) are both finite in float64. Scalings differ between rows by at most the
+# range of log P, so with this floor no product below can overflow, whatever the input.
+_LOG_FLOOR = -300.0
+
+
+@torch.no_grad()
+def sinkhorn(
+    S: Tensor,
+    *,
+    max_iters: int = 100,
+    tol: float = 1e-2,
+    check_every: int = 10,
+    sharpness: float = 25.0,
+) -> Tensor:
+    """Turn similarities into soft assignments with clusters of equal total weight.
+
+    P = softmax(sharpness * S) over clusters; scalings r (K,) and c (N,) are sought such that
+    diag(r) P^T diag(c) has row sums 1/K and column sums 1/N.
+
+    Args:
+        S: Similarities, shape (N, K), any finite values; rows are samples, columns clusters.
+        max_iters: Upper limit of the iterations.
+        tol: Stop when sum |c / c_new - 1| falls below it.
+        check_every: How many iterations lie between two checks of ``tol``.
+        sharpness: Inverse temperature of the softmax.
+
+    Returns:
+        Soft assignments, shape (N, K), dtype of ``S``; every row sums to 1. No gradient.
+
+    Raises:
+        ParameterError: ``S`` is not a non-empty finite matrix.
+
+    >>> sinkhorn(torch.zeros(2, 4)).tolist()[0]
+    [0.25, 0.25, 0.25, 0.25]
+    """
+    if S.ndim != 2 or 0 in S.shape:
+        raise ParameterError(f"Expected `S` to be a non-empty (N, K) matrix, got {tuple(S.shape)}.")
+    if not bool(torch.isfinite(S).all()):
+        raise ParameterError("Expected `S` to be finite, got NaN or infinite similarities.")
+    N, K = S.shape
+    log_P = torch.log_softmax(sharpness * S.double(), dim=1).T
+    P = log_P.clamp_min(_LOG_FLOOR).exp()  # (K, N), strictly positive
+    c = S.new_full((N,), 1.0 / N, dtype=torch.float64)
+    r = S.new_full((K,), 1.0 / K, dtype=torch.float64)
+    for iteration in range(1, max_iters + 1):
+        r = (1.0 / K) / (P @ c)
+        c_new = (1.0 / N) / (r @ P)
+        if iteration % check_every == 0 and float((c / c_new - 1).abs().sum()) < tol:
+            c = c_new
+            break
+        c = c_new
+    A = (r[:, None] * P * c).T
+    return (A / A.sum(dim=1, keepdim=True)).to(S.dtype)

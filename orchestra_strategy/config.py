@@ -1,0 +1,162 @@
+"""A strategy's parameters: typed, validated once at the edge, immutable inside."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, Optional, TypeVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from orchestra_strategy.errors import DataError, ParameterError, did_you_mean
+
+__all__ = ["ClusterSizes", "FrozenConfig", "OrchestraConfig", "StrategyConfig", "parse_config"]
+
+_log = logging.getLogger(__name__)
+
+
+class FrozenConfig(BaseModel):
+    """Immutable; strict about types; unknown names are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class StrategyConfig(FrozenConfig):
+    """Parameters that every strategy of this package has; defaults are the published ones.
+
+    Attributes:
+        batch_size: Samples per local step, at every party, whatever the size of its data.
+        local_epochs: Passes over the party's own data per FLModel epoch.
+        lr: SGD learning rate.
+        momentum: SGD momentum; it survives from round to round.
+        weight_decay: SGD weight decay.
+        views: Name of the augmentation, see ``orchestra_strategy.data.VIEWS``.
+        view_options: Options of the augmentation.
+        torch_threads: CPU threads of torch during a call. The results depend on it in their last
+            bits, so it must be the same wherever they are compared.
+        party: The party's name, for its random streams. Handed out by OrchestraFLModel; where it is
+            not given, a fingerprint of the party's data stands in (it stays at the party).
+    """
+
+    batch_size: int = Field(16, ge=2)
+    local_epochs: int = Field(10, ge=1)
+    lr: float = Field(0.003, gt=0)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    views: str = "grey"
+    view_options: dict[str, Any] = Field(default_factory=dict)
+    torch_threads: int = Field(1, ge=1)
+    party: Optional[str] = None
+
+
+class ClusterSizes(NamedTuple):
+    """Memory size m and number of local clusters N_l that a party's data allow."""
+
+    memory_size: int
+    num_local_clusters: int
+
+
+class OrchestraConfig(StrategyConfig):
+    """Parameters of strategy ``orchestra``; defaults are the published ones.
+
+    Attributes:
+        temperature: T of the cluster assignments.
+        ema_decay: tau of the target network.
+        deg_weight: Weight of the rotation loss.
+        num_global_clusters: N_g; the server's ``server_aggregation`` must be given the same.
+        num_local_clusters: N_l.
+        memory_size: m, rows of the projection memory.
+        k_min: The least number of samples behind a centroid that leaves the party.
+        user_type: Which kind of federated user a party is.
+    """
+
+    temperature: float = Field(0.1, gt=0)
+    ema_decay: float = Field(0.996, ge=0, le=1)
+    deg_weight: float = Field(1.0, ge=0)
+    num_global_clusters: int = Field(128, ge=2)
+    num_local_clusters: int = Field(16, ge=1)
+    memory_size: int = Field(128, ge=2)
+    k_min: int = Field(4, ge=2)
+    user_type: Literal["local_update"] = "local_update"
+
+    @model_validator(mode="after")
+    def _clusters_fit_memory(self) -> "OrchestraConfig":
+        if self.num_local_clusters * self.k_min > self.memory_size:
+            raise ValueError(
+                "Expected `num_local_clusters` * `k_min` to be at most `memory_size`, so that "
+                f"every centroid is a mean of `k_min` samples, got {self.num_local_clusters} * "
+                f"{self.k_min} > {self.memory_size}; lower `num_local_clusters` or raise "
+                "`memory_size`"
+            )
+        return self
+
+    def sizes_for(self, num_samples: int, who: str = "this party") -> ClusterSizes:
+        """Scale memory and clusters down to a party's data: m <= samples, N_l <= m // k_min.
+
+        Args:
+            num_samples: The party's number of samples.
+            who: Named in the warning and the error.
+
+        Raises:
+            DataError: Fewer samples than ``k_min``.
+        """
+        if num_samples < self.k_min:
+            raise DataError(
+                f"Expected {who} to have at least `k_min` = {self.k_min} samples, since no centroid "
+                f"of fewer may leave it, got {num_samples}."
+            )
+        m = min(self.memory_size, num_samples)
+        n_l = min(self.num_local_clusters, m // self.k_min)
+        if (m, n_l) != (self.memory_size, self.num_local_clusters):
+            _log.warning(
+                "%s has %d samples: memory_size is %d instead of %d, num_local_clusters %d "
+                "instead of %d.",
+                *(who, num_samples, m, self.memory_size, n_l, self.num_local_clusters),
+            )
+        return ClusterSizes(m, n_l)
+
+
+ConfigT = TypeVar("ConfigT", bound=FrozenConfig)
+
+
+def parse_config(config_class: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
+    """Build a configuration from loose values, with every problem in one message.
+
+    Args:
+        config_class: The strategy's configuration class.
+        values: Parameters by name; numpy scalars count as Python numbers.
+
+    Raises:
+        ParameterError: Unknown names (with the nearest known one) or values out of range.
+
+    >>> parse_config(OrchestraConfig, {"temperature": 0.5}).temperature
+    0.5
+    >>> parse_config(OrchestraConfig, {"temperature": 0})
+    Traceback (most recent call last):
+    ...
+    orchestra_strategy.errors.ParameterError: Expected `temperature` to be greater than 0, got 0.
+    """
+    known = config_class.model_fields
+    problems = [
+        f"Expected a parameter of this strategy, got `{name}`; {did_you_mean(name, known)}."
+        for name in values
+        if name not in known
+    ]
+    plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
+    try:
+        config = config_class(**{k: v for k, v in plain.items() if k in known})
+    except ValidationError as error:
+        for detail in error.errors():
+            problems.append(_sentence(detail["loc"], detail["msg"], detail["input"]))
+        raise ParameterError(" ".join(problems)) from None
+    if problems:
+        raise ParameterError(" ".join(problems))
+    return config
+
+
+def _sentence(location: tuple[Any, ...], message: str, got: Any) -> str:
+    """Turn one of pydantic's findings into the package's error grammar."""
+    if not location:  # a rule across fields, already in our words
+        return message.removeprefix("Value error, ") + "."
+    name = ".".join(str(part) for part in location)
+    rule = message.removeprefix("Input should be ")
+    return f"Expected `{name}` to be {rule[0].lower() + rule[1:]}, got {got!r}."

@@ -1,0 +1,43 @@
+"""A party's data: partitions, checks, the order of batches, and random views."""
+
+from orchestra_strategy.data.arrays import (
+    PartyReport,
+    as_samples,
+    check_parties,
+    describe_samples,
+)
+from orchestra_strategy.data.batches import num_batches, round_batches, split_for_inference
+from orchestra_strategy.data.partition import (
+    dirichlet_partition,
+    iid_partition,
+    shard_partition,
+)
+from orchestra_strategy.data.views import (
+    VIEWS,
+    SmallGreyViews,
+    TableViews,
+    Views,
+    ViewSet,
+    build_views,
+    to_model_input,
+)
+
+__all__ = [
+    "VIEWS",
+    "PartyReport",
+    "SmallGreyViews",
+    "TableViews",
+    "ViewSet",
+    "Views",
+    "as_samples",
+    "build_views",
+    "check_parties",
+    "describe_samples",
+    "dirichlet_partition",
+    "iid_partition",
+    "num_batches",
+    "round_batches",
+    "shard_partition",
+    "split_for_inference",
+    "to_model_input",
+]

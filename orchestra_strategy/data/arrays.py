@@ -1,0 +1,190 @@
+"""What a party's array must be like, and how parties are compared without showing their data.
+
+:func:`as_samples` is the gate on the party's own machine. :func:`describe_samples` reduces an array
+to a handful of plain values that may travel to the driver, where :func:`check_parties` compares the
+parties before any training starts.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sized
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchestra_strategy.data._checks import as_count
+from orchestra_strategy.errors import DataError
+
+__all__ = ["PartyReport", "as_samples", "check_parties", "describe_samples"]
+
+_KINDS = "iuf"  # numpy's codes for signed and unsigned integers and floats
+_RANKS = {2: "a table (N, F)", 3: "grey images (N, H, W)", 4: "images (N, C, H, W)"}
+
+
+def as_samples(x: Any) -> NDArray[Any]:
+    """Check a party's array and return it in one of two dtypes, uint8 or float32.
+
+    uint8 stays as it is. Everything else becomes float32: float64 keeps about 7 digits, and whole
+    numbers are exact up to 2**24. Values are not scaled, so pixels must be uint8 or in [0, 1].
+
+    Args:
+        x: (N, F), (N, H, W) or (N, C, H, W) array of integers or floats, N >= 1.
+
+    Returns:
+        A read-only C-contiguous array of the same shape: a view of ``x`` where its dtype and layout
+        allow, else a copy. ``x`` itself is never changed.
+
+    Raises:
+        DataError: If ``x`` is no such array, is empty, or has values not finite in float32.
+
+    >>> as_samples(np.eye(2)).dtype
+    dtype('float32')
+    """
+    if not isinstance(x, np.ndarray):
+        raise DataError(
+            f"Expected `x` to be a numpy array, got {type(x).__name__}; use numpy.asarray(x)"
+        )
+    if x.dtype.kind not in _KINDS:
+        raise DataError(
+            f"Expected `x` to hold integers or floats, got dtype {x.dtype}; use x.astype('float32')"
+        )
+    if x.ndim not in _RANKS:
+        raise DataError(f"Expected `x` to be {', '.join(_RANKS.values())}, got shape {x.shape}")
+    if x.size == 0:
+        raise DataError(f"Expected `x` to have at least one sample, got shape {x.shape}")
+    # An overflow to inf is found, and reported with its index, by the check below.
+    with np.errstate(over="ignore"):
+        samples = np.ascontiguousarray(x, dtype=np.uint8 if x.dtype == np.uint8 else np.float32)
+    bad = ~np.isfinite(samples)
+    if bad.any():
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise DataError(
+            f"Expected `x` to be finite, got {int(bad.sum())} NaN or infinite values of "
+            f"{x.size} (in float32), the first at index {first}; remove or fill them"
+        )
+    view = samples.view()
+    view.flags.writeable = False
+    return view
+
+
+@dataclass(frozen=True)
+class PartyReport:
+    """What the driver may know of a party's data.
+
+    Attributes:
+        num_samples: N.
+        sample_shape: Shape of one sample: (F,), (H, W) or (C, H, W).
+        dtype: Name of the dtype before conversion.
+        finite: Whether all values are finite.
+        num_not_finite: How many are not; all, where the dtype is no number.
+        unit_range: Whether pixels are uint8 or in [0, 1]; True for tables, which have no scale.
+        num_labels: Number of labels, None without labels.
+    """
+
+    num_samples: int
+    sample_shape: tuple[int, ...]
+    dtype: str
+    finite: bool
+    num_not_finite: int
+    unit_range: bool
+    num_labels: int | None
+
+
+def describe_samples(x: NDArray[Any], y: Sized | None = None) -> dict[str, Any]:
+    """Return the fields of :class:`PartyReport` as plain Python values.
+
+    Faults of the data are reported, not raised, so that the driver hears of all parties at once.
+
+    Args:
+        x: (N, ...) array of numbers.
+        y: (N,) labels, where the party has them.
+
+    Raises:
+        DataError: If ``x`` is no numpy array with a first axis.
+
+    >>> describe_samples(np.zeros((3, 8, 8)), y=[0, 1, 2])["sample_shape"]
+    (8, 8)
+    """
+    if not isinstance(x, np.ndarray) or x.ndim == 0:
+        raise DataError(f"Expected `x` to be a numpy array (N, ...), got {type(x).__name__}")
+    numeric = x.dtype.kind in _KINDS
+    num_not_finite = x.size - int(np.isfinite(x).sum()) if numeric else x.size
+    has_scale = numeric and x.ndim > 2 and x.dtype != np.uint8
+    report = PartyReport(
+        num_samples=x.shape[0],
+        sample_shape=x.shape[1:],
+        dtype=str(x.dtype),
+        finite=num_not_finite == 0,
+        num_not_finite=num_not_finite,
+        # NaN compares false on both sides, so it does not count twice.
+        unit_range=not (has_scale and bool(((x < 0) | (x > 1)).any())),
+        num_labels=None if y is None else len(y),
+    )
+    return asdict(report)
+
+
+def check_parties(reports: Mapping[str, Mapping[str, Any]], k_min: int) -> None:
+    """Refuse parties that cannot train together, naming each and everything that is wrong.
+
+    Args:
+        reports: Per party's name, what :func:`describe_samples` returned there.
+        k_min: The smallest number of samples whose mean may leave a party.
+
+    Raises:
+        ParameterError: If ``k_min`` is no integer >= 1.
+        DataError: If there is no party, sample shapes or pixel scales differ between parties, or a
+            party has a wrong number of labels, values that are not finite, or too few samples.
+    """
+    as_count("k_min", k_min)
+    known = sorted(field.name for field in fields(PartyReport))
+    for party, report in reports.items():
+        if sorted(report) != known:
+            raise DataError(
+                f"Expected the report of party `{party}` to have the keys {known}, got "
+                f"{sorted(report)}; use describe_samples"
+            )
+    parties = {party: PartyReport(**report) for party, report in reports.items()}
+    problems = [p for name, report in parties.items() for p in _own_problems(name, report, k_min)]
+    problems += _differences("sample shape", parties, _model_shape)
+    problems += _differences("pixels in [0, 1]", parties, lambda report: report.unit_range)
+    if not parties:
+        problems.append("no party has data")
+    if problems:
+        raise DataError(
+            f"Expected `reports` of parties that can train together, got: " f"{'; '.join(problems)}"
+        )
+
+
+def _own_problems(name: str, report: PartyReport, k_min: int) -> list[str]:
+    problems = []
+    if report.num_samples < k_min:
+        problems.append(f"party `{name}` has {report.num_samples} samples, below `k_min`={k_min}")
+    if report.num_labels is not None and report.num_labels != report.num_samples:
+        problems.append(
+            f"party `{name}` has {report.num_labels} labels for {report.num_samples} samples"
+        )
+    if np.dtype(report.dtype).kind not in _KINDS:
+        problems.append(f"party `{name}` has dtype {report.dtype}, no integers or floats")
+    elif not report.finite:
+        problems.append(f"party `{name}` has {report.num_not_finite} NaN or infinite values")
+    return problems
+
+
+def _model_shape(report: PartyReport) -> tuple[int, ...]:
+    """Return the sample's shape at the model: (H, W) and (1, H, W) are the same grey image."""
+    shape = tuple(report.sample_shape)
+    return (1, *shape) if len(shape) == 2 else shape
+
+
+def _differences(
+    what: str, parties: Mapping[str, PartyReport], value: Callable[[PartyReport], object]
+) -> list[str]:
+    """Return one sentence that names who has what, if not all parties have the same."""
+    holders: defaultdict[object, list[str]] = defaultdict(list)
+    for name, report in parties.items():
+        holders[value(report)].append(f"`{name}`")
+    if len(holders) < 2:
+        return []
+    listed = ", ".join(f"{found} at {' '.join(names)}" for found, names in holders.items())
+    return [f"{what} differs: {listed}"]

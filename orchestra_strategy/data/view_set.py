@@ -1,0 +1,119 @@
+"""What a view set is, the scale that models expect, and the checks that all views share."""
+
+import math
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from orchestra_strategy.errors import DataError, ParameterError
+
+__all__ = [
+    "ViewSet",
+    "Views",
+    "check_batch",
+    "check_range",
+    "draw_pretext_target",
+    "to_model_input",
+    "to_unit_images",
+]
+
+
+class ViewSet(NamedTuple):
+    """Three views of one batch, ready for the model, and the pretext's answer.
+
+    Attributes:
+        x1: t(x), as are all views float32 of the shape that :func:`to_model_input` gives.
+        x2: t'(x).
+        x3: pretext(t(x)), from its own draw of t.
+        pretext_target: (B,) int64 in {0, 1, 2, 3}: which pretext change x3 had.
+    """
+
+    x1: Tensor
+    x2: Tensor
+    x3: Tensor
+    pretext_target: Tensor
+
+
+class Views(Protocol):
+    """A callable that draws a view set of a batch of a party's samples."""
+
+    name: ClassVar[str]
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> ViewSet:
+        """Return views of ``x`` (B, ...), as stored by the party; draw from ``generator`` alone."""
+        ...
+
+
+def to_unit_images(x: Tensor) -> Tensor:
+    """Return images (B, H, W) or (B, C, H, W) as float32 (B, C, H, W), uint8 divided by 255."""
+    images = x.float() / 255 if x.dtype == torch.uint8 else x.float()
+    return images.unsqueeze(1) if x.ndim == 3 else images
+
+
+def to_model_input(x: Tensor) -> Tensor:
+    """Bring samples, as a party stores them, to the scale and shape that models expect.
+
+    Args:
+        x: (B, H, W) or (B, C, H, W) images, uint8 or floats in [0, 1]; or a (B, F) table, whose
+            values pass unscaled, uint8 too.
+
+    Returns:
+        float32: images (B, C, H, W) normalised with mean 0.5 and std 0.5, hence in [-1, 1]; tables
+        (B, F).
+
+    Raises:
+        DataError: If ``x`` has another rank.
+
+    >>> to_model_input(torch.tensor([[[0, 255]]], dtype=torch.uint8)).tolist()
+    [[[[-1.0, 1.0]]]]
+    """
+    if x.ndim == 2:
+        return x.float()
+    if x.ndim not in (3, 4):
+        raise DataError(
+            "Expected `x` to be a table (B, F), grey images (B, H, W) or images (B, C, H, W), got "
+            f"shape {tuple(x.shape)}"
+        )
+    return to_unit_images(x).sub(0.5).div(0.5)
+
+
+def check_range(option: str, value: Any, limit: float = math.inf) -> None:
+    """Refuse an option's value that is no finite number in [0, ``limit``].
+
+    Raises:
+        ParameterError: Naming the option, the rule and the value.
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (number and 0 <= value <= limit and math.isfinite(value)):
+        rule = "a finite number >= 0" if math.isinf(limit) else f"a number in [0, {limit:g}]"
+        raise ParameterError(f"Expected `{option}` to be {rule}, got {value!r}")
+
+
+def check_batch(x: Tensor, views: str, ranks: tuple[int, ...], kind: str) -> None:
+    """Refuse a batch that is not for these views, and name the views that it is for.
+
+    Args:
+        x: The batch.
+        views: The views' name.
+        ranks: The ranks that they take.
+        kind: Those ranks in words.
+
+    Raises:
+        DataError: If the rank is another, or the batch is empty.
+    """
+    shape = tuple(x.shape)
+    if x.ndim not in ranks:
+        other = {2: "tables use views='table'", 3: "images use views='grey'"}
+        remedy = f"; for {other[min(x.ndim, 3)]}" if 2 <= x.ndim <= 4 else ""
+        raise DataError(f"Expected `x` to be {kind} for views `{views}`, got shape {shape}{remedy}")
+    if len(x) == 0:
+        raise DataError(
+            f"Expected `x` to have at least one sample for views `{views}`, got shape {shape}"
+        )
+
+
+def draw_pretext_target(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw (B,) int64 in {0, 1, 2, 3} for the rows of ``x``, on its device."""
+    drawn = torch.randint(4, (len(x),), generator=generator, device=generator.device)
+    return drawn.to(x.device)

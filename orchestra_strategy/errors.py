@@ -1,0 +1,61 @@
+"""The package's errors: one small tree over ``ValueError``.
+
+Every message follows one grammar: the argument in backticks, the rule, the value that was got, and
+the remedy where there is one.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = [
+    "DataError",
+    "HostError",
+    "ModelError",
+    "OrchestraError",
+    "ParameterError",
+    "RegistrationError",
+    "ReplyError",
+    "did_you_mean",
+]
+
+
+class OrchestraError(ValueError):
+    """Base of all errors that this package raises on purpose."""
+
+
+class ParameterError(OrchestraError):
+    """A parameter is unknown, out of its range, or contradicts another one."""
+
+
+class DataError(OrchestraError):
+    """A party's data cannot be trained or evaluated on."""
+
+
+class ModelError(OrchestraError):
+    """A model lacks a part that the objective needs."""
+
+
+class RegistrationError(OrchestraError):
+    """A strategy class would break inside the host, so it is not registered."""
+
+
+class ReplyError(OrchestraError):
+    """What a party or the server sent does not have the agreed form."""
+
+
+class HostError(OrchestraError):
+    """SecretFlow is missing, of an unsupported version, or wired in a way that cannot work."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a hint naming the nearest known name, and all the known names.
+
+    >>> did_you_mean("temprature", ["temperature", "lr"])
+    'did you mean `temperature`? Known: `lr`, `temperature`'
+    >>> did_you_mean("xyz", ["lr"])
+    'known: `lr`'
+    """
+    names = sorted(known)
+    listed = ", ".join(f"`{n}`" for n in names)
+    nearest = get_close_matches(name, names, n=1)
+    return f"did you mean `{nearest[0]}`? Known: {listed}" if nearest else f"known: {listed}"

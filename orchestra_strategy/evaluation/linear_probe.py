@@ -1,0 +1,93 @@
+"""Linear probe: logistic regression on frozen, standardised features.
+
+G. Alain, Y. Bengio, "Understanding intermediate layers using linear classifier probes", 2016,
+https://arxiv.org/abs/1610.01644. The Orchestra paper (https://arxiv.org/abs/2205.11506) trains its
+probe by SGD (50 epochs, batch 256, learning rate 30, cosine). We solve the same convex problem with
+an L2 term to its optimum instead: nothing to tune, and no randomness.
+"""
+
+import warnings
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from orchestra_strategy.errors import DataError, ParameterError
+from orchestra_strategy.evaluation._checks import FloatArray, IntArray, check_features, check_labels
+
+__all__ = ["linear_probe_accuracy"]
+
+
+def linear_probe_accuracy(
+    train_features: FloatArray,
+    train_labels: IntArray,
+    test_features: FloatArray,
+    test_labels: IntArray,
+    statistics_from: FloatArray | None = None,
+    max_iter: int = 10_000,
+) -> float:
+    """Train a linear classifier on the training features; return its accuracy on the test's.
+
+    Args:
+        train_features: Shape (n, d).
+        train_labels: Shape (n,), integer, at least two classes.
+        test_features: Shape (m, d).
+        test_labels: Shape (m,), integer.
+        statistics_from: Training features, shape (p, d), whose mean and deviation standardise both
+            sets; ``train_features`` by default. Where only few training rows have labels, give all
+            of them: the statistics of ten rows are noise, and no label is needed for better ones.
+        max_iter: Upper limit of the solver's iterations.
+
+    Returns:
+        The fraction of test rows classified correctly.
+
+    Raises:
+        DataError: Features or labels are empty, not finite, or do not match, or have one class.
+        ParameterError: The solver has not converged within ``max_iter``. A probe stopped early
+            would be compared with others that were not.
+
+    >>> x = np.array([[0.0], [1.0], [9.0], [10.0]])
+    >>> linear_probe_accuracy(x, np.array([0, 0, 1, 1]), x + 0.1, np.array([0, 0, 1, 1]))
+    1.0
+    """
+    reference = train_features if statistics_from is None else statistics_from
+    for name, features in (
+        ("train_features", train_features),
+        ("test_features", test_features),
+        ("statistics_from", reference),
+    ):
+        check_features(name, features)
+        if features.shape[1] != train_features.shape[1]:
+            raise DataError(
+                f"Expected `{name}` to have {train_features.shape[1]} columns, as `train_features` "
+                f"has, got {features.shape[1]}. Extract both with the same model."
+            )
+    check_labels("train_labels", train_labels, len(train_features))
+    check_labels("test_labels", test_labels, len(test_features))
+    if max_iter < 1:
+        raise ParameterError(f"Expected `max_iter` to be at least 1, got {max_iter}.")
+    if len(np.unique(train_labels)) < 2:
+        raise DataError(
+            "Expected `train_labels` to have at least two classes, got only class "
+            f"{train_labels[0]}. Take labelled rows of every class."
+        )
+    # float64, because the solver's line search can stall in float32 on collapsed features.
+    scaler = StandardScaler().fit(reference.astype(np.float64))
+    classifier = LogisticRegression(max_iter=max_iter)
+    _fit(classifier, scaler.transform(train_features.astype(np.float64)), train_labels)
+    return float(classifier.score(scaler.transform(test_features.astype(np.float64)), test_labels))
+
+
+def _fit(classifier: LogisticRegression, features: FloatArray, labels: IntArray) -> None:
+    """Fit the classifier in place; turn the solver's warning into an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            classifier.fit(features, labels)
+        except ConvergenceWarning as warning:
+            reason = str(warning).splitlines()[0]
+            raise ParameterError(
+                "Expected `max_iter` to be enough for the linear probe to converge, got "
+                f"{classifier.max_iter}: {reason} Give a higher `max_iter`."
+            ) from warning

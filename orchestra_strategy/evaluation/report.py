@@ -1,0 +1,151 @@
+"""What an evaluation hands on: a table for people and a JSON file for programs."""
+
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from orchestra_strategy.errors import ParameterError
+from orchestra_strategy.evaluation.protocol import CONTROLS, ProbeResult
+
+__all__ = ["results_table", "results_to_json", "write_json"]
+
+Results = Mapping[str, Mapping[str, ProbeResult]]
+PathLike = str | os.PathLike[str]
+
+_HEADERS = {"1": "1 label\nper class", "all": "all\nlabels", "knn": "kNN"}
+
+
+def results_table(results: Results, title: str = "Accuracy on the test set, %") -> Table:
+    """Lay out the results of the protocol: methods above, the controls they must beat below.
+
+    Args:
+        results: What :func:`~orchestra_strategy.evaluation.protocol.probe_protocol` returned.
+        title: Above the table.
+
+    Returns:
+        A rich table. A method's cell is bold if its mean is above both controls', and marked with
+        ``!`` otherwise, so that the mark is also there without colours.
+
+    Raises:
+        ParameterError: No results, or feature sets that were measured by different probes.
+
+    >>> score = {"knn": ProbeResult.from_values([0.5])}
+    >>> results_table({"orchestra": score, "pixels": score}).row_count
+    2
+    """
+    probes = _common_probes(results)
+    controls = [name for name in CONTROLS if name in results]
+    methods = [name for name in results if name not in controls]
+    best = {p: max((results[c][p].mean for c in controls), default=-1.0) for p in probes}
+    table = Table(title=title, title_style="bold", title_justify="left")
+    table.add_column("features", vertical="bottom", no_wrap=True)
+    for probe in probes:
+        header = _HEADERS.get(probe, f"{probe} labels\nper class")
+        table.add_column(header, justify="right", vertical="bottom", no_wrap=True)
+    behind = False
+    for name in methods:
+        beaten = [results[name][p].mean > best[p] for p in probes]
+        behind = behind or not all(beaten)
+        cells = [_cell(results[name][p], won) for p, won in zip(probes, beaten, strict=True)]
+        table.add_row(name, *cells, end_section=name == methods[-1])
+    for name in controls:
+        table.add_row(name, *(_percent(results[name][p]) for p in probes), style="dim")
+    notes = ["mean ± standard deviation over the label draws"]
+    if behind:
+        notes.append("! not above both controls: nothing learnt that they lack")
+    table.caption = "\n".join(notes)
+    table.caption_justify = "left"
+    return table
+
+
+def _common_probes(results: Results) -> Sequence[str]:
+    """Return the probes' keys in order, if every feature set has the same."""
+    if not results:
+        raise ParameterError("Expected `results` to have at least one feature set, got none.")
+    first, *others = results
+    for name in others:
+        if set(results[name]) != set(results[first]):
+            raise ParameterError(
+                "Expected all of `results` to have the same probes, got "
+                f"{sorted(results[first])} for {first!r} and {sorted(results[name])} for {name!r}."
+            )
+    return list(results[first])
+
+
+def _percent(result: ProbeResult) -> str:
+    """Format one cell; a single value has no deviation to show.
+
+    >>> _percent(ProbeResult(0.9312, 0.0042, (0.9, 0.96))), _percent(ProbeResult(1.0, 0.0, (1.0,)))
+    ('93.1 ± 0.4', '100.0')
+    """
+    mean = f"{100 * result.mean:.1f}"
+    return f"{mean} ± {100 * result.std:.1f}" if len(result.values) > 1 else mean
+
+
+def _cell(result: ProbeResult, won: bool) -> Text:
+    return Text(
+        _percent(result) if won else f"! {_percent(result)}", "bold green" if won else "red"
+    )
+
+
+def results_to_json(results: Results) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the results as plain dicts, lists and floats.
+
+    >>> results_to_json({"pixels": {"knn": ProbeResult.from_values([0.5])}})
+    {'pixels': {'knn': {'mean': 0.5, 'std': 0.0, 'values': [0.5]}}}
+    """
+    return {
+        name: {
+            probe: {"mean": r.mean, "std": r.std, "values": list(r.values)}
+            for probe, r in by_probe.items()
+        }
+        for name, by_probe in results.items()
+    }
+
+
+def write_json(path: PathLike, obj: object) -> None:
+    """Write ``obj`` as JSON so that ``path`` holds the old file or the new one, never a part.
+
+    Args:
+        path: The file; missing folders are made.
+        obj: Dicts, lists, strings, finite numbers, booleans and None.
+
+    Raises:
+        ParameterError: ``obj`` has something that JSON cannot express; ``path`` is not touched.
+        OSError: The file cannot be written; ``path`` is not touched.
+    """
+    try:
+        # NaN is not JSON: most readers other than Python's refuse the whole file because of it.
+        text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(
+            f"Expected `obj` to be plain dicts, lists and finite numbers, got {error}."
+        ) from error
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # In the same folder, because a rename is atomic only within one file system.
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "x", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(target.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself survive a power cut: the name lives in the folder, not in the file."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

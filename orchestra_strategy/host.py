@@ -1,0 +1,130 @@
+"""SecretFlow, seen from here: the only file that names its paths.
+
+``secretflow`` up to 1.13 carries ``secretflow_fl``; its successor is the package ``sfl``. Both have
+the same classes under ``<root>.ml.nn``. Everything else in this package imports from this file.
+"""
+
+import importlib
+from importlib import metadata, util
+from typing import Any
+
+from packaging.version import InvalidVersion, Version
+
+from orchestra_strategy.errors import HostError
+
+__all__ = [
+    "PYU",
+    "BaseTorchModel",
+    "Callback",
+    "FLModel",
+    "FedNdarray",
+    "HDataFrame",
+    "Mean",
+    "PYUObject",
+    "PartitionWay",
+    "TorchModel",
+    "check_versions",
+    "dispatcher_table",
+    "host_root",
+    "host_register",
+    "is_installed",
+    "load_builtin_strategies",
+    "reveal",
+    "secretflow",
+]
+
+_LOWEST, _BELOW = Version("1.11.0b0"), Version("1.14")
+
+
+def is_installed() -> bool:
+    """Whether SecretFlow can be imported at all."""
+    return util.find_spec("secretflow") is not None
+
+
+def check_versions(secretflow_version: str, has_secretflow_fl: bool, has_sfl: bool) -> str:
+    """Decide which package carries FLModel, or refuse the combination in a sentence.
+
+    Args:
+        secretflow_version: The installed version of ``secretflow``.
+        has_secretflow_fl: Whether ``secretflow_fl`` can be imported.
+        has_sfl: Whether ``sfl`` can be imported.
+
+    Returns:
+        ``"secretflow_fl"`` or ``"sfl"``.
+
+    Raises:
+        HostError: Both or neither are there, or the version is not supported.
+
+    >>> check_versions("1.13.0b0", has_secretflow_fl=True, has_sfl=False)
+    'secretflow_fl'
+    """
+    if has_secretflow_fl and has_sfl:
+        raise HostError(
+            "Expected one of `secretflow_fl` and `sfl` to be installed, got both: SecretFlow refuses "
+            "to start with both. Uninstall one of them."
+        )
+    if has_sfl:
+        return "sfl"
+    try:
+        version = Version(secretflow_version)
+    except InvalidVersion as error:
+        raise HostError(
+            f"Expected a version of SecretFlow that can be read, got {secretflow_version!r}."
+        ) from error
+    if not _LOWEST <= version < _BELOW:
+        raise HostError(
+            f"Expected secretflow>={_LOWEST},<{_BELOW} (or the package `sfl`), got {version}: "
+            "install a supported release, e.g. `pip install secretflow==1.13.0b0`."
+        )
+    if not has_secretflow_fl:
+        raise HostError(
+            f"Expected secretflow {version} to carry `secretflow_fl`, which cannot be found: "
+            "reinstall it."
+        )
+    return "secretflow_fl"
+
+
+def _find_root() -> str:
+    if not is_installed():
+        raise HostError(
+            "Expected SecretFlow to be installed: `pip install 'secretflow>=1.11.0b0,<1.14'`."
+        )
+    return check_versions(
+        metadata.version("secretflow"),
+        has_secretflow_fl=util.find_spec("secretflow_fl") is not None,
+        has_sfl=util.find_spec("sfl") is not None,
+    )
+
+
+host_root = _find_root()
+
+
+def _load(path: str, name: str) -> Any:
+    return getattr(importlib.import_module(f"{host_root}.{path}"), name)
+
+
+# Typed as Any: the host ships no type information.
+secretflow: Any = importlib.import_module("secretflow")
+PYU: Any = importlib.import_module("secretflow.device").PYU
+PYUObject: Any = importlib.import_module("secretflow.device").PYUObject
+reveal: Any = importlib.import_module("secretflow.device").reveal
+FedNdarray: Any = importlib.import_module("secretflow.data.ndarray").FedNdarray
+PartitionWay: Any = importlib.import_module("secretflow.data.ndarray").PartitionWay
+HDataFrame: Any = importlib.import_module("secretflow.data.horizontal").HDataFrame
+FLModel: Any = _load("ml.nn.fl.fl_model", "FLModel")
+BaseTorchModel: Any = _load("ml.nn.fl.backend.torch.fl_base", "BaseTorchModel")
+TorchModel: Any = _load("ml.nn.core.torch", "TorchModel")
+Mean: Any = _load("ml.nn.metrics", "Mean")
+Callback: Any = _load("ml.nn.callbacks.callback", "Callback")
+host_register: Any = _load("ml.nn.fl.strategy_dispatcher", "register_strategy")
+
+
+def dispatcher_table() -> dict[str, type]:
+    """Return the host's table of strategies, ``{f"{name}_{backend}": class}``; not a copy."""
+    table: dict[str, type] = _load("ml.nn.fl.strategy_dispatcher", "_strategy_dispatcher")._ops
+    return table
+
+
+def load_builtin_strategies() -> None:
+    """Import the host's own torch strategies, which registers them."""
+    importlib.import_module(f"{host_root}.ml.nn.fl.backend.torch.strategy")

@@ -1,0 +1,206 @@
+"""The upload manifest and the payload: all that leaves a party, by name.
+
+A payload is a plain dictionary of plain dictionaries of numpy arrays and integers, so that nothing
+but those types has to be unpickled by a peer. It is packed against a :class:`Manifest`; what the
+manifest does not name cannot be packed.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple, Optional
+
+import numpy as np
+import numpy.typing as npt
+
+from orchestra_strategy.errors import ReplyError
+
+__all__ = [
+    "WIRE_VERSION",
+    "Entry",
+    "Manifest",
+    "Payload",
+    "pack",
+    "unpack",
+]
+
+WIRE_VERSION = 1
+
+FloatArray = npt.NDArray[np.float32]
+Combine = Literal["weighted mean", "clustered", "echo", "weight", "check", "mean in the log"]
+
+
+class Entry(NamedTuple):
+    """One thing that leaves a party.
+
+    Attributes:
+        name: Key in the payload, or in the log.
+        shape: Shape; None stands for "up to ``max_rows``".
+        dtype: Its dtype on the wire.
+        combine: What the receiver does with it.
+        to: Who receives it: the aggregating server, or the driver that runs FLModel.
+        meaning: One sentence for the auditor.
+        max_rows: Upper limit of a None in ``shape``.
+    """
+
+    name: str
+    shape: tuple[Optional[int], ...]
+    dtype: str
+    combine: Combine
+    to: Literal["server", "driver"]
+    meaning: str
+    max_rows: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes on the wire, at most."""
+        sides = [self.max_rows if side is None else side for side in self.shape]
+        return int(np.prod(sides, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+    def accepts(self, array: npt.NDArray[Any]) -> bool:
+        """Whether ``array`` has this entry's shape and dtype."""
+        return (
+            array.dtype == self.dtype
+            and array.ndim == len(self.shape)
+            and all(
+                got == want or (want is None and got <= self.max_rows)
+                for got, want in zip(array.shape, self.shape)
+            )
+        )
+
+
+class Manifest(NamedTuple):
+    """The list of everything that leaves a party in a round; no entry is per sample."""
+
+    entries: tuple[Entry, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes a party sends in a round, at most."""
+        return sum(entry.nbytes for entry in self.entries)
+
+    def arrays(self) -> dict[str, Entry]:
+        """Return the entries that are arrays of the payload, by name, in their order."""
+        return {e.name: e for e in self.entries if e.to == "server" and e.combine != "weight"}
+
+    def check(self, arrays: Mapping[str, npt.NDArray[Any]], who: str = "this party") -> None:
+        """Refuse arrays that differ from the manifest.
+
+        Args:
+            arrays: The payload's arrays by name.
+            who: Named in the message.
+
+        Raises:
+            ReplyError: A name is missing or unknown, or a shape, dtype or value is not allowed.
+        """
+        expected = self.arrays()
+        missing, extra = expected.keys() - arrays.keys(), arrays.keys() - expected.keys()
+        if missing or extra:
+            raise ReplyError(
+                f"Expected the payload of {who} to have exactly the manifest's arrays; "
+                f"missing: {sorted(missing)}, not in the manifest: {sorted(extra)}."
+            )
+        for name, entry in expected.items():
+            if not entry.accepts(arrays[name]):
+                raise ReplyError(
+                    f"Expected `{name}` of {who} to be {entry.dtype} {entry.shape}, "
+                    f"got {arrays[name].dtype} {arrays[name].shape}."
+                )
+            if not np.isfinite(arrays[name]).all():
+                raise ReplyError(f"Expected `{name}` of {who} to be finite, got NaN or infinity.")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the manifest as plain dictionaries, for a table or a JSON file."""
+        return [{**entry._asdict(), "bytes": entry.nbytes} for entry in self.entries]
+
+
+class Payload(NamedTuple):
+    """A payload in its typed form.
+
+    Attributes:
+        arrays: Float32 arrays by name.
+        round_index: Rounds that the sender has done.
+        phase: ``"init"`` (round 0 or no state yet), ``"sync"`` (nothing new since the last
+            exchange) or ``"round"`` (after local training).
+        num_samples: The sender's number of samples: its weight in the mean.
+    """
+
+    arrays: dict[str, FloatArray]
+    round_index: int
+    phase: Literal["init", "sync", "round"]
+    num_samples: int
+
+
+def pack(payload: Payload, manifest: Manifest) -> dict[str, Any]:
+    """Turn a payload into plain containers, after a check against the manifest.
+
+    Raises:
+        ReplyError: It differs from the manifest in any way.
+    """
+    manifest.check(payload.arrays)
+    meta = {
+        "version": WIRE_VERSION,
+        "round": payload.round_index,
+        "phase": payload.phase,
+        "num_samples": payload.num_samples,
+    }
+    return {"meta": meta, "arrays": dict(payload.arrays)}
+
+
+def unpack(wire: Any, who: str = "the sender") -> Payload:
+    """Turn plain containers back into a payload, refusing any other form.
+
+    Args:
+        wire: What came in.
+        who: Named in the messages.
+
+    Raises:
+        ReplyError: Not our form, or of another version.
+    """
+    if not isinstance(wire, Mapping) or set(wire) != {"meta", "arrays"}:
+        kind = sorted(wire) if isinstance(wire, Mapping) else type(wire).__name__
+        raise ReplyError(
+            f"Expected {who} to send a payload of orchestra_strategy ('meta', 'arrays'), got {kind}. "
+            "All parties must run a strategy of this package, and the server its "
+            "`server_aggregation(...)`."
+        )
+    meta = wire["meta"]
+    expected = {"version", "round", "phase", "num_samples"}
+    if not isinstance(meta, Mapping) or set(meta) != expected:
+        raise ReplyError(f"Expected `meta` of {who} to have the keys {sorted(expected)}.")
+    if meta["version"] != WIRE_VERSION:
+        raise ReplyError(
+            f"Expected payload version {WIRE_VERSION} from {who}, got {meta['version']!r}: "
+            "install the same version of orchestra-strategy at every party."
+        )
+    _check_counts(meta, who)
+    return Payload(
+        dict(wire["arrays"]), int(meta["round"]), meta["phase"], int(meta["num_samples"])
+    )
+
+
+def _check_counts(meta: Mapping[str, Any], who: str) -> None:
+    for key in ("round", "num_samples"):
+        if not isinstance(meta[key], (int, np.integer)) or meta[key] < 0:
+            raise ReplyError(
+                f"Expected `{key}` of {who} to be an integer of at least 0, got {meta[key]!r}."
+            )
+    if meta["phase"] not in ("init", "sync", "round"):
+        raise ReplyError(
+            f"Expected `phase` of {who} to be 'init', 'sync' or 'round', got {meta['phase']!r}."
+        )
+
+
+def meta_entries(metric_names: Iterable[str]) -> tuple[Entry, ...]:
+    """Return the entries for the scalars that leave a party beside its arrays.
+
+    Args:
+        metric_names: Names of the losses that are logged.
+    """
+    metrics = tuple(
+        Entry(name, (), "float64", "mean in the log", "driver", "mean over the round's local steps")
+        for name in metric_names
+    )
+    return (
+        Entry("num_samples", (), "int64", "weight", "server", "number of the party's samples"),
+        Entry("sample_shape", (), "int64", "check", "driver", "shape and dtype of one sample"),
+        *metrics,
+    )

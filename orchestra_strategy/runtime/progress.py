@@ -1,0 +1,90 @@
+"""What a person sees during training, and what it cost: one row per round."""
+
+import time
+from typing import Any, Optional
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from orchestra_strategy import host
+
+__all__ = ["RoundProgress"]
+
+
+class RoundProgress(host.Callback):  # type: ignore[misc]
+    """FLModel callback: a progress bar with the losses and the speed, and the cost ledger.
+
+    Args:
+        rounds: How many rounds there will be.
+        samples_per_round: Samples that all parties together train on in a round.
+        bytes_up: Bytes that a party sends in a round, at most.
+        console: Where to draw; None draws nothing.
+
+    Attributes:
+        ledger: Per round: ``round``, ``seconds``, ``samples``, ``images_per_second``,
+            ``bytes_up_per_party`` and the losses.
+    """
+
+    def __init__(
+        self, rounds: int, samples_per_round: int, bytes_up: int, console: Optional[Console]
+    ) -> None:
+        super().__init__()
+        self.rounds = rounds
+        self.samples_per_round = samples_per_round
+        self.bytes_up = bytes_up
+        self.ledger: list[dict[str, Any]] = []
+        self._console = console
+        self._bar = Progress(
+            TextColumn("training"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("rounds"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[status]}"),
+            console=console,
+            disable=console is None,
+        )
+        self._task: Any = None
+        self._begun = 0.0
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Draw the bar; round 0 is over by now."""
+        self._bar.start()
+        self._task = self._bar.add_task("training", total=self.rounds, status="")
+
+    def on_epoch_begin(self, epoch: Any = None, logs: Any = None) -> None:
+        """Start the clock of a round."""
+        self._begun = time.perf_counter()
+
+    def on_epoch_end(self, epoch: Any = None, logs: Any = None) -> None:
+        """Note what the round cost and yielded; asking for the losses waits for the parties."""
+        metrics = {k: float(v) for k, v in self._calc_aggregated_metrics().items()}
+        seconds = time.perf_counter() - self._begun
+        row = {
+            "round": len(self.ledger) + 1,
+            "seconds": seconds,
+            "samples": self.samples_per_round,
+            "images_per_second": self.samples_per_round / seconds,
+            "bytes_up_per_party": self.bytes_up,
+            **metrics,
+        }
+        self.ledger.append(row)
+        self._show(row, metrics)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Leave the finished bar standing."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop drawing; also after an error, so that the terminal is left in order."""
+        self._bar.stop()
+
+    def _show(self, row: dict[str, Any], metrics: dict[str, float]) -> None:
+        losses = "  ".join(f"{k.removeprefix('train_')} {v:.3f}" for k, v in metrics.items())
+        status = f"{losses}  {row['images_per_second']:,.0f} samples/s"
+        self._bar.update(self._task, advance=1, status=status)
+        # A log file gets lines, not a bar: about ten of them.
+        if self._console is not None and not self._console.is_terminal:
+            every = max(1, self.rounds // 10)
+            if row["round"] % every == 0 or row["round"] in (1, self.rounds):
+                self._console.print(f"  round {row['round']:>3}/{self.rounds}  {status}")

@@ -1,0 +1,98 @@
+"""A party's training data inside a worker: samples, batches, and its name for random streams."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Optional
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from orchestra_strategy.algorithms.objective import Batch
+from orchestra_strategy.data.arrays import as_samples
+from orchestra_strategy.data.batches import num_batches, round_batches, split_for_inference
+from orchestra_strategy.data.views import to_model_input
+from orchestra_strategy.errors import DataError
+
+__all__ = ["PartyData", "fingerprint"]
+
+
+class PartyData(NamedTuple):
+    """Samples of one party and how many host steps make an epoch.
+
+    Attributes:
+        samples: Shape (n, ...), uint8 or float32.
+        steps_per_epoch: FLModel's steps per epoch; a ``train_step`` call covers some of them.
+    """
+
+    samples: npt.NDArray[Any]
+    steps_per_epoch: int = 1
+
+    @classmethod
+    def from_host(
+        cls, x: Any, y: Optional[Any] = None, sampling_rate: Optional[float] = None
+    ) -> "PartyData":
+        """Check what FLModel hands to ``build_dataset``.
+
+        Args:
+            x: Samples.
+            y: Labels or None; only their number is looked at.
+            sampling_rate: The share of the data in one of FLModel's steps.
+
+        Raises:
+            DataError: The samples cannot be used, or there is another number of labels.
+        """
+        samples = as_samples(x)
+        if y is not None and len(np.shape(y)) > 0 and len(y) != len(samples):
+            raise DataError(
+                f"Expected `y` to have one label per sample, got {len(y)} labels for "
+                f"{len(samples)} samples."
+            )
+        steps = 1 if sampling_rate is None else int(np.ceil(1.0 / sampling_rate))
+        return cls(samples, steps)
+
+    def __len__(self) -> int:  # type: ignore[override]
+        return len(self.samples)
+
+    def batch(self, index: npt.NDArray[np.int64], device: torch.device) -> Batch:
+        """Return the samples at ``index`` as model input (B, ...), with their ``ids`` (B,)."""
+        inputs = torch.from_numpy(np.ascontiguousarray(self.samples[index]))
+        return {"inputs": to_model_input(inputs.to(device)), "ids": torch.from_numpy(np.array(index))}
+
+    def training_batches(
+        self,
+        host_step: int,
+        host_steps: int,
+        *,
+        batch_size: int,
+        passes: int,
+        seed: int,
+        party: str,
+        epoch: int,
+        device: torch.device,
+    ) -> Iterator[Batch]:
+        """Yield the batches that fall to ``host_steps`` of FLModel's steps from ``host_step`` on.
+
+        An FLModel epoch is ``passes`` passes over the party's own data in its own batches. Where
+        FLModel aggregates several times per epoch, each call does its share of them, so that all
+        parties finish together whatever the size of their data.
+        """
+        total = num_batches(len(self.samples), batch_size, passes)
+        first = host_step * total // self.steps_per_epoch
+        last = min((host_step + host_steps) * total // self.steps_per_epoch, total)
+        order = round_batches(len(self.samples), batch_size, passes, seed, party, epoch)
+        for i, index in enumerate(order):
+            if first <= i < last:
+                yield self.batch(index, device)
+
+    def inference_batches(self, batch_size: int, device: torch.device) -> Iterator[Batch]:
+        """Yield all samples once, in order."""
+        for rows in split_for_inference(len(self.samples), batch_size):
+            yield self.batch(np.arange(rows.start, rows.stop, dtype=np.int64), device)
+
+
+def fingerprint(samples: npt.NDArray[Any]) -> str:
+    """Return a digest of a party's data that names its random streams; it stays at the party."""
+    digest = hashlib.sha256(repr((samples.shape, str(samples.dtype))).encode())
+    digest.update(np.ascontiguousarray(samples).view(np.uint8).reshape(-1).data)
+    return digest.hexdigest()
