@@ -5,7 +5,6 @@ minutes on two cores. Run it with ``make demo``, or ``python demo_custom_strateg
 """
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -87,10 +86,10 @@ def train(devices: list[Any], rounds: int, train_x: Any, train_y: Any) -> Federa
     """Split the images over the parties, and train without their labels."""
     console.print("[bold]2. Data[/bold]   scikit-learn digits, 8x8 grey; Dirichlet 0.5 by class")
     parts = dirichlet_partition(train_y, len(devices), alpha=0.5, seed=SEED, min_size=16)
-    for device, part in zip(devices, parts):
+    for device, part in zip(devices, parts, strict=True):
         counts = np.bincount(train_y[part], minlength=10)
         console.print(f"     {device.party:<6} {len(part):>4} images, per class {counts.tolist()}")
-    data = fed_ndarray({d: train_x[part] for d, part in zip(devices, parts)})
+    data = fed_ndarray({d: train_x[part] for d, part in zip(devices, parts, strict=True)})
 
     parameters = ", ".join(f"{k}={v}" for k, v in CONFIG["parameters"].items())  # type: ignore
     console.print(f"[bold]3. Config[/bold] {rounds} rounds, {parameters}")
@@ -175,4 +174,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -68,7 +68,7 @@ class TrainerConfig(FrozenConfig):
     model: ModelConfig = Field(default_factory=ModelConfig)
     parameters: dict[str, Any] = Field(default_factory=dict)
     num_gpus: int = Field(0, ge=0)
-    out_dir: Optional[str] = None
+    out_dir: str | None = None
     progress: bool = True
 
 
@@ -107,7 +107,7 @@ class FederatedOrchestraTrainer:
 
     def __init__(
         self,
-        config: Union[TrainerConfig, Mapping[str, Any]],
+        config: TrainerConfig | Mapping[str, Any],
         devices: Sequence[Any],
         server: Any = None,
     ) -> None:
@@ -117,12 +117,12 @@ class FederatedOrchestraTrainer:
         self.devices = list(devices)
         self.server = server if server is not None else next(iter(devices), None)
         self.model_builder = partial(orchestra_model, **self.config.model.model_dump())
-        self.fl_model: Optional[OrchestraFLModel] = None
-        self.results: Optional[TrainingResults] = None
+        self.fl_model: OrchestraFLModel | None = None
+        self.results: TrainingResults | None = None
         self.console = Console() if self.config.progress else None
 
     def setup_model(self) -> OrchestraFLModel:
-        """Build the FLModel, with one worker per party; ``train`` does it if it has not been done."""
+        """Build the FLModel, with one worker per party; ``train`` does it where it is missing."""
         if self.fl_model is None:
             self.fl_model = OrchestraFLModel(
                 server=self.server,
@@ -211,7 +211,7 @@ class FederatedOrchestraTrainer:
         train_y: npt.NDArray[np.integer[Any]],
         test_x: npt.NDArray[Any],
         test_y: npt.NDArray[np.integer[Any]],
-        labels_per_class: Sequence[Optional[int]] = (1, 5, 20, None),
+        labels_per_class: Sequence[int | None] = (1, 5, 20, None),
         seeds: int = 5,
     ) -> dict[str, dict[str, ProbeResult]]:
         """Measure the encoder with labels of one's own, beside the untrained one and the raw input.
@@ -233,5 +233,5 @@ class FederatedOrchestraTrainer:
         )
 
     def _samples_per_round(self, reports: Mapping[str, Mapping[str, Any]]) -> int:
-        passes = self.setup_model().strategy_config.local_epochs
+        passes: int = self.setup_model().strategy_config.local_epochs
         return passes * sum(int(r["num_samples"]) for r in reports.values())

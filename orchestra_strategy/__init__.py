@@ -18,10 +18,12 @@ if find_spec("secretflow") is not None:
     from orchestra_strategy.aggregation.server import server_aggregation
     from orchestra_strategy.runtime.fl_model import OrchestraFLModel
     from orchestra_strategy.runtime.session import session
+    from orchestra_strategy.strategies.base import FederatedStrategy
     from orchestra_strategy.strategies.orchestra import OrchestraStrategy
     from orchestra_strategy.strategies.registry import register_strategy, registered_strategies
 
     __all__ += [
+        "FederatedStrategy",
         "OrchestraFLModel",
         "OrchestraStrategy",
         "register_strategy",

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, Optional, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -45,7 +45,7 @@ class StrategyConfig(FrozenConfig):
     views: str = "grey"
     view_options: dict[str, Any] = Field(default_factory=dict)
     torch_threads: int = Field(1, ge=1)
-    party: Optional[str] = None
+    party: str | None = None
 
 
 class ClusterSizes(NamedTuple):
@@ -101,8 +101,8 @@ class OrchestraConfig(StrategyConfig):
         """
         if num_samples < self.k_min:
             raise DataError(
-                f"Expected {who} to have at least `k_min` = {self.k_min} samples, since no centroid "
-                f"of fewer may leave it, got {num_samples}."
+                f"Expected {who} to have at least `k_min` = {self.k_min} samples, since no "
+                f"centroid of fewer may leave it, got {num_samples}."
             )
         m = min(self.memory_size, num_samples)
         n_l = min(self.num_local_clusters, m // self.k_min)

@@ -25,8 +25,8 @@ __all__ = [
     "TorchModel",
     "check_versions",
     "dispatcher_table",
-    "host_root",
     "host_register",
+    "host_root",
     "is_installed",
     "load_builtin_strategies",
     "reveal",
@@ -60,8 +60,8 @@ def check_versions(secretflow_version: str, has_secretflow_fl: bool, has_sfl: bo
     """
     if has_secretflow_fl and has_sfl:
         raise HostError(
-            "Expected one of `secretflow_fl` and `sfl` to be installed, got both: SecretFlow refuses "
-            "to start with both. Uninstall one of them."
+            "Expected one of `secretflow_fl` and `sfl` to be installed, got both: SecretFlow "
+            "refuses to start with both. Uninstall one of them."
         )
     if has_sfl:
         return "sfl"

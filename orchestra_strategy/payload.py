@@ -6,7 +6,7 @@ manifest does not name cannot be packed.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple, Optional
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +42,7 @@ class Entry(NamedTuple):
     """
 
     name: str
-    shape: tuple[Optional[int], ...]
+    shape: tuple[int | None, ...]
     dtype: str
     combine: Combine
     to: Literal["server", "driver"]
@@ -62,7 +62,7 @@ class Entry(NamedTuple):
             and array.ndim == len(self.shape)
             and all(
                 got == want or (want is None and got <= self.max_rows)
-                for got, want in zip(array.shape, self.shape)
+                for got, want in zip(array.shape, self.shape, strict=True)
             )
         )
 
@@ -158,8 +158,8 @@ def unpack(wire: Any, who: str = "the sender") -> Payload:
     if not isinstance(wire, Mapping) or set(wire) != {"meta", "arrays"}:
         kind = sorted(wire) if isinstance(wire, Mapping) else type(wire).__name__
         raise ReplyError(
-            f"Expected {who} to send a payload of orchestra_strategy ('meta', 'arrays'), got {kind}. "
-            "All parties must run a strategy of this package, and the server its "
+            f"Expected {who} to send a payload of orchestra_strategy ('meta', 'arrays'), got "
+            f"{kind}. All parties must run a strategy of this package, and the server its "
             "`server_aggregation(...)`."
         )
     meta = wire["meta"]

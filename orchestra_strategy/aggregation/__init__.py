@@ -1,0 +1,1 @@
+"""What runs where the parties' payloads are combined."""

@@ -5,7 +5,7 @@ global centroids come back with every payload.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,9 +90,9 @@ class ServerAggregation:
         names = [name for name in payloads[0].arrays if name.startswith("weights/")]
         weights = [[p.arrays[name] for name in names] for p in payloads]
         counts = [p.num_samples for p in payloads]
-        return dict(zip(names, self.aggregate_weights(weights, counts)))
+        return dict(zip(names, self.aggregate_weights(weights, counts), strict=True))
 
-    def _global_centroids(self, payloads: Sequence[Payload]) -> Optional[FloatArray]:
+    def _global_centroids(self, payloads: Sequence[Payload]) -> FloatArray | None:
         first = payloads[0].arrays
         if "local_centroids" not in first:
             return None  # a strategy without clustering

@@ -53,10 +53,10 @@ def weighted_mean(
             f"{list(sample_counts)}."
         )
     means = []
-    for arrays in zip(*weights_list):
+    for arrays in zip(*weights_list, strict=True):
         weighted = sum(
             np.asarray(array, np.float64) * (count / total)
-            for array, count in zip(arrays, sample_counts)
+            for array, count in zip(arrays, sample_counts, strict=True)
         )
         means.append(np.asarray(weighted, np.float32))
     return means

@@ -1,0 +1,1 @@
+"""The methods themselves: pure torch, no SecretFlow, no input or output."""

@@ -39,7 +39,7 @@ def _conv4(in_channels: int, norm: str) -> Backbone:
     """Four 3x3 convolutions, for 8x8 to 28x28 images; keeps a 2x2 grid of positions."""
     layers: list[nn.Module] = []
     widths, strides = (in_channels, 32, 64, 128, 128), (1, 2, 1, 2)
-    for width_in, width, stride in zip(widths, widths[1:], strides):
+    for width_in, width, stride in zip(widths, widths[1:], strides, strict=False):
         layers += [
             nn.Conv2d(width_in, width, 3, stride, padding=1, bias=False),
             norm_2d(width, norm),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = ["ema_update", "frozen_copy", "frozen_statistics"]
 
@@ -25,7 +25,8 @@ def ema_update(target: nn.Module, online: nn.Module, tau: float) -> None:
 
     Only parameters move. The target's BatchNorm statistics are its own: it sees the batches itself.
     """
-    targets, onlines = list(target.parameters()), list(online.parameters())
+    targets: list[Tensor] = list(target.parameters())
+    onlines: list[Tensor] = list(online.parameters())
     if targets:
         # lerp(t, o, 1 - tau) = tau * t + (1 - tau) * o
         torch._foreach_lerp_(targets, onlines, 1.0 - tau)

@@ -16,7 +16,9 @@ _MAX_GROUPS = 32
 def _group_norm(channels: int, affine: bool = True) -> nn.GroupNorm:
     # At least four channels share a statistic where the width allows it: with one channel a group,
     # an 1-D activation would be normalised to zero.
-    groups = next(g for g in range(min(_MAX_GROUPS, max(channels // 4, 1)), 0, -1) if channels % g == 0)
+    groups = next(
+        g for g in range(min(_MAX_GROUPS, max(channels // 4, 1)), 0, -1) if channels % g == 0
+    )
     return nn.GroupNorm(groups, channels, affine=affine)
 
 

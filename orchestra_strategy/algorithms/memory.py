@@ -47,7 +47,8 @@ class ProjectionMemory:
         """Store ``rows`` (B, dim) of the samples ``ids`` (B,), and drop the oldest beyond m."""
         if rows.shape != (len(ids), self.rows.shape[1]):
             raise ParameterError(
-                f"Expected `rows` to be ({len(ids)}, {self.rows.shape[1]}), got {tuple(rows.shape)}."
+                f"Expected `rows` to be ({len(ids)}, {self.rows.shape[1]}), got "
+                f"{tuple(rows.shape)}."
             )
         if len(torch.unique(ids)) != len(ids):
             raise ParameterError("Expected `ids` to be distinct within a batch.")

@@ -1,7 +1,6 @@
 """The network that every objective of this package trains: backbone, projector, degeneracy head."""
 
-from typing import Optional
-
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,12 +9,12 @@ from orchestra_strategy.algorithms.backbones import build_backbone
 from orchestra_strategy.algorithms.heads import degeneracy_head, projector
 from orchestra_strategy.errors import ModelError
 
-__all__ = ["OrchestraModel", "orchestra_model", "require_parts"]
+__all__ = ["OrchestraModel", "Parts", "orchestra_model", "parts_of"]
 
 _PARTS = {
-    "backbone": "f: input -> features (B, d)",
-    "projector": "g: features -> projections (B, p)",
-    "degeneracy_head": "r: projections -> 4 logits",
+    "backbone": (nn.Module, "f: input -> features (B, d)"),
+    "projector": (nn.Module, "g: features -> projections (B, p)"),
+    "degeneracy_head": (nn.Linear, "r: an nn.Linear, projections -> 4 logits"),
 }
 
 
@@ -33,7 +32,7 @@ class OrchestraModel(nn.Module):
     def __init__(
         self,
         backbone: nn.Module,
-        feature_dim: Optional[int] = None,
+        feature_dim: int | None = None,
         norm: str = "batch",
         hidden_dim: int = 512,
         projection_dim: int = 512,
@@ -91,16 +90,23 @@ def orchestra_model(
     )
 
 
-def require_parts(model: nn.Module) -> None:
-    """Refuse a model that lacks a part which Orchestra trains.
+class Parts(NamedTuple):
+    """The parts of a model that Orchestra trains; encoder = backbone, then projector."""
+
+    encoder: nn.Sequential
+    degeneracy_head: nn.Linear
+
+
+def parts_of(model: nn.Module) -> Parts:
+    """Return the parts of a model, or refuse a model that lacks one.
 
     Raises:
         ModelError: Naming every missing part and what it is for.
     """
     missing = [
         f"`{name}` ({role})"
-        for name, role in _PARTS.items()
-        if not isinstance(getattr(model, name, None), nn.Module)
+        for name, (kind, role) in _PARTS.items()
+        if not isinstance(getattr(model, name, None), kind)
     ]
     if missing:
         raise ModelError(
@@ -108,3 +114,5 @@ def require_parts(model: nn.Module) -> None:
             f"without {', '.join(missing)}. Use `orchestra_model(...)`, or wrap your network: "
             "`OrchestraModel(backbone, feature_dim=d)`."
         )
+    backbone, projector_, head = (getattr(model, name) for name in _PARTS)
+    return Parts(nn.Sequential(backbone, projector_), head)

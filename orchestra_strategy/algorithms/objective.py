@@ -5,7 +5,7 @@ centroid route). Users call it without knowing which one it is.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol, Union
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,8 @@ __all__ = ["Batch", "LossParts", "Objective", "as_loss_parts"]
 
 Batch = Mapping[str, Tensor]
 """Named tensors of one batch, all with B rows: ``inputs`` (or ``input_ids``), perhaps ``labels``,
-and ``ids`` (B,) int64, the samples' positions in the party's data, where an objective needs them."""
+and, where an objective needs them, ``ids`` (B,) int64: the samples' positions in the party's data.
+"""
 
 
 class LossParts(NamedTuple):
@@ -32,12 +33,12 @@ class LossParts(NamedTuple):
 class Objective(Protocol):
     """A callable ``f(model, batch)``; supervised cross entropy is one, Orchestra another."""
 
-    def __call__(self, model: nn.Module, batch: Batch) -> Union[LossParts, Tensor]:
+    def __call__(self, model: nn.Module, batch: Batch) -> LossParts | Tensor:
         """Return the loss of ``model`` on ``batch``, a scalar or its parts."""
         ...
 
 
-def as_loss_parts(loss: Union[LossParts, Tensor]) -> LossParts:
+def as_loss_parts(loss: LossParts | Tensor) -> LossParts:
     """Give a bare scalar the form of :class:`LossParts`.
 
     >>> as_loss_parts(torch.tensor(2.0)).parts

@@ -11,7 +11,7 @@ networks ever leave the party.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from orchestra_strategy.algorithms.clustering import LocalClusters, local_clustering
 from orchestra_strategy.algorithms.ema import ema_update, frozen_copy, frozen_statistics
 from orchestra_strategy.algorithms.memory import ProjectionMemory
-from orchestra_strategy.algorithms.model import require_parts
+from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.algorithms.objective import Batch, LossParts
 from orchestra_strategy.errors import OrchestraError
 
@@ -108,13 +108,13 @@ class OrchestraObjective:
         settings: OrchestraSettings,
         generator: torch.Generator,
     ) -> None:
-        require_parts(model)
+        parts = parts_of(model)
         self.views = views
         self.settings = settings
         self.generator = generator
-        self.target = frozen_copy(nn.Sequential(model.backbone, model.projector))
-        self.memory = ProjectionMemory(settings.memory_size, model.degeneracy_head.in_features)
-        self.centroids: Optional[Tensor] = None
+        self.target = frozen_copy(parts.encoder)
+        self.memory = ProjectionMemory(settings.memory_size, parts.degeneracy_head.in_features)
+        self.centroids: Tensor | None = None
 
     def __call__(self, model: nn.Module, batch: Batch) -> LossParts:
         """One local step's loss; moves the target network and the memory on.
@@ -129,14 +129,14 @@ class OrchestraObjective:
                 "has not been run."
             )
         x1, x2, x3, rotation = self.views(batch["inputs"], self.generator)
-        online = nn.Sequential(model.backbone, model.projector)
+        online, degeneracy_head = parts_of(model)
         # No gradient: the target follows the online network by its moving average alone.
         with torch.no_grad():
             ema_update(self.target, online, self.settings.ema_decay)
             self.target.train()
             tz1 = F.normalize(self.target(x1), dim=1)
         z2 = F.normalize(online(x2), dim=1)
-        rotation_logits = model.degeneracy_head(online(x3))
+        rotation_logits = degeneracy_head(online(x3))
         parts = orchestra_loss(z2, tz1, self.centroids, rotation_logits, rotation, self.settings)
         self.memory.append(tz1, batch["ids"])
         return parts

@@ -107,7 +107,8 @@ def describe_samples(x: NDArray[Any], y: Sized | None = None) -> dict[str, Any]:
     (8, 8)
     """
     if not isinstance(x, np.ndarray) or x.ndim == 0:
-        raise DataError(f"Expected `x` to be a numpy array (N, ...), got {type(x).__name__}")
+        got = "shape ()" if isinstance(x, np.ndarray) else type(x).__name__
+        raise DataError(f"Expected `x` to be a numpy array (N, ...), got {got}")
     numeric = x.dtype.kind in _KINDS
     num_not_finite = x.size - int(np.isfinite(x).sum()) if numeric else x.size
     has_scale = numeric and x.ndim > 2 and x.dtype != np.uint8

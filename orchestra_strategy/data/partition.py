@@ -16,7 +16,7 @@ References:
       Data", AISTATS 2017, arXiv 1602.05629 (shards of label-sorted data).
 """
 
-import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -98,12 +98,7 @@ def dirichlet_partition(
     parties = as_count("num_parties", num_parties)
     smallest_allowed = as_count("min_size", min_size)
     tries = as_count("max_tries", max_tries)
-    low, high = _ALPHA_RANGE
-    if not (math.isfinite(alpha) and low <= alpha <= high):
-        raise ParameterError(
-            f"Expected `alpha` to be in [{low:g}, {high:g}], got {alpha!r}; for more even parts "
-            "use iid_partition, for fewer labels per party shard_partition"
-        )
+    _check_alpha(alpha)
     _require_enough(
         sum(map(len, classes)), parties * smallest_allowed, f"`min_size`={min_size} per party"
     )
@@ -165,24 +160,37 @@ def _class_members(labels: ArrayLike) -> list[Indices]:
     if values.ndim != 1 or values.size == 0:
         raise DataError(f"Expected `labels` to be (N,) with N >= 1, got shape {values.shape}")
     codes = np.unique(values, return_inverse=True)[1]
-    return [np.flatnonzero(codes == code) for code in range(int(codes.max()) + 1)]
+    return np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+
+
+def _check_alpha(alpha: Any) -> None:
+    low, high = _ALPHA_RANGE
+    number = isinstance(alpha, (int, float, np.floating)) and not isinstance(alpha, bool)
+    if not (number and low <= alpha <= high):
+        raise ParameterError(
+            f"Expected `alpha` to be a number in [{low:g}, {high:g}], got {alpha!r}; for more even "
+            "parts use iid_partition, for fewer labels per party shard_partition"
+        )
 
 
 def _deal_by_class(
     classes: list[Indices], parties: int, alpha: float, generator: np.random.Generator
 ) -> list[Indices]:
-    """Cut each shuffled class at the cumulated proportions of one Dirichlet draw."""
+    """Cut each shuffled class at the cumulated proportions of one Dirichlet draw.
+
+    The cuts are rounded at random: rounded down, small classes would all go to the last parties.
+    """
     dealt: list[list[Indices]] = [[] for _ in range(parties)]
     for members in classes:
         proportions = generator.dirichlet(np.full(parties, alpha))
-        cuts = (np.cumsum(proportions)[:-1] * len(members)).astype(np.int64)
+        cuts = (np.cumsum(proportions)[:-1] * len(members) + generator.random()).astype(np.int64)
         for party, chunk in enumerate(np.split(generator.permutation(members), cuts)):
             dealt[party].append(chunk)
     return [np.concatenate(chunks) for chunks in dealt]
 
 
 def _sorted_parts(parts: list[Indices]) -> list[Indices]:
-    return [np.sort(part).astype(np.int64, copy=False) for part in parts]
+    return [np.sort(part.astype(np.int64, copy=False)) for part in parts]
 
 
 def _require_enough(num_samples: int, needed: int, reason: str) -> None:

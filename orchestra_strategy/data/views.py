@@ -173,7 +173,7 @@ class TableViews:
 VIEWS: dict[str, type[Any]] = {views.name: views for views in (SmallGreyViews, TableViews)}
 
 
-def build_views(name: str, **options: Any) -> Views:
+def build_views(name: str, /, **options: Any) -> Views:
     """Return the named views with the given options, the rest at their defaults.
 
     Args:

@@ -52,12 +52,15 @@ def knn_predict(
     [1]
     """
     num_classes = _check(train_features, train_labels, test_features, k, temperature, num_classes)
-    bank = normalize(train_features, dim=1)
+    # One dtype for the product, and not float16: its cosines are too coarse to rank neighbours.
+    dtype = torch.promote_types(train_features.dtype, test_features.dtype)
+    dtype = torch.promote_types(dtype, torch.float32)
+    bank = normalize(train_features.to(dtype), dim=1)
     labels = train_labels.long()
     k = min(k, len(bank))
     predictions = []
     for block in torch.split(test_features, max(1, _BLOCK_ENTRIES // len(bank))):
-        similarities = normalize(block, dim=1) @ bank.T  # (b, n)
+        similarities = normalize(block.to(dtype), dim=1) @ bank.T  # (b, n)
         nearest, indices = similarities.topk(k, dim=1)  # (b, k), descending
         # A common factor of a row's votes changes nothing; without it exp overflows at small
         # temperatures.

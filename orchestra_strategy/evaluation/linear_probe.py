@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from orchestra_strategy.errors import DataError, ParameterError
 from orchestra_strategy.evaluation._checks import FloatArray, IntArray, check_features, check_labels
@@ -74,17 +75,22 @@ def linear_probe_accuracy(
         )
     # float64, because the solver's line search can stall in float32 on collapsed features.
     scaler = StandardScaler().fit(reference.astype(np.float64))
-    classifier = LogisticRegression(max_iter=max_iter)
-    _fit(classifier, scaler.transform(train_features.astype(np.float64)), train_labels)
-    return float(classifier.score(scaler.transform(test_features.astype(np.float64)), test_labels))
+    train, test = (scaler.transform(x.astype(np.float64)) for x in (train_features, test_features))
+    # One thread: the products are thin, and BLAS threads that wait for each other on cores which
+    # the parties use as well made a probe ten times slower.
+    with threadpool_limits(1):
+        classifier = _fit(LogisticRegression(max_iter=max_iter), train, train_labels)
+        return float(classifier.score(test, test_labels))
 
 
-def _fit(classifier: LogisticRegression, features: FloatArray, labels: IntArray) -> None:
-    """Fit the classifier in place; turn the solver's warning into an error."""
+def _fit(
+    classifier: LogisticRegression, features: FloatArray, labels: IntArray
+) -> LogisticRegression:
+    """Fit the classifier; turn the solver's warning into an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConvergenceWarning)
         try:
-            classifier.fit(features, labels)
+            return classifier.fit(features, labels)
         except ConvergenceWarning as warning:
             reason = str(warning).splitlines()[0]
             raise ParameterError(

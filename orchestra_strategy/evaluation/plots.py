@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from orchestra_strategy.errors import DataError
 from orchestra_strategy.evaluation._checks import Array, as_numpy, check_features, check_labels
@@ -54,6 +55,8 @@ def plot_learning_curve(history: Mapping[str, Sequence[float]], path: PathLike) 
         _draw_series(axis, name.replace("_", " "), values)
     for axis in axes[len(history) :]:
         axis.set_visible(False)
+    # Set once, for the longest: the panels share it, so that equal rounds stand below each other.
+    axes[0].set_xlim(0.5, max(map(len, history.values())) + 0.5)
     # The last panel of each column carries the common x axis, also where the last row is short.
     for axis in axes[max(0, len(history) - columns) : len(history)]:
         axis.tick_params(labelbottom=True)
@@ -111,12 +114,14 @@ def _new_figure(width: float, height: float) -> "Figure":
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise ImportError(
             "Expected matplotlib to be installed for plots, got none. Install it with "
             "`pip install 'orchestra-strategy[plots]'`."
         ) from error
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
+    figure = Figure(figsize=(width, height), dpi=150, layout=layout, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
@@ -132,7 +137,6 @@ def _draw_series(axis: "Axes", title: str, values: Sequence[float]) -> None:
     # Few rounds: show that the line is made of points. A single one would not be seen at all.
     marker = "o" if len(values) <= 20 else ""
     axis.plot(rounds, values, color=_LINE, linewidth=1.6, marker=marker, markersize=4)
-    axis.set_xlim(0.5, len(values) + 0.5)
     axis.set_title(title, loc="left", color=_INK, fontsize=10)
     axis.set_title(f"{values[-1]:.3g}", loc="right", color=_LINE, fontsize=10)
     axis.grid(axis="y", color="#e4e4e4", linewidth=0.8)
@@ -150,7 +154,10 @@ def _tsne(features: npt.NDArray[Any], seed: int) -> npt.NDArray[Any]:
         perplexity=min(30.0, (len(features) - 1) / 3),
         random_state=derive_seed(seed, "evaluation", 0, "t-SNE") % 2**32,
     )
-    points: npt.NDArray[Any] = tsne.fit_transform(features.astype(np.float32))
+    # One thread: the map depends on their number in the last digit, which t-SNE magnifies, and
+    # two that share their cores with the parties' workers took ten times as long as one.
+    with threadpool_limits(1):
+        points: npt.NDArray[Any] = tsne.fit_transform(features.astype(np.float32))
     return points
 
 

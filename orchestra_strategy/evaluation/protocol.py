@@ -7,12 +7,10 @@ a method that does not beat both controls has learnt nothing.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from orchestra_strategy.errors import DataError, ParameterError
 from orchestra_strategy.evaluation._checks import (
@@ -159,15 +157,12 @@ def probe_protocol(
             ]
             for key, subsets in draws.items()
         }
-        bank, queries = _tensor(train), _tensor(test)
-        values["knn"] = [knn_accuracy(bank, _tensor(train_labels), queries, _tensor(test_labels))]
+        # Copies, because torch warns when it would share a read-only array, such as Ray gives.
+        arrays = (train, train_labels, test, test_labels)
+        bank, labels, queries, truth = (torch.from_numpy(np.array(x, order="C")) for x in arrays)
+        values["knn"] = [knn_accuracy(bank, labels, queries, truth)]
         results[name] = {key: ProbeResult.from_values(v) for key, v in values.items()}
     return results
-
-
-def _tensor(x: npt.NDArray[Any]) -> Tensor:
-    """Return a tensor of its own: torch warns when it would share a read-only array."""
-    return torch.from_numpy(np.array(x, order="C"))
 
 
 def _draw(labels: IntArray, count: int | None, seeds: int, root_seed: int) -> list[IntArray]:
@@ -188,6 +183,8 @@ def _check_request(
     seeds: int,
 ) -> None:
     """Refuse a request before the first probe is trained, naming the feature set at fault."""
+    check_labels("train_labels", train_labels, len(train_labels))
+    check_labels("test_labels", test_labels, len(test_labels))
     if not features_by_name:
         raise ParameterError("Expected `features_by_name` to name a feature set, got none.")
     if seeds < 1:
@@ -199,5 +196,3 @@ def _check_request(
             if len(rows) != len(labels):
                 rule = f"Expected `{argument}` to have {len(labels)} rows, one for each label"
                 raise DataError(f"{rule}, got {len(rows)}.")
-    check_labels("train_labels", train_labels, len(train_labels))
-    check_labels("test_labels", test_labels, len(test_labels))

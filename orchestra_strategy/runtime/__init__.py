@@ -1,0 +1,1 @@
+"""Starting SecretFlow, training over it, and what a person sees meanwhile."""

@@ -1,20 +1,21 @@
-"""``OrchestraFLModel``: FLModel with early refusals, default wiring and ``fit(strategy_kwargs=)``."""
+"""FLModel with early refusals, default wiring, and ``fit(strategy_kwargs=)``."""
 
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Optional
+from typing import Any
 
 import torch
 
 from orchestra_strategy import host
 from orchestra_strategy.aggregation.server import ServerAggregation, server_aggregation
-from orchestra_strategy.algorithms.model import require_parts
+from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.config import parse_config
 from orchestra_strategy.data.arrays import check_parties
 from orchestra_strategy.errors import DataError, HostError, ParameterError
-from orchestra_strategy.strategies.base import FederatedStrategy, strategy_parameters
+from orchestra_strategy.strategies.base import FederatedStrategy
 from orchestra_strategy.strategies.registry import lookup_strategy
+from orchestra_strategy.strategies.worker import strategy_parameters
 
 __all__ = ["OrchestraFLModel"]
 
@@ -54,9 +55,9 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         device_list: Sequence[Any] = (),
         model: Any = None,
         strategy: str = "orchestra",
-        random_seed: Optional[int] = None,
-        server_agg_method: Optional[ServerAggregation] = None,
-        strategy_config: Optional[Mapping[str, Any]] = None,
+        random_seed: int | None = None,
+        server_agg_method: ServerAggregation | None = None,
+        strategy_config: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         host_kwargs = {k: kwargs.pop(k) for k in ("num_gpus", "consensus_num") if k in kwargs}
@@ -90,8 +91,8 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         x: Any,
         y: Any = None,
         epochs: int = 1,
-        batch_size: Optional[int] = None,
-        strategy_kwargs: Optional[Mapping[str, Any]] = None,
+        batch_size: int | None = None,
+        strategy_kwargs: Mapping[str, Any] | None = None,
         verbose: int = 0,
         callbacks: Any = None,
     ) -> Any:
@@ -114,7 +115,9 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
             ParameterError: As in the constructor.
         """
         if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-            raise ParameterError(f"Expected `epochs` to be an integer of at least 1, got {epochs!r}.")
+            raise ParameterError(
+                f"Expected `epochs` to be an integer of at least 1, got {epochs!r}."
+            )
         overrides = dict(strategy_kwargs or {})
         if batch_size is not None:
             overrides["batch_size"] = batch_size
@@ -186,8 +189,8 @@ def _check_backend(backend: str) -> None:
 def _check_unsupported(kwargs: dict[str, Any]) -> None:
     if kwargs.pop("skip_bn", False):
         raise ParameterError(
-            "Expected `skip_bn` to be False, got True: SecretFlow's flag misaligns the weights. Use "
-            "`norm='group'` in the model instead."
+            "Expected `skip_bn` to be False, got True: SecretFlow's flag misaligns the weights. "
+            "Use `norm='group'` in the model instead."
         )
     if kwargs.pop("aggregator", None) is not None:
         raise HostError(
@@ -215,8 +218,8 @@ def _check_devices(server: Any, device_list: Sequence[Any]) -> None:
         raise HostError(f"Expected every device once in `device_list`, got {twice} more than once.")
     if len(parties) < 2:
         raise HostError(
-            f"Expected `device_list` to have at least two parties, got {len(parties)}: SecretFlow's "
-            "server route cannot run with fewer."
+            f"Expected `device_list` to have at least two parties, got {len(parties)}: "
+            "SecretFlow's server route cannot run with fewer."
         )
 
 
@@ -239,10 +242,10 @@ def _check_model(model: Any) -> None:
         )
     build = getattr(model, "model_fn", None) or model
     with torch.random.fork_rng():
-        require_parts(build(**getattr(model, "kwargs", {})))
+        parts_of(build(**getattr(model, "kwargs", {})))
 
 
-def _default_server(cls: Any, config: Any, seed: Optional[int]) -> ServerAggregation:
+def _default_server(cls: Any, config: Any, seed: int | None) -> ServerAggregation:
     options = {
         name: getattr(config, name)
         for name in ("num_global_clusters", "temperature", "torch_threads")

@@ -1,7 +1,7 @@
 """What a person sees during training, and what it cost: one row per round."""
 
 import time
-from typing import Any, Optional
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -26,7 +26,7 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
     """
 
     def __init__(
-        self, rounds: int, samples_per_round: int, bytes_up: int, console: Optional[Console]
+        self, rounds: int, samples_per_round: int, bytes_up: int, console: Console | None
     ) -> None:
         super().__init__()
         self.rounds = rounds

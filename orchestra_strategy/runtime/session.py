@@ -41,7 +41,9 @@ def quiet_host_logs() -> None:
 
 
 @contextmanager
-def session(parties: Sequence[str], mode: Mode = "local", quiet: bool = True) -> Iterator[list[Any]]:
+def session(
+    parties: Sequence[str], mode: Mode = "local", quiet: bool = True
+) -> Iterator[list[Any]]:
     """Run SecretFlow for the length of a block.
 
     Args:

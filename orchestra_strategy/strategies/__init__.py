@@ -1,0 +1,1 @@
+"""The workers that FLModel starts at the parties, and their registration."""

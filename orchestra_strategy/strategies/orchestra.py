@@ -4,7 +4,7 @@ This module must not import annotations from the future: SecretFlow reads ``trai
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Optional
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ import torch
 from orchestra_strategy.aggregation.server import ServerAggregation
 from orchestra_strategy.aggregation.weighted import FloatArray
 from orchestra_strategy.algorithms.clustering import LocalClusters
-from orchestra_strategy.algorithms.model import require_parts
+from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.algorithms.orchestra import OrchestraObjective, OrchestraSettings
 from orchestra_strategy.config import OrchestraConfig, StrategyConfig
@@ -49,8 +49,8 @@ class OrchestraStrategy(FederatedStrategy):
 
     def make_objective(self) -> OrchestraObjective:
         """Return Orchestra's objective on this party's model."""
-        self._clusters: Optional[LocalClusters] = None
-        require_parts(self.model)
+        self._clusters: LocalClusters | None = None
+        parts_of(self.model)
         views = build_views(self.config.views, **self.config.view_options)
         return OrchestraObjective(self.model, views, self._settings(), self._views_stream())
 
@@ -154,13 +154,12 @@ class OrchestraStrategy(FederatedStrategy):
         return self._stream("views", self.exe_device)
 
     def _sizes(self) -> Any:
-        return self.config.sizes_for(len(self._require_data()))
+        return self.config.sizes_for(len(self.require_data()))
 
     def _stream(self, purpose: str, device: Any = "cpu") -> torch.Generator:
-        return torch_generator(self.seed, self._party, self.round_index, purpose, device)
+        return torch_generator(self.seed, self.party, self.round_index, purpose, device)
 
     def _cluster_memory(self) -> None:
         self._clusters = self.objective.local_clusters(
             self._sizes().num_local_clusters, self.config.k_min, self._stream("local clustering")
         )
-

@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Optional
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +18,8 @@ from orchestra_strategy.errors import DataError
 __all__ = ["PartyData", "fingerprint"]
 
 
-class PartyData(NamedTuple):
+@dataclass(frozen=True)
+class PartyData:
     """Samples of one party and how many host steps make an epoch.
 
     Attributes:
@@ -30,7 +32,7 @@ class PartyData(NamedTuple):
 
     @classmethod
     def from_host(
-        cls, x: Any, y: Optional[Any] = None, sampling_rate: Optional[float] = None
+        cls, x: Any, y: Any | None = None, sampling_rate: float | None = None
     ) -> "PartyData":
         """Check what FLModel hands to ``build_dataset``.
 
@@ -51,13 +53,13 @@ class PartyData(NamedTuple):
         steps = 1 if sampling_rate is None else int(np.ceil(1.0 / sampling_rate))
         return cls(samples, steps)
 
-    def __len__(self) -> int:  # type: ignore[override]
+    def __len__(self) -> int:
         return len(self.samples)
 
     def batch(self, index: npt.NDArray[np.int64], device: torch.device) -> Batch:
         """Return the samples at ``index`` as model input (B, ...), with their ``ids`` (B,)."""
-        inputs = torch.from_numpy(np.ascontiguousarray(self.samples[index]))
-        return {"inputs": to_model_input(inputs.to(device)), "ids": torch.from_numpy(np.array(index))}
+        inputs = to_model_input(torch.from_numpy(self.samples[index]).to(device))
+        return {"inputs": inputs, "ids": torch.from_numpy(np.array(index))}
 
     def training_batches(
         self,

@@ -3,7 +3,7 @@
 import inspect
 import typing
 from collections.abc import Callable
-from typing import Any, Optional, TypeVar
+from typing import Any, TypeVar
 
 from orchestra_strategy import host
 from orchestra_strategy.errors import ParameterError, RegistrationError, did_you_mean
@@ -43,9 +43,7 @@ def check_train_step(cls: type) -> None:
     )
 
 
-def register_strategy(
-    _cls: Optional[T] = None, *, strategy_name: str, backend: str = "torch"
-) -> Callable[[T], T]:
+def register_strategy(*, strategy_name: str, backend: str = "torch") -> Callable[[T], T]:
     """Register a strategy class with SecretFlow; use it like SecretFlow's own decorator.
 
     The same class may be registered again (re-import, reload, a notebook cell that runs twice): the
@@ -77,7 +75,7 @@ def register_strategy(
         host.host_register(strategy_name=strategy_name, backend=backend)(cls)
         return cls
 
-    return register if _cls is None else register(_cls)  # type: ignore[return-value]
+    return register
 
 
 def _identity(cls: type) -> str:

@@ -154,7 +154,8 @@ def test_refuses_output(function, message):
 
 
 def test_refuses_a_model_on_two_devices():
-    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2, device="meta"))
+    model = nn.Linear(2, 2)
+    model.register_buffer("elsewhere", torch.empty(1, device="meta"))
     with pytest.raises(ModelError, match="`model` to have all its weights on one device, got cpu,"):
         extract_features(model, table(3))
 

@@ -104,6 +104,12 @@ def test_equal_votes_go_to_the_lowest_class():
     assert knn_predict(bank, torch.tensor([2, 1]), QUERY).tolist() == [1]
 
 
+@pytest.mark.parametrize("other", [torch.float16, torch.bfloat16, torch.float64])
+def test_dtypes_may_differ(other):
+    assert knn_predict(BANK, LABELS, QUERY.to(other), 3, 1.0).tolist() == [1]
+    assert knn_predict(BANK.to(other), LABELS, QUERY.to(other), 3, 1.0).tolist() == [1]
+
+
 def test_small_integer_labels():
     assert knn_predict(BANK, LABELS.to(torch.uint8), QUERY, 3, 1.0).tolist() == [1]
 

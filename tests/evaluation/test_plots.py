@@ -55,6 +55,10 @@ class TestLearningCurve:
         assert len(figures[0].axes) == grid
         assert [axis.get_visible() for axis in figures[0].axes].count(True) == count
 
+    def test_panels_share_the_rounds_of_the_longest(self, tmp_path, figures):
+        plot_learning_curve({"a": [1.0] * 9, "b": [1.0, 2.0]}, tmp_path / "curve.png")
+        assert [axis.get_xlim() for axis in figures[0].axes] == [(0.5, 9.5)] * 2
+
     def test_single_round_is_seen_as_a_point(self, tmp_path, figures):
         plot_learning_curve({"total": [1.0]}, tmp_path / "curve.png")
         assert figures[0].axes[0].lines[0].get_marker() == "o"

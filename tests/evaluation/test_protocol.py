@@ -112,7 +112,7 @@ class TestProbeProtocol:
         rng = np.random.default_rng(0)
         noise = rng.normal(size=(400, 8)), rng.normal(size=(200, 8))
         results = probe_protocol({"pixels": pixels, "noise": noise}, y, test_y, (1, 20), seeds=2)
-        assert results["pixels"]["20"].mean > 0.85 > results["pixels"]["1"].mean > 0.3
+        assert results["pixels"]["20"].mean > 0.7 > results["pixels"]["1"].mean > 0.3
         assert max(results["noise"][key].mean for key in ("1", "20", "knn")) < 0.2
 
     def test_leaves_the_global_generators_alone(self, numbered):

@@ -45,9 +45,9 @@ class TestTable:
 
     def test_mark_is_explained_only_where_there_is_one(self, results):
         mark = "! not above both controls: nothing learnt that they lack"
-        assert mark in lines(results_table(results))
+        assert mark in " ".join(lines(results_table(results)))
         results["orchestra"]["knn"] = result(0.939)
-        assert mark not in lines(results_table(results))
+        assert "!" not in " ".join(lines(results_table(results)))
 
     def test_equal_to_a_control_is_not_above_it(self, results):
         results["orchestra"]["knn"] = result(0.938)
@@ -61,7 +61,8 @@ class TestTable:
             assert header in text
 
     def test_full_protocol_with_marks_fits_80_columns(self):
-        probes = {key: result(0.5, 0.1, 5) for key in ("1", "5", "20", "all", "knn")}
+        probes = {key: result(0.5, 0.1, 5) for key in ("1", "5", "20")}
+        probes |= {"all": result(0.5), "knn": result(0.5)}
         table = results_table({"orchestra": probes, "untrained": probes, "pixels": probes})
         assert not any("…" in line for line in lines(table))
 

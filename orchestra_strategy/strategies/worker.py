@@ -1,0 +1,205 @@
+"""What FLModel needs of a worker beside training: data in, features and logs out, parameters.
+
+Methods that FLModel calls have its names and signatures. Its defaults are replaced because they
+turn every sample into float64, scale batches by party, and move BatchNorm's statistics in predict.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from orchestra_strategy import host
+from orchestra_strategy.config import StrategyConfig, parse_config
+from orchestra_strategy.data.arrays import describe_samples
+from orchestra_strategy.errors import DataError, HostError, ParameterError
+from orchestra_strategy.evaluation.features import extract_features
+from orchestra_strategy.strategies.party import PartyData, fingerprint
+from orchestra_strategy.threads import torch_threads
+
+__all__ = ["HOST_KEYWORDS", "PartyWorker", "strategy_parameters"]
+
+HOST_KEYWORDS = frozenset({"server_agg_method", "dp_strategy", "simulation", "use_gpu"})
+"""What FLModel passes to every strategy on its own account."""
+
+_DEFAULT_SEED = 42  # FLModel's None would start every party from another model
+
+
+def strategy_parameters(
+    strategy_config: Mapping[str, Any] | None, kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Join the two ways in which FLModel takes parameters.
+
+    Raises:
+        ParameterError: A parameter is given both ways with different values.
+    """
+    loose = {k: v for k, v in kwargs.items() if k not in HOST_KEYWORDS}
+    nested = dict(strategy_config or {})
+    for name in loose.keys() & nested.keys():
+        if loose[name] != nested[name]:
+            raise ParameterError(
+                f"Expected `{name}` to be given once, got {nested[name]!r} in `strategy_config` "
+                f"and {loose[name]!r} as a keyword."
+            )
+    return {**nested, **loose}
+
+
+class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
+    """A party's model, data, parameters and logs; see :class:`FederatedStrategy` for training.
+
+    Args:
+        builder_base: SecretFlow's ``TorchModel``, or a callable that returns the model.
+        random_seed: Root seed; None means 42, so that all parties start from the same model.
+        skip_bn: Refused; SecretFlow's flag misaligns the weights.
+        strategy_config: Parameters by name.
+        **kwargs: Parameters by name, and what FLModel adds.
+
+    Raises:
+        ParameterError: A parameter is unknown or out of range.
+        HostError: A GPU is asked for and there is none.
+    """
+
+    config_class: ClassVar[type[StrategyConfig]] = StrategyConfig
+
+    def __init__(
+        self,
+        builder_base: Any,
+        random_seed: int | None = None,
+        skip_bn: bool = False,
+        strategy_config: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if skip_bn:
+            raise ParameterError(
+                "Expected `skip_bn` to be False, got True: SecretFlow's flag sees only top-level "
+                "BatchNorm and misaligns the rest. Use `norm='group'` in the model instead."
+            )
+        use_gpu = bool(kwargs.get("use_gpu", False))
+        if use_gpu and not torch.cuda.is_available():
+            raise HostError("Expected a CUDA device for `num_gpus` > 0, got none; use num_gpus=0.")
+        self.seed = _DEFAULT_SEED if random_seed is None else int(random_seed)
+        self._given = strategy_parameters(strategy_config, kwargs)
+        self.config: Any = parse_config(self.config_class, self._given)
+        self.check_server(kwargs.get("server_agg_method"), self.config)
+        # The model's initial weights are the one draw that torch takes from its global generator;
+        # fork_rng gives the caller's generator back as it was.
+        with torch.random.fork_rng(), torch_threads(self.config.torch_threads):
+            torch.manual_seed(self.seed)
+            super().__init__(builder_base, random_seed=None, use_gpu=use_gpu)
+        self.party = self.config.party or ""
+        self._data: PartyData | None = None
+        self._data_error: DataError | None = None
+        self._eval_data: PartyData | None = None
+        self._metrics: dict[str, float] = {}
+
+    # ---- Hooks -----------------------------------------------------------------------------
+
+    @staticmethod
+    def check_server(server_agg_method: Any, config: Any) -> None:
+        """Refuse a server method that cannot work with a configuration; None is always fine."""
+
+    def check_data(self, data: PartyData) -> None:
+        """Refuse data that this configuration cannot use; by default nothing."""
+
+    def check_change(self, config: Any) -> None:
+        """Refuse a changed configuration that what has been trained rules out."""
+
+    def apply_config(self) -> None:
+        """Hand changed parameters on; called by :meth:`configure`."""
+
+    # ---- Data ------------------------------------------------------------------------------
+
+    def build_dataset(
+        self,
+        x: Any,
+        y: Any | None = None,
+        s_w: Any | None = None,
+        sampling_rate: float | None = None,
+        buffer_size: int | None = None,
+        shuffle: bool = False,
+        random_seed: int = 1234,
+        repeat_count: int = 1,
+        sampler_method: str = "batch",
+        stage: str = "train",
+    ) -> None:
+        """Take the party's samples; see FLModel's ``fit`` for the arguments.
+
+        Only ``x``, the number of labels, ``sampling_rate`` and ``stage`` are used: batches keep the
+        size of the parameter ``batch_size``, their order follows from the seed.
+
+        Raises:
+            DataError: The samples cannot be used. It is raised again by the next call, since the
+                host does not look at this call's outcome.
+        """
+        try:
+            data = PartyData.from_host(x, y, sampling_rate)
+            self.check_data(data)
+        except DataError as error:
+            self._data_error = error
+            raise
+        self._data_error = None
+        if stage == "eval":
+            self._eval_data = data
+            return
+        self._data = data
+        self.party = self.config.party or fingerprint(data.samples)
+
+    def describe_data(self, x: Any, y: Any | None = None) -> dict[str, Any]:
+        """Return number, shape and dtype of samples, and whether they are finite."""
+        return describe_samples(x, y)
+
+    def require_data(self) -> PartyData:
+        """Return the training data.
+
+        Raises:
+            DataError: There are none, or they were refused.
+        """
+        if self._data_error is not None:
+            raise self._data_error
+        if self._data is None:
+            raise DataError("Expected data before training, got none: call `build_dataset` first.")
+        return self._data
+
+    def num_samples(self) -> int:
+        """Return the party's number of samples; 0 before it has data."""
+        return 0 if self._data is None else len(self._data)
+
+    def predict(self, predict_steps: int = 0) -> np.ndarray:  # type: ignore[type-arg]
+        """Return the features of all samples given to FLModel's ``predict``, shape (n, d)."""
+        if self._data_error is not None:
+            raise self._data_error
+        if self._eval_data is None:
+            raise DataError("Expected data before `predict`, got none: call FLModel.predict(x).")
+        with torch_threads(self.config.torch_threads):
+            return extract_features(self.model, self._eval_data.samples, device=self.exe_device)
+
+    # ---- Parameters ------------------------------------------------------------------------
+
+    def configure(self, overrides: Mapping[str, Any]) -> None:
+        """Change parameters; those of the constructor that are not named come back.
+
+        Raises:
+            ParameterError: Unknown, out of range, or fixed by what has been trained so far.
+        """
+        config = parse_config(self.config_class, {**self._given, **overrides})
+        self.check_change(config)
+        self.config = config
+        if config.party:
+            self.party = config.party
+        self.apply_config()
+
+    # ---- Logs ------------------------------------------------------------------------------
+
+    def wrap_local_metrics(self, stage: str = "train") -> list[Any]:
+        """Return the last round's losses, weighted by the party's number of samples."""
+        n = self.num_samples()
+        return [host.Mean(name, value * n, n) for name, value in sorted(self._metrics.items())]
+
+    def get_local_metrics(self) -> list[Any]:
+        """Return the last round's losses for the host's history."""
+        return self.wrap_local_metrics()
+
+    def get_logs(self) -> dict[str, float]:
+        """Return the last round's losses by name."""
+        return dict(self._metrics)

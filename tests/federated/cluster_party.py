@@ -1,0 +1,33 @@
+"""One party of the toy run as a process of its own: ``cluster_party.py ME PORT_A PORT_B OUT``."""
+
+import sys
+
+import numpy as np
+
+from orchestra_strategy import host
+from orchestra_strategy.runtime.session import quiet_host_logs
+from tests.federated import toy
+
+
+def main(me, port_alice, port_bob, out):
+    quiet_host_logs()
+    addresses = {"alice": f"127.0.0.1:{port_alice}", "bob": f"127.0.0.1:{port_bob}"}
+    host.secretflow.init(
+        cluster_config={
+            "parties": {p: {"address": a, "listen_addr": a} for p, a in addresses.items()},
+            "self_party": me,
+        },
+        ray_mode=False,
+        logging_level="error",
+        cross_silo_comm_options={"timeout_in_ms": 60_000},
+    )
+    devices = [host.PYU(party) for party in toy.PARTIES]
+    history, states = toy.run(devices)
+    losses = {f"history/{k}": np.array(v) for k, v in history["global_history"].items()}
+    flat = {f"{party}/{k}": v for party, state in states.items() for k, v in state.items()}
+    np.savez(out, **losses, **flat)
+    host.secretflow.shutdown()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,59 @@
+"""A run small enough for every mode, the same in each: two parties of unequal size, 2 rounds."""
+
+from functools import partial
+
+import numpy as np
+
+from orchestra_strategy import OrchestraFLModel, host, orchestra_model
+from orchestra_strategy.data.sources import fed_ndarray
+
+PARTIES = ("alice", "bob")
+SIZES = {"alice": 41, "bob": 20}
+PARAMETERS = {
+    "batch_size": 8,
+    "local_epochs": 1,
+    "lr": 0.01,
+    "num_global_clusters": 4,
+    "num_local_clusters": 2,
+    "memory_size": 16,
+    "ema_decay": 0.9,
+}
+MODEL = partial(orchestra_model, "conv4", in_channels=1, hidden_dim=16, projection_dim=16)
+
+
+def images(party, size=None):
+    """Blobs: an image is bright around a place that depends on the sample."""
+    n = SIZES[party] if size is None else size
+    rng = np.random.default_rng(PARTIES.index(party))
+    centre = rng.uniform(1, 7, (n, 2, 1, 1))
+    rows, columns = np.mgrid[:8, :8]
+    distance = (rows - centre[:, 0]) ** 2 + (columns - centre[:, 1]) ** 2
+    return np.exp(-distance / 4).astype(np.float32)
+
+
+def data(devices):
+    return fed_ndarray({d: images(d.party) for d in devices})
+
+
+def build(devices, **kwargs):
+    options = {"server": devices[0], "device_list": devices, "model": MODEL, "random_seed": 7}
+    return OrchestraFLModel(**{**options, **PARAMETERS, **kwargs})
+
+
+def state_of(worker):
+    """All that a party holds after training, as plain arrays: what must be equal in every mode."""
+    objective = worker.objective.state_dict()
+    state = {f"online/{k}": v.numpy() for k, v in worker.model.state_dict().items()}
+    state |= {f"target/{k}": v.numpy() for k, v in objective["target"].items()}
+    state["memory"] = objective["memory"]["rows"].numpy()
+    state["ids"] = objective["memory"]["ids"].numpy()
+    state["centroids"] = objective["centroids"].numpy()
+    return state
+
+
+def run(devices, rounds=2):
+    """Train and return history and final states by party."""
+    model = build(devices)
+    history = model.fit(data(devices), epochs=rounds)
+    states = host.reveal({d.party: w.apply(state_of) for d, w in model._workers.items()})
+    return history, states

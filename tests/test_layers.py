@@ -1,0 +1,78 @@
+"""Who may import whom, and that the pure layers need no SecretFlow."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "orchestra_strategy"
+PURE = {"algorithms", "data", "privacy"}
+MAY_IMPORT = {
+    "algorithms": PURE,
+    "data": PURE,
+    "privacy": PURE,
+    "users": PURE | {"users"},
+    "evaluation": PURE | {"users", "evaluation"},
+    "aggregation": PURE | {"users", "aggregation"},
+    "strategies": PURE | {"users", "evaluation", "aggregation", "strategies"},
+    "runtime": PURE | {"users", "evaluation", "aggregation", "strategies", "runtime"},
+}
+HOST_PACKAGES = {"secretflow", "secretflow_fl", "sfl", "spu", "fed"}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def modules():
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_doors(path):
+    room = path.relative_to(PACKAGE).parts[0]
+    rooms = {i.split(".")[1] for i in imports(path) if i.startswith("orchestra_strategy.")}
+    if room in MAY_IMPORT:
+        assert rooms & set(MAY_IMPORT) <= MAY_IMPORT[room]
+
+
+def test_only_host_names_secretflow():
+    naming = {p.name for p in modules() if HOST_PACKAGES & {i.split(".")[0] for i in imports(p)}}
+    assert naming <= {"host.py"}
+    literal = [p.name for p in modules() if '"secretflow' in p.read_text(encoding="utf-8")]
+    assert sorted(literal) == ["__init__.py", "host.py", "session.py"]
+
+
+def test_only_the_outer_rooms_use_the_host():
+    inner = PURE | {"users", "evaluation", "aggregation"}
+    using = {
+        str(p.relative_to(PACKAGE))
+        for p in modules()
+        if p.relative_to(PACKAGE).parts[0] in inner and "orchestra_strategy.host" in imports(p)
+    }
+    assert using == {"data/sources.py"}
+
+
+def test_pure_layers_import_without_secretflow():
+    program = (
+        "import sys, importlib.util as u\n"
+        "find = u.find_spec\n"
+        "u.find_spec = lambda n, *a: None if n.split('.')[0] in ('secretflow',) else find(n, *a)\n"
+        "import orchestra_strategy as o, orchestra_strategy.algorithms.orchestra\n"
+        "import orchestra_strategy.users, orchestra_strategy.evaluation, orchestra_strategy.data\n"
+        "assert not any(m.split('.')[0].startswith('secretflow') for m in sys.modules)\n"
+        "print(o.__all__)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "OrchestraFLModel" not in done.stdout
