@@ -5,6 +5,7 @@ the same classes under ``<root>.ml.nn``. Everything else in this package imports
 """
 
 import importlib
+from collections.abc import Mapping
 from importlib import metadata, util
 from typing import Any
 
@@ -29,7 +30,10 @@ __all__ = [
     "host_root",
     "is_installed",
     "load_builtin_strategies",
+    "logical_cpus",
+    "on_local_ray",
     "reveal",
+    "reveal_within",
     "secretflow",
 ]
 
@@ -123,6 +127,42 @@ def dispatcher_table() -> dict[str, type]:
     """Return the host's table of strategies, ``{f"{name}_{backend}": class}``; not a copy."""
     table: dict[str, type] = _load("ml.nn.fl.strategy_dispatcher", "_strategy_dispatcher")._ops
     return table
+
+
+def on_local_ray() -> bool:
+    """Whether SecretFlow runs in its local mode: one Ray on this machine for all parties."""
+    mode = importlib.import_module("secretflow.distributed").get_distribution_mode()
+    return bool(mode.name == "SIMULATION")
+
+
+def logical_cpus() -> int:
+    """Return Ray's number of logical CPUs, in local mode."""
+    return int(importlib.import_module("ray").cluster_resources().get("CPU", 0))
+
+
+def reveal_within(objects: Mapping[str, Any], seconds: float, what: str) -> dict[str, Any]:
+    """Reveal one object per party; in local mode, give up after a time.
+
+    Args:
+        objects: Party -> PYUObject.
+        seconds: The longest wait for all of them, where the host lets itself be timed.
+        what: Named in the message.
+
+    Raises:
+        HostError: Some are not there in time; their parties are named.
+    """
+    if on_local_ray():
+        ray = importlib.import_module("ray")
+        refs = {obj.data: party for party, obj in objects.items()}
+        _, late = ray.wait(list(refs), num_returns=len(refs), timeout=seconds)
+        if late:
+            raise HostError(
+                f"Expected {what} within {seconds:.0f} s, still waiting for "
+                f"{sorted(refs[ref] for ref in late)}; Ray has {logical_cpus()} logical CPUs. Start "
+                "SecretFlow with more (`num_cpus`), or with `orchestra_strategy.session(...)`."
+            )
+    revealed: dict[str, Any] = reveal(dict(objects))
+    return revealed
 
 
 def load_builtin_strategies() -> None:

@@ -37,8 +37,9 @@ echo "setup: $("$python" --version) from $python"
 rm -rf .venv
 "$python" -m venv .venv
 if .venv/bin/python -m pip install -q --disable-pip-version-check "uv==$UV_VERSION"; then
-    # Small files in great number: linking from uv's cache takes seconds, where it can.
-    .venv/bin/uv pip install -q --python .venv/bin/python -r requirements.lock
+    # Compiled now, once: every worker process imports SecretFlow, and where Python may not write
+    # its cache (PYTHONDONTWRITEBYTECODE) each would compile all of it again, for ten seconds.
+    .venv/bin/uv pip install -q --compile-bytecode --python .venv/bin/python -r requirements.lock
     .venv/bin/uv pip install -q --python .venv/bin/python --no-deps -e .
 else
     echo "setup: uv could not be installed, going on with pip" >&2

@@ -6,7 +6,7 @@ from orchestra_strategy.data.arrays import (
     check_parties,
     describe_samples,
 )
-from orchestra_strategy.data.batches import num_batches, round_batches, split_for_inference
+from orchestra_strategy.data.batches import batch_slices, num_batches, round_batches
 from orchestra_strategy.data.partition import (
     dirichlet_partition,
     iid_partition,
@@ -30,6 +30,7 @@ __all__ = [
     "ViewSet",
     "Views",
     "as_samples",
+    "batch_slices",
     "build_views",
     "check_parties",
     "describe_samples",
@@ -38,6 +39,5 @@ __all__ = [
     "num_batches",
     "round_batches",
     "shard_partition",
-    "split_for_inference",
     "to_model_input",
 ]

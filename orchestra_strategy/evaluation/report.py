@@ -31,6 +31,8 @@ def results_table(results: Results, title: str = "Accuracy on the test set, %") 
     Returns:
         A rich table. A method's cell is bold if its mean is above both controls', and marked with
         ``!`` otherwise, so that the mark is also there without colours.
+        Above is not yet better: on digits an untrained network of another seed was 1 to 2 points
+        above both in some columns, so ask for more than that.
 
     Raises:
         ParameterError: No results, or feature sets that were measured by different probes.

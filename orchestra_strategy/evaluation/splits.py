@@ -63,7 +63,6 @@ def _row_digests(x: npt.NDArray[Any]) -> list[bytes]:
         raise DataError(f"Expected the rows to be numeric, got dtype {x.dtype}.")
     if np.issubdtype(x.dtype, np.floating):
         x = np.add(x, x.dtype.type(0))  # -0.0 equals 0.0, but its bytes do not
-    x = np.ascontiguousarray(x)
     return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in x]
 
 

@@ -18,12 +18,11 @@ from collections.abc import Hashable
 from types import TracebackType
 from typing import Any
 
-import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from orchestra_strategy.algorithms.objective import Batch, Objective
-from orchestra_strategy.errors import OrchestraError, ParameterError
+from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.privacy.per_example import (
     ClippedMean,
     batch_size,
@@ -33,6 +32,7 @@ from orchestra_strategy.privacy.per_example import (
 from orchestra_strategy.privacy.vectorized import (
     Plan,
     PlanMismatchError,
+    VectorisationError,
     clipped_mean_by_vmap,
     make_plan,
 )
@@ -104,12 +104,10 @@ class PerExampleClipper:
         try:
             with trace:
                 result = clipped_mean_by_vmap(objective, self.model, batch, self.clip_norm, plan)
-        except (OrchestraError, torch.OutOfMemoryError):
-            raise  # neither is about vectorisation, and the loop would not help
-        except Exception as error:
-            # vmap refuses in many types. An error of the model's own comes again from the loop.
+        except VectorisationError as error:
+            # If it was the model's own error after all, the loop raises it again.
             culprit = trace.culprit or f"the objective `{_name(objective)}`, or its backward pass"
-            self._warn(culprit, str(error).strip().split("\n")[0])
+            self._warn(culprit, str(error))
             self._plans[key] = None
             return self._loop(objective, batch)
         self._plans[key] = plan

@@ -39,7 +39,7 @@ class ChunkGradients(NamedTuple):
 
     def norms(self) -> Tensor:
         """Return the L2 norm of each example's whole gradient, shape (b,)."""
-        squares = [g.flatten(1).square().sum(1) for g in self.formed.values()]
+        squares = [g.reshape(len(g), -1).square().sum(1) for g in self.formed.values()]
         squares += [gram_squared_norms(a, b).to(a.dtype) for a, b in self.factored.values()]
         return torch.stack(squares).sum(0).sqrt()
 

@@ -89,7 +89,7 @@ def batch_size(batch: Batch) -> int:
     rows = {name: len(tensor) for name, tensor in batch.items()}
     if len(set(rows.values())) != 1 or 0 in rows.values():
         raise DataError(
-            f"Expected every tensor of a batch to have the same B >= 1 rows, got {rows}."
+            f"Expected all tensors of a batch to have the same B >= 1 rows, got {rows}."
         )
     return next(iter(rows.values()))
 

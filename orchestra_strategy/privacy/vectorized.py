@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from orchestra_strategy.algorithms.objective import Batch, LossParts, Objective
+from orchestra_strategy.errors import OrchestraError
 from orchestra_strategy.privacy.factored import ChunkGradients, collect, gram_is_cheaper
 from orchestra_strategy.privacy.per_example import (
     ClippedMean,
@@ -25,13 +26,23 @@ from orchestra_strategy.privacy.per_example import (
 )
 from orchestra_strategy.privacy.taps import Call, TapMode
 
-__all__ = ["Plan", "PlanMismatchError", "clipped_mean_by_vmap", "make_plan"]
+__all__ = [
+    "Plan",
+    "PlanMismatchError",
+    "VectorisationError",
+    "clipped_mean_by_vmap",
+    "make_plan",
+]
 
 _BUDGET_BYTES = 256 * 2**20
 """What the per-example tensors of one chunk may take, unless a chunk size is given."""
 
 
-class PlanMismatchError(RuntimeError):
+class VectorisationError(RuntimeError):
+    """vmap cannot do what the model or the objective does."""
+
+
+class PlanMismatchError(VectorisationError):
     """The model uses other layers, or on other shapes, than when the plan was made."""
 
 
@@ -116,6 +127,7 @@ def clipped_mean_by_vmap(
         plan: From :func:`make_plan` on a batch of the same shapes.
 
     Raises:
+        VectorisationError: vmap failed; from its error.
         PlanMismatchError: The plan does not fit.
     """
     rows = batch_size(batch)
@@ -165,5 +177,10 @@ def _chunk_gradients(
         "taps": [some.new_zeros(call.out_shape) for call in plan.calls],
     }
     gradient_of_one = vmap(grad(one, has_aux=True), in_dims=(None, 0), randomness="different")
-    gradients, (losses, inputs) = gradient_of_one(variables, dict(batch))
+    try:
+        gradients, (losses, inputs) = gradient_of_one(variables, dict(batch))
+    except (OrchestraError, VectorisationError, torch.OutOfMemoryError):
+        raise  # these are not about what vmap can do
+    except Exception as error:  # vmap refuses in many types
+        raise VectorisationError(str(error).strip().split("\n")[0]) from error
     return collect(gradients["formed"], losses, plan.calls, inputs, gradients["taps"])

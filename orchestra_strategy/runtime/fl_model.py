@@ -24,6 +24,9 @@ _log = logging.getLogger(__name__)
 # FLModel refuses a step of 1024 samples or more at any party; ours do not use its steps.
 _HOST_MAX_BATCH = 1000
 
+# Starting a worker takes seconds (it imports SecretFlow), on a busy machine minutes.
+_START_SECONDS = 300.0
+
 
 class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
     """SecretFlow's FLModel for the strategies of this package.
@@ -164,7 +167,7 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
             )
             for device, worker in self._workers.items()
         }
-        reports: dict[str, dict[str, Any]] = host.reveal(described)
+        reports = host.reveal_within(described, _START_SECONDS, "a description of the data")
         check_parties(reports, getattr(self.strategy_config, "k_min", 1))
         return reports
 
@@ -176,9 +179,10 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
 
     def _configure(self, overrides: Mapping[str, Any]) -> None:
         """Hand every party its name and this call's parameters, and wait for it."""
-        host.reveal(
-            [w.configure({**overrides, "party": d.party}) for d, w in self._workers.items()]
-        )
+        answers = {
+            d.party: w.configure({**overrides, "party": d.party}) for d, w in self._workers.items()
+        }
+        host.reveal_within(answers, _START_SECONDS, "the workers to start")
 
 
 def _check_backend(backend: str) -> None:
@@ -216,6 +220,12 @@ def _check_devices(server: Any, device_list: Sequence[Any]) -> None:
     twice = sorted({p for p in parties if parties.count(p) > 1})
     if twice:
         raise HostError(f"Expected every device once in `device_list`, got {twice} more than once.")
+    if host.on_local_ray() and host.logical_cpus() <= len(parties):
+        raise HostError(
+            f"Expected Ray to have more logical CPUs than there are parties, got "
+            f"{host.logical_cpus()} for {len(parties)}: workers would wait for ever. Start "
+            f"SecretFlow with `num_cpus={4 * len(parties) + 8}`."
+        )
     if len(parties) < 2:
         raise HostError(
             f"Expected `device_list` to have at least two parties, got {len(parties)}: "

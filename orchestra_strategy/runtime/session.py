@@ -4,7 +4,8 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any, Literal
 
 from orchestra_strategy import host
@@ -14,7 +15,7 @@ __all__ = ["logical_cpus", "quiet_host_logs", "session"]
 
 Mode = Literal["debug", "local"]
 
-_NOT_OURS = ("jax", "absl", "spu", "ray", "fed", "secretflow", "torchmetrics", "py.warnings")
+_NOT_OURS = frozenset({"absl", "fed", "jax", "ray", "secretflow", "secretflow_fl", "sfl", "spu"})
 
 
 def logical_cpus(num_parties: int) -> int:
@@ -30,14 +31,32 @@ def logical_cpus(num_parties: int) -> int:
     return 4 * num_parties + 8
 
 
-def quiet_host_logs() -> None:
-    """Show only warnings and errors of SecretFlow and the libraries under it."""
-    for name in _NOT_OURS:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    # SecretFlow logs every argument of `fit` to the root logger at INFO.
-    logging.getLogger().setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", category=FutureWarning, module="ray|torchmetrics|secretflow")
+class _DropHostRecords(logging.Filter):
+    """Drops what the host logs straight to the root logger, such as every argument of ``fit``."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep errors, and whatever was not logged from the host's files."""
+        return record.levelno >= logging.ERROR or not _NOT_OURS & set(Path(record.pathname).parts)
+
+
+@contextmanager
+def quiet_host_logs() -> Iterator[None]:
+    """Show only errors of SecretFlow and the libraries under it, for the length of a block."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    root, drop = logging.getLogger(), _DropHostRecords()
+    levels = {name: logging.getLogger(name).level for name in _NOT_OURS}
+    root.addFilter(drop)
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="os.fork", category=RuntimeWarning)
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            yield
+    finally:
+        root.removeFilter(drop)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 @contextmanager
@@ -56,18 +75,26 @@ def session(
         One PYU per name, in order.
 
     Raises:
-        HostError: Bad names, an unknown mode, or SecretFlow does not start.
+        HostError: Bad names or an unknown mode.
 
     Example:
         ``with session(["alice", "bob"]) as (alice, bob): ...``
     """
-    names = list(parties)
+    names = [parties] if isinstance(parties, str) else list(parties)
     if not names or len(set(names)) != len(names) or not all(isinstance(n, str) for n in names):
         raise HostError(f"Expected `parties` to be different names, at least one, got {names!r}.")
     if mode not in ("debug", "local"):
         raise HostError(f"Expected `mode` to be 'debug' or 'local', got {mode!r}.")
-    if quiet:
-        quiet_host_logs()
+    with quiet_host_logs() if quiet else nullcontext():
+        _init(names, mode, quiet)
+        try:
+            yield [host.PYU(name) for name in names]
+        finally:
+            host.secretflow.shutdown()
+
+
+def _init(names: list[str], mode: Mode, quiet: bool) -> None:
+    root_level = logging.getLogger().level
     common = {"parties": names, "logging_level": "error" if quiet else "info"}
     if mode == "debug":
         host.secretflow.init(**common, debug_mode=True)
@@ -79,9 +106,4 @@ def session(
             log_to_driver=not quiet,
             include_dashboard=False,
         )
-    if quiet:
-        quiet_host_logs()  # init sets the levels anew
-    try:
-        yield [host.PYU(name) for name in names]
-    finally:
-        host.secretflow.shutdown()
+    logging.getLogger().setLevel(root_level)  # init sets it for the whole process

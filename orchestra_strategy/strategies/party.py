@@ -11,8 +11,7 @@ import torch
 
 from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.data.arrays import as_samples
-from orchestra_strategy.data.batches import num_batches, round_batches, split_for_inference
-from orchestra_strategy.data.views import to_model_input
+from orchestra_strategy.data.batches import batch_slices, num_batches, round_batches
 from orchestra_strategy.errors import DataError
 
 __all__ = ["PartyData", "fingerprint"]
@@ -57,8 +56,8 @@ class PartyData:
         return len(self.samples)
 
     def batch(self, index: npt.NDArray[np.int64], device: torch.device) -> Batch:
-        """Return the samples at ``index`` as model input (B, ...), with their ``ids`` (B,)."""
-        inputs = to_model_input(torch.from_numpy(self.samples[index]).to(device))
+        """Return the samples at ``index`` as they are stored (B, ...), and their ``ids`` (B,)."""
+        inputs = torch.from_numpy(self.samples[index]).to(device)
         return {"inputs": inputs, "ids": torch.from_numpy(np.array(index))}
 
     def training_batches(
@@ -89,7 +88,7 @@ class PartyData:
 
     def inference_batches(self, batch_size: int, device: torch.device) -> Iterator[Batch]:
         """Yield all samples once, in order."""
-        for rows in split_for_inference(len(self.samples), batch_size):
+        for rows in batch_slices(len(self.samples), batch_size):
             yield self.batch(np.arange(rows.start, rows.stop, dtype=np.int64), device)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra_strategy.data import num_batches, round_batches, split_for_inference
+from orchestra_strategy.data import batch_slices, num_batches, round_batches
 from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.rng import numpy_generator
 
@@ -37,18 +37,21 @@ def test_round_batches__each_sample_once_per_pass(n, size, passes, seed):
 
 @quick
 @given(n=NUM_SAMPLES, size=st.integers(2, 80))
-def test_batches__only_the_last_differs_in_size_and_none_is_single(n, size):
+def test_batches__only_the_last_two_differ_in_size_and_none_is_small(n, size):
     sizes = [len(batch) for batch in batches(n, size)]
-    assert all(s == size for s in sizes[:-1])
-    assert sizes[-1] <= size + 1
+    assert all(s == size for s in sizes[:-2])
+    assert max(sizes) <= max(size, 3)
     if n > 1:
         assert min(sizes) >= 2
+    if n > size:
+        assert min(sizes) >= size / 2
+        assert abs(sizes[-1] - sizes[-2 if len(sizes) > 1 else -1]) <= max(1, size - 1)
 
 
 @quick
 @given(n=NUM_SAMPLES, size=BATCH_SIZES)
-def test_split_for_inference__covers_the_rows_in_order(n, size):
-    slices = split_for_inference(n, size)
+def test_batch_slices__covers_the_rows_in_order(n, size):
+    slices = batch_slices(n, size)
     rows = np.arange(n)
     assert np.concatenate([rows[s] for s in slices]).tolist() == list(range(n))
     assert [s.stop - s.start for s in slices] == [len(b) for b in batches(n, size)]
@@ -59,8 +62,11 @@ def test_split_for_inference__covers_the_rows_in_order(n, size):
     [
         (8, 4, [4, 4]),
         (7, 4, [4, 3]),
-        (9, 4, [4, 5]),  # 4 + 4 + 1: the single one joins the batch before it
-        (5, 4, [5]),
+        (9, 4, [4, 3, 2]),  # not 4 + 4 + 1: the last two share five
+        (5, 4, [3, 2]),
+        (6, 4, [3, 3]),
+        (5, 2, [2, 3]),
+        (322, 100, [100, 100, 61, 61]),
         (3, 4, [3]),
         (2, 4, [2]),
         (1, 4, [1]),
@@ -70,7 +76,7 @@ def test_split_for_inference__covers_the_rows_in_order(n, size):
 )
 def test_sizes__by_hand(n, size, sizes):
     assert [len(batch) for batch in batches(n, size)] == sizes
-    assert [s.stop - s.start for s in split_for_inference(n, size)] == sizes
+    assert [s.stop - s.start for s in batch_slices(n, size)] == sizes
     assert num_batches(n, size, 3) == 3 * len(sizes)
 
 
@@ -78,7 +84,7 @@ def test_order__is_the_named_stream_of_the_pass():
     walk = batches(10, 4, num_passes=2, seed=7, party="bob", round_index=5)
     for index in range(2):
         order = numpy_generator(7, "bob", 5, f"order/{index}").permutation(10).tolist()
-        assert walk[3 * index : 3 * index + 3] == [order[:4], order[4:8], order[8:]]
+        assert walk[3 * index : 3 * index + 3] == [order[:4], order[4:7], order[7:]]
 
 
 def test_order__depends_on_seed_party_round_and_pass_alone():
@@ -117,8 +123,8 @@ def test_global_generator__is_neither_read_nor_moved():
         ("num_samples", lambda v: num_batches(v, 2, 1)),
         ("batch_size", lambda v: num_batches(5, v, 1)),
         ("num_passes", lambda v: num_batches(5, 2, v)),
-        ("num_samples", lambda v: split_for_inference(v, 2)),
-        ("batch_size", lambda v: split_for_inference(5, v)),
+        ("num_samples", lambda v: batch_slices(v, 2)),
+        ("batch_size", lambda v: batch_slices(5, v)),
     ],
 )
 def test_counts__are_refused_by_the_call_itself(argument, call, count):

@@ -110,6 +110,12 @@ def test_dtypes_may_differ(other):
     assert knn_predict(BANK.to(other), LABELS, QUERY.to(other), 3, 1.0).tolist() == [1]
 
 
+def test_half_precision_is_not_used_for_the_cosines():
+    # Cosines 0.9998 and 0.99995: both are 1.0 in float16, and the first row would win the tie.
+    bank = torch.tensor([[1.0, 0.02], [1.0, 0.01]], dtype=torch.float16)
+    assert knn_predict(bank, torch.tensor([0, 1]), QUERY.half(), k=1).tolist() == [1]
+
+
 def test_small_integer_labels():
     assert knn_predict(BANK, LABELS.to(torch.uint8), QUERY, 3, 1.0).tolist() == [1]
 

@@ -34,7 +34,8 @@ class TestCheckDisjoint:
         assert check_disjoint(TRAIN, TRAIN[[0, 0, 1]], allow_duplicates=True) == 3
 
     def test_memory_layout_does_not_hide_a_row(self):
-        test = np.asfortranarray(TRAIN)  # the same values, bytes in another order
+        # The same values, with the columns of each row's matrix next to one another in memory.
+        test = TRAIN.swapaxes(1, 2).copy().swapaxes(1, 2)
         assert check_disjoint(TRAIN, test, allow_duplicates=True) == 3
 
     def test_negative_zero_is_zero(self):

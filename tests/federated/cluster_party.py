@@ -10,7 +10,11 @@ from tests.federated import toy
 
 
 def main(me, port_alice, port_bob, out):
-    quiet_host_logs()
+    with quiet_host_logs():
+        run(me, port_alice, port_bob, out)
+
+
+def run(me, port_alice, port_bob, out):
     addresses = {"alice": f"127.0.0.1:{port_alice}", "bob": f"127.0.0.1:{port_bob}"}
     host.secretflow.init(
         cluster_config={

@@ -4,12 +4,14 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from orchestra_strategy import session
+from orchestra_strategy import host, session
+from orchestra_strategy.errors import HostError
 from tests.federated import toy
 
 ROOT = Path(__file__).parents[2]
@@ -88,3 +90,14 @@ def test_two_processes_over_grpc_equal_debug(debug_run, tmp_path):
             prefix = f"{party}/"
             got = {k.removeprefix(prefix): v for k, v in saved.items() if k.startswith(prefix)}
             assert_equal(got, debug_run[1][party])
+
+
+@pytest.mark.ray
+def test_a_ray_with_too_few_logical_cpus_is_refused_instead_of_hanging(monkeypatch):
+    monkeypatch.setattr("orchestra_strategy.runtime.session.logical_cpus", lambda parties: 2)
+    with session(toy.PARTIES, mode="local") as devices:
+        with pytest.raises(HostError, match=r"got 2 for 2: workers would wait.*num_cpus=16"):
+            toy.build(devices)
+        with pytest.raises(HostError, match=r"a nap within 1 s, still waiting for \['bob'\]"):
+            naps = {d.party: d(time.sleep)(0 if d.party == "alice" else 30) for d in devices}
+            host.reveal_within(naps, 1, "a nap")

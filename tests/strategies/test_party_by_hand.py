@@ -216,7 +216,9 @@ def test_a_reply_of_another_model_is_refused():
     wire, _ = alice.train_step(None, 0, 1)
     reply = server_aggregation(num_global_clusters=4)([wire])[0]
     reply["arrays"] = {**reply["arrays"], "weights/projector.0.weight": np.zeros((1, 1), "f4")}
-    with pytest.raises(ReplyError, match=r"`weights/projector.0.weight` of the server to be float32"):
+    with pytest.raises(
+        ReplyError, match=r"`weights/projector.0.weight` of the server to be float32"
+    ):
         alice.apply_weights(reply)
     with pytest.raises(ReplyError, match="the server to send a payload of orchestra_strategy"):
         alice.apply_weights([np.zeros(3)])

@@ -1,0 +1,181 @@
+"""Many virtual users in one place, of whom only the mean update is shared."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from orchestra_strategy.algorithms.objective import Objective
+from orchestra_strategy.rng import numpy_generator
+from orchestra_strategy.users.batches import data_key, num_rows
+from orchestra_strategy.users.collected import Collected, joined
+from orchestra_strategy.users.messages import SharedData, TrueUserData, load_payload
+from orchestra_strategy.users.multi_step import UserMultiStep
+from orchestra_strategy.users.objectives import as_objective
+from orchestra_strategy.users.optimizers import OptimizerFn
+from orchestra_strategy.users.settings import AggregateSettings
+from orchestra_strategy.users.virtual_users import Dataloaders, checked_indices, loader_by_index
+
+__all__ = ["MultiUserAggregate"]
+
+
+class MultiUserAggregate(UserMultiStep):
+    """Shares the weighted mean of several users' updates (``multiuser_aggregate``).
+
+    Every user starts from the server's parameters and from the same buffers: the server's, or the
+    aggregate's own, which are the mean of the users' after each query. There is one copy of the
+    model, so a user's optimizer state ends with its steps, and each query finds it empty.
+
+    Args:
+        model: See :class:`UserSingleStep`.
+        loss: See :class:`UserSingleStep`; shared by all users unless ``objective_for`` is given.
+        dataloaders: One per user: a list in the order of ``user_indices``, a mapping by user index,
+            or a callable from user index to data loader, called when the user's turn comes.
+        setup: See :class:`UserSingleStep`.
+        cfg_user: Besides that of :class:`UserMultiStep`: ``aggregate_weights`` (``"uniform"`` or
+            ``"num_samples"``), ``users_per_round`` (all), ``min_users`` (all of those).
+        user_indices: The users, in any order; no index twice.
+        optimizer_fn: See :class:`UserMultiStep`.
+        generator: Source of all users' noise; by default each user has its own.
+        keep_true_data: Whether ``true_user_data`` holds all users' data and labels, one after the
+            other.
+        objective_for: Gives a user its own objective for the time of its steps. What is saved when
+            the steps end, or fail, is up to the context manager.
+
+    Attributes:
+        users_done: Users whose updates are in the last mean.
+        failed_users: Why the others of the last query are not, by index.
+
+    Raises:
+        ParameterError: No users, an index twice, too few data loaders, or a bad configuration.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Any,
+        dataloaders: Dataloaders,
+        setup: Mapping[str, Any],
+        cfg_user: Any,
+        user_indices: Iterable[int],
+        *,
+        optimizer_fn: OptimizerFn | None = None,
+        generator: torch.Generator | None = None,
+        keep_true_data: bool = False,
+        objective_for: Callable[[int], AbstractContextManager[Objective]] | None = None,
+    ) -> None:
+        self.user_indices = checked_indices(user_indices)
+        self.dataloader_of = loader_by_index(dataloaders, self.user_indices)
+        super().__init__(
+            model,
+            loss,
+            (),  # each user has its own
+            setup,
+            self.user_indices[0],
+            cfg_user,
+            optimizer_fn=optimizer_fn,
+            generator=generator,
+            keep_true_data=keep_true_data,
+        )
+        self.aggregation = AggregateSettings.read(cfg_user, len(self.user_indices))
+        self.objective_for = objective_for
+        self.users_done: list[int] = []
+        self.failed_users: dict[int, str] = {}
+
+    def compute_local_updates(
+        self, server_payload: Mapping[str, Any]
+    ) -> tuple[SharedData, TrueUserData]:
+        """Answer one query of the server with the mean of the users' updates.
+
+        Args:
+            server_payload: See :meth:`UserSingleStep.compute_local_updates`.
+
+        Returns:
+            ``shared_data`` as of :class:`UserMultiStep`; ``num_data_points`` is that of all users,
+            ``labels`` all users' sorted together, ``local_hyperparams["labels"]`` has one entry per
+            user (its sorted labels per step, or None). And ``true_user_data``.
+
+        Raises:
+            ReplyError: The payload does not fit the model.
+            OrchestraError: Fewer than ``min_users`` succeeded; names the failed and why.
+        """
+        collected = Collected()
+        with self._query(server_payload):
+            start = self._buffers()
+            for idx in self._users_of_this_query():
+                try:
+                    self._add_user(idx, server_payload, start, collected)
+                except Exception as error:
+                    collected.fail(idx, error)
+            self.optimizer.state.clear()
+            self.users_done, self.failed_users = collected.done, collected.failed
+            collected.settle(self.aggregation.min_users)
+            self._set_buffers(collected.buffers.result())
+        self.loss_means, self.steps_done = collected.loss_means(), collected.steps
+        shared = self._share(
+            collected.updates.result(),
+            num_data_points=collected.points,
+            labels=joined(collected.labels) if self.settings.provide_labels else None,
+            local_hyperparams=collected.local_hyperparams(),
+            key=collected.key,
+        )
+        return shared, TrueUserData(
+            data=joined([samples[data_key(samples)] for samples in collected.samples]),
+            labels=joined([samples.get("labels") for samples in collected.samples]),
+            buffers=self._buffers(),
+        )
+
+    def _users_of_this_query(self) -> list[int]:
+        size = self.aggregation.users_per_round
+        if size == len(self.user_indices):
+            return self.user_indices
+        query = self.counted_queries - 1
+        generator = numpy_generator(self.settings.seed, "aggregate", query, "users")
+        chosen = generator.choice(len(self.user_indices), size, replace=False)
+        return [self.user_indices[position] for position in sorted(chosen.tolist())]
+
+    def _add_user(
+        self, idx: int, payload: Mapping[str, Any], start: Sequence[Tensor], collected: Collected
+    ) -> None:
+        """Run one user from the common start, and add its outcome to the means."""
+        load_payload(self.model, payload)
+        self._set_buffers(start)
+        self.optimizer.state.clear()
+        samples = self._read(self.dataloader_of(idx), idx)
+        own = nullcontext(self.objective) if self.objective_for is None else self.objective_for(idx)
+        with own as objective:
+            log = self._run_steps(as_objective(objective), samples, idx)
+        uniform = self.aggregation.aggregate_weights == "uniform"
+        update = self._difference(payload["parameters"])
+        weight = 1 if uniform else num_rows(samples)
+        collected.add(idx, samples, log, update, list(self.model.buffers()), weight)
+        if self.settings.provide_local_hyperparams:
+            collected.hyperparams.append(self._hyperparams(log))
+        if self.keep_true_data:
+            collected.samples.append(samples)
+
+    @torch.no_grad()
+    def _set_buffers(self, values: Sequence[Tensor]) -> None:
+        for buffer, value in zip(self.model.buffers(), values, strict=True):
+            buffer.copy_(value)
+
+    def _described(self) -> tuple[str, dict[str, Any], str, str]:
+        _, settings, update, hyperparams = super()._described()
+        del settings["user_idx"]
+        settings |= {
+            "user_type": "multiuser_aggregate",
+            "users": len(self.user_indices),
+            "user_indices": f"{min(self.user_indices)}..{max(self.user_indices)}",
+            "users_per_round": self.aggregation.users_per_round,
+            "min_users": self.aggregation.min_users,
+            "aggregate_weights": self.aggregation.aggregate_weights,
+        }
+        update = f"the mean over users of {update}; no single user's update"
+        return (
+            f"{type(self).__name__} of {len(self.user_indices)} users",
+            settings,
+            update,
+            (f"{hyperparams}, user by user"),
+        )

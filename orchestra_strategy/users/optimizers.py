@@ -1,0 +1,41 @@
+"""A local optimizer's making, state and options."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from orchestra_strategy.errors import ParameterError, did_you_mean
+
+__all__ = ["OptimizerFn", "copied_state", "set_options"]
+
+OptimizerFn = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+"""Makes a user's optimizer of its model's parameters."""
+
+
+def copied_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return ``state_dict()`` with tensors of its own, which later steps do not change."""
+    state = optimizer.state_dict()
+    copied = {
+        index: {k: v.clone() if isinstance(v, Tensor) else v for k, v in entry.items()}
+        for index, entry in state["state"].items()
+    }
+    return {"state": copied, "param_groups": [dict(group) for group in state["param_groups"]]}
+
+
+def set_options(optimizer: torch.optim.Optimizer, options: Mapping[str, Any]) -> None:
+    """Set options in all parameter groups.
+
+    Raises:
+        ParameterError: The optimizer has no such option.
+    """
+    known = set(optimizer.defaults)
+    for name in options:
+        if name not in known:
+            raise ParameterError(
+                f"Expected an option of {type(optimizer).__name__}, got `{name}`; "
+                f"{did_you_mean(name, known)}."
+            )
+    for group in optimizer.param_groups:
+        group.update(options)

@@ -1,0 +1,112 @@
+"""The user of federated SGD: one gradient per query."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from orchestra_strategy.algorithms.objective import Batch
+from orchestra_strategy.errors import DataError
+from orchestra_strategy.users.base import FederatedUser, filled
+from orchestra_strategy.users.batches import data_key, num_rows, read_samples
+from orchestra_strategy.users.messages import SharedData, TrueUserData
+from orchestra_strategy.users.step_log import mean_losses
+
+__all__ = ["UserSingleStep"]
+
+
+class UserSingleStep(FederatedUser):
+    """Shares the gradient of the loss on ``num_data_points`` samples (``local_gradient``).
+
+    H. B. McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized
+    Data", AISTATS 2017, https://arxiv.org/abs/1602.05629 (FedSGD). The form of the messages is that
+    of J. Geiping et al., NeurIPS 2020, https://arxiv.org/abs/2003.14053.
+
+    Args:
+        model: The common model; a deep copy is taken, the caller's stays as it is.
+        loss: A loss module such as ``CrossEntropyLoss``, called on (outputs, labels), or any other
+            callable as an objective f(model, batch).
+        dataloader: Yields the user's batches: named tensors, ``(x, y)``, ``(x,)`` or ``x``. It is
+            read from its beginning in each query.
+        setup: ``device`` and ``dtype``.
+        idx: The user's number.
+        cfg_user: By attribute: ``num_data_points`` (or ``"all"``); optional: ``provide_*`` flags
+            (False), ``local_diff_privacy`` (none), ``seed`` (0).
+        generator: Source of the noise; by default derived from seed, idx and query.
+        keep_true_data: Whether ``true_user_data`` holds data and labels.
+
+    Raises:
+        ParameterError: A configuration entry is missing or out of its range.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Any,
+        dataloader: Iterable[Any] | None,
+        setup: Mapping[str, Any],
+        idx: int,
+        cfg_user: Any,
+        *,
+        generator: torch.Generator | None = None,
+        keep_true_data: bool = True,
+    ) -> None:
+        streaming = dataloader is None
+        super().__init__(model, loss, setup, cfg_user, streaming=streaming, generator=generator)
+        self.dataloader = dataloader
+        self.user_idx = idx
+        self.keep_true_data = keep_true_data
+
+    def compute_local_updates(
+        self, server_payload: Mapping[str, Any]
+    ) -> tuple[SharedData, TrueUserData]:
+        """Answer one query of the server with a gradient.
+
+        Args:
+            server_payload: ``dict(parameters=[...], buffers=[...] or None)``; only read. Buffers
+                are loaded and put the model into eval mode; without them it is in train mode.
+
+        Returns:
+            ``shared_data``, with the gradient of the mean loss by parameter (zeros for a parameter
+            that is frozen or unused) and ``local_hyperparams`` always None, for there are none; and
+            ``true_user_data`` for analysis, always the clean data.
+
+        Raises:
+            ReplyError: The payload does not fit the model.
+            DataError: The user owns too few samples, or lacks labels that the loss needs.
+        """
+        with self._query(server_payload):
+            samples = self._read(self.dataloader, self.user_idx)
+            generator = self._noise_generator(self.user_idx)
+            found, loss = self._gradient(self.objective, samples, generator)
+        gradients = [g.detach() for g in filled(found, list(self.model.parameters()))]
+        self.loss_means, self.steps_done = mean_losses([loss]), 1
+        shared = self._share(
+            gradients,
+            num_data_points=num_rows(samples),
+            labels=samples.get("labels"),
+            local_hyperparams=None,
+            key=data_key(samples),
+        )
+        return shared, self._truth(samples)
+
+    def _read(self, dataloader: Iterable[Any] | None, idx: int) -> Batch:
+        if dataloader is None:
+            raise DataError(f"Expected a `dataloader` for user {idx}, got None.")
+        return read_samples(
+            dataloader, self.settings.num_data_points, self.setup, owner=f"user {idx}"
+        )
+
+    def _truth(self, samples: Batch | None) -> TrueUserData:
+        kept = samples if samples is not None and self.keep_true_data else None
+        return TrueUserData(
+            data=None if kept is None else kept[data_key(kept)],
+            labels=None if kept is None else kept.get("labels"),
+            buffers=self._buffers(),
+        )
+
+    def _described(self) -> tuple[str, dict[str, Any], str, str]:
+        update = "the gradient of the mean loss over the user's samples, one tensor per parameter"
+        settings = {"user_idx": self.user_idx, "user_type": "local_gradient"}
+        return f"{type(self).__name__} {self.user_idx}", settings, update, "nothing: there are none"
