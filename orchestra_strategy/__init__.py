@@ -20,11 +20,17 @@ if find_spec("secretflow") is not None:
     from orchestra_strategy.runtime.session import session
     from orchestra_strategy.strategies.base import FederatedStrategy
     from orchestra_strategy.strategies.orchestra import OrchestraStrategy
+    from orchestra_strategy.strategies.points import (
+        OrchestraAggregateStrategy,
+        OrchestraSingleStepStrategy,
+    )
     from orchestra_strategy.strategies.registry import register_strategy, registered_strategies
 
     __all__ += [
         "FederatedStrategy",
+        "OrchestraAggregateStrategy",
         "OrchestraFLModel",
+        "OrchestraSingleStepStrategy",
         "OrchestraStrategy",
         "register_strategy",
         "registered_strategies",

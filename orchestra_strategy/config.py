@@ -1,6 +1,5 @@
 """A strategy's parameters: typed, validated once at the edge, immutable inside."""
 
-import logging
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -10,8 +9,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from orchestra_strategy.errors import DataError, ParameterError, did_you_mean
 
 __all__ = ["ClusterSizes", "FrozenConfig", "OrchestraConfig", "StrategyConfig", "parse_config"]
-
-_log = logging.getLogger(__name__)
 
 
 class FrozenConfig(BaseModel):
@@ -31,6 +28,11 @@ class StrategyConfig(FrozenConfig):
         weight_decay: SGD weight decay.
         views: Name of the augmentation, see ``orchestra_strategy.data.VIEWS``.
         view_options: Options of the augmentation.
+        user_type: Which kind of federated user a party is: ``local_update`` (several local epochs,
+            weights averaged), ``local_gradient`` (one gradient on one batch a round) or
+            ``multiuser_aggregate`` (a party hosts ``num_virtual_users``, their updates averaged).
+        num_virtual_users: Users that a party hosts; its samples are dealt out to them equally.
+        users_per_round: How many of them, drawn by seed, take part in a round; None is all.
         torch_threads: CPU threads of torch during a call. The results depend on it in their last
             bits, so it must be the same wherever they are compared.
         party: The party's name, for its random streams. Handed out by OrchestraFLModel; where it is
@@ -44,8 +46,20 @@ class StrategyConfig(FrozenConfig):
     weight_decay: float = Field(1e-4, ge=0)
     views: str = "grey"
     view_options: dict[str, Any] = Field(default_factory=dict)
+    user_type: Literal["local_gradient", "local_update", "multiuser_aggregate"] = "local_update"
+    num_virtual_users: int = Field(8, ge=1)
+    users_per_round: int | None = Field(None, ge=1)
     torch_threads: int = Field(1, ge=1)
     party: str | None = None
+
+    @model_validator(mode="after")
+    def _users_exist(self) -> "StrategyConfig":
+        if self.users_per_round is not None and self.users_per_round > self.num_virtual_users:
+            raise ValueError(
+                "Expected `users_per_round` to be at most `num_virtual_users`, got "
+                f"{self.users_per_round} > {self.num_virtual_users}"
+            )
+        return self
 
 
 class ClusterSizes(NamedTuple):
@@ -66,7 +80,6 @@ class OrchestraConfig(StrategyConfig):
         num_local_clusters: N_l.
         memory_size: m, rows of the projection memory.
         k_min: The least number of samples behind a centroid that leaves the party.
-        user_type: Which kind of federated user a party is.
     """
 
     temperature: float = Field(0.1, gt=0)
@@ -76,7 +89,6 @@ class OrchestraConfig(StrategyConfig):
     num_local_clusters: int = Field(16, ge=1)
     memory_size: int = Field(128, ge=2)
     k_min: int = Field(4, ge=2)
-    user_type: Literal["local_update"] = "local_update"
 
     @model_validator(mode="after")
     def _clusters_fit_memory(self) -> "OrchestraConfig":
@@ -94,7 +106,7 @@ class OrchestraConfig(StrategyConfig):
 
         Args:
             num_samples: The party's number of samples.
-            who: Named in the warning and the error.
+            who: Named in the error.
 
         Raises:
             DataError: Fewer samples than ``k_min``.
@@ -106,12 +118,6 @@ class OrchestraConfig(StrategyConfig):
             )
         m = min(self.memory_size, num_samples)
         n_l = min(self.num_local_clusters, m // self.k_min)
-        if (m, n_l) != (self.memory_size, self.num_local_clusters):
-            _log.warning(
-                "%s has %d samples: memory_size is %d instead of %d, num_local_clusters %d "
-                "instead of %d.",
-                *(who, num_samples, m, self.memory_size, n_l, self.num_local_clusters),
-            )
         return ClusterSizes(m, n_l)
 
 

@@ -158,8 +158,8 @@ def reveal_within(objects: Mapping[str, Any], seconds: float, what: str) -> dict
         if late:
             raise HostError(
                 f"Expected {what} within {seconds:.0f} s, still waiting for "
-                f"{sorted(refs[ref] for ref in late)}; Ray has {logical_cpus()} logical CPUs. Start "
-                "SecretFlow with more (`num_cpus`), or with `orchestra_strategy.session(...)`."
+                f"{sorted(refs[ref] for ref in late)}; Ray has {logical_cpus()} logical CPUs. "
+                "Start SecretFlow with more (`num_cpus`), or by `orchestra_strategy.session(...)`."
             )
     revealed: dict[str, Any] = reveal(dict(objects))
     return revealed

@@ -81,13 +81,14 @@ class ServerAggregation:
         meta = {
             "version": WIRE_VERSION,
             "round": first.round_index,
-            "phase": "sync",
+            "phase": first.phase,
             "num_samples": sum(p.num_samples for p in payloads),
         }
         return [{"meta": meta, "arrays": arrays} for _ in payloads]
 
     def _mean_of_weights(self, payloads: Sequence[Payload]) -> dict[str, FloatArray]:
-        names = [name for name in payloads[0].arrays if name.startswith("weights/")]
+        # What a party trains, or its gradient; what else it sends has a meaning of its own.
+        names = [n for n in payloads[0].arrays if n.startswith(("weights/", "gradients/"))]
         weights = [[p.arrays[name] for name in names] for p in payloads]
         counts = [p.num_samples for p in payloads]
         return dict(zip(names, self.aggregate_weights(weights, counts), strict=True))

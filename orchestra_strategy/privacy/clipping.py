@@ -141,6 +141,7 @@ def per_example_clipped_mean(
 ) -> ClippedMean:
     """Clip one batch; see :class:`PerExampleClipper`, which is better for many batches.
 
+    >>> import torch
     >>> model = nn.Linear(1, 1, bias=False)
     >>> batch = {"inputs": torch.tensor([[0.5], [8.0]])}
     >>> mean_output = lambda model, batch: model(batch["inputs"]).mean()

@@ -8,28 +8,23 @@ travels beside the weights.
 This module must not import annotations from the future: SecretFlow reads ``train_step``'s.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import SimpleNamespace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Tuple  # noqa: UP035
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from orchestra_strategy.aggregation.weighted import FloatArray, weighted_mean
 from orchestra_strategy.algorithms.objective import Batch, LossParts, Objective
 from orchestra_strategy.payload import Entry, Manifest, Payload, meta_entries, pack, unpack
-from orchestra_strategy.strategies.weights import (
-    PREFIX,
-    read_weights,
-    weight_entries,
-    write_weights,
-)
+from orchestra_strategy.strategies.user_types import USER_TYPES
 from orchestra_strategy.strategies.worker import PartyWorker
 from orchestra_strategy.threads import torch_threads
-from orchestra_strategy.users import UserMultiStep
 
 __all__ = ["FederatedStrategy"]
+
+LossFn = Callable[[nn.Module, Batch], LossParts | Tensor]
 
 
 class FederatedStrategy(PartyWorker):
@@ -44,7 +39,7 @@ class FederatedStrategy(PartyWorker):
     Attributes:
         rounds_done: Rounds of training done; round 0 (no training) does not count.
         round_index: The round under way, 0 for the one without training.
-        user: The federated user that does the local steps.
+        user_type: The kind of federated user, which holds the ``user`` that does the local work.
     """
 
     metric_names: ClassVar[tuple[str, ...]] = ("train_loss",)
@@ -55,9 +50,9 @@ class FederatedStrategy(PartyWorker):
         self.round_index = 0
         self._epoch = -1
         self._host_steps = (0, 1)
-        self._optim_fn = getattr(builder_base, "optim_fn", None)
+        self.optim_fn = getattr(builder_base, "optim_fn", None)
         self.objective: Objective = self.make_objective()
-        self.user = self._make_user()
+        self.user_type = USER_TYPES[self.config.user_type](self)
 
     # ---- Hooks -----------------------------------------------------------------------------
 
@@ -77,17 +72,27 @@ class FederatedStrategy(PartyWorker):
         return weighted_mean(weights_list, sample_counts)
 
     def start_round(self) -> None:
-        """Run before the local steps of a round (fresh random streams); by default nothing."""
+        """Run at the party when a round begins; by default nothing."""
 
-    def after_local_training(self) -> None:
-        """Run at the party after the local steps of a round; by default nothing."""
+    def before_local_training(self, user: int | None) -> None:
+        """Run before a user's local steps; by default nothing.
+
+        Args:
+            user: The number of the virtual user; None if the party itself is the user.
+        """
+
+    def after_local_training(self, user: int | None) -> None:
+        """Run after a user's local steps, not if they failed; by default nothing."""
+
+    def finish_round(self) -> None:
+        """Run at the party when all its users are done; by default nothing."""
 
     def needs_initial_pass(self) -> bool:
         """Whether round 0 (no training) is still to be done; by default never."""
         return False
 
     def initial_pass(self, batches: Iterable[Batch]) -> None:
-        """Do round 0 on the party's data."""
+        """Do round 0 on a user's data, in place of local steps."""
 
     def extra_entries(self) -> tuple[Entry, ...]:
         """Return the manifest's entries for what travels to the server beside the weights."""
@@ -131,10 +136,11 @@ class FederatedStrategy(PartyWorker):
         self.round_index = self.rounds_done + 1
         with torch_threads(self.config.torch_threads):
             self.start_round()
-            self._train()
+            samples = self.user_type.run()
+            self._metrics = self._losses()
             self.rounds_done = self.round_index
-            self.after_local_training()
-            return self._send("round"), len(data)  # type: ignore[return-value]
+            self.finish_round()
+            return self._send("round", samples), samples  # type: ignore[return-value]
 
     def get_weights(self, return_numpy: bool = True) -> Any:
         """Return the payload without training; the first time this is round 0."""
@@ -145,8 +151,9 @@ class FederatedStrategy(PartyWorker):
         with torch_threads(self.config.torch_threads):
             if self._data is not None:
                 self.start_round()
-                size = self.config.batch_size
-                self.initial_pass(self._data.inference_batches(size, self.exe_device))
+                for user, batches in self.user_type.all_data():
+                    with self.local_training(user):
+                        self.initial_pass(batches)
             return self._send("init")
 
     def set_weights(self, weights: Any) -> None:
@@ -159,18 +166,18 @@ class FederatedStrategy(PartyWorker):
         Raises:
             ReplyError: It has another form than the manifest's.
         """
-        arrays = unpack(weights, "the server").arrays
-        Manifest((*weight_entries(self.model), *self.reply_entries())).check(arrays, "the server")
-        write_weights(self.model, arrays)
-        self.receive_extras({k: v for k, v in arrays.items() if not k.startswith(PREFIX)})
+        reply = unpack(weights, "the server")
+        entries = self.user_type.entries(trained=reply.phase == "round")
+        Manifest((*entries, *self.reply_entries())).check(reply.arrays, "the server")
+        self.user_type.receive(reply.arrays)
+        self.receive_extras({e.name: reply.arrays[e.name] for e in self.reply_entries()})
 
     # ---- What an auditor calls -------------------------------------------------------------
 
-    def manifest(self) -> Manifest:
-        """Return the list of all that leaves this party."""
-        return Manifest(
-            (*weight_entries(self.model), *self.extra_entries(), *meta_entries(self.metric_names))
-        )
+    def manifest(self, trained: bool = True) -> Manifest:
+        """Return the list of all that leaves this party after training, or before any."""
+        entries = self.user_type.entries(trained)
+        return Manifest((*entries, *self.extra_entries(), *meta_entries(self.metric_names)))
 
     def manifest_rows(self) -> list[dict[str, Any]]:
         """Return the manifest as plain dictionaries."""
@@ -179,62 +186,45 @@ class FederatedStrategy(PartyWorker):
     # ---- Inside ----------------------------------------------------------------------------
 
     def apply_config(self) -> None:
-        """Hand changed parameters on to the optimizer."""
-        if self._optim_fn is None:
-            self.user.set_optimizer_options(**self._sgd_options())
+        """Hand changed parameters on to the user."""
+        self.user_type.configure()
 
-    def _sgd_options(self) -> dict[str, float]:
-        return {name: getattr(self.config, name) for name in ("lr", "momentum", "weight_decay")}
+    def take_data(self) -> None:
+        """Tell the kind of user that there are new data."""
+        self.user_type.take_data()
 
-    def _sgd(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        return torch.optim.SGD(parameters, **self._sgd_options())
+    @contextmanager
+    def local_training(self, user: int | None) -> Iterator[LossFn]:
+        """Surround a user's local steps with the hooks; gives the loss."""
+        self.before_local_training(user)
+        yield self.loss_terms
+        self.after_local_training(user)
 
-    def _make_user(self) -> UserMultiStep:
-        cfg_user = SimpleNamespace(
-            num_data_points=self.config.batch_size,
-            num_local_updates=1,
-            num_data_per_local_update_step=self.config.batch_size,
-            local_learning_rate=self.config.lr,
-            provide_buffers=True,
-        )
-        return UserMultiStep(
-            self.model,
-            self.loss_terms,
-            None,
-            {"device": self.exe_device, "dtype": torch.float32},
-            0,
-            cfg_user,
-            optimizer_fn=self._optim_fn or self._sgd,
-            batches=self._local_batches,
-        )
-
-    def _local_batches(self) -> Iterator[Batch]:
+    def local_batches(self) -> Iterator[Batch]:
+        """Return the batches of the round under way."""
         step, steps = self._host_steps
         return self.require_data().training_batches(
-            step,
-            steps,
-            batch_size=self.config.batch_size,
-            passes=self.config.local_epochs,
-            seed=self.seed,
-            party=self.party,
-            epoch=self._epoch,
-            device=self.exe_device,
+            step, steps, passes=self.config.local_epochs, epoch=self._epoch, **self._order()
         )
 
-    @torch.no_grad()
-    def _train(self) -> None:
-        """Let the user train from the present weights, and take its update in."""
-        self.user.model.load_state_dict(self.model.state_dict())
-        payload = {"parameters": [p.detach() for p in self.model.parameters()], "buffers": None}
-        with torch.enable_grad():  # type: ignore[no-untyped-call]
-            shared, _ = self.user.compute_local_updates(payload)
-        for parameter, update in zip(self.model.parameters(), shared["gradients"], strict=True):
-            parameter.add_(update)
-        for buffer, value in zip(self.model.buffers(), shared["buffers"], strict=True):
-            buffer.copy_(value)
-        means = {("loss" if k == "total" else k): v for k, v in self.user.loss_means.items()}
-        self._metrics = {f"train_{name}": value for name, value in means.items()}
+    def next_batch(self, position: int) -> Batch:
+        """Return one batch of an endless walk over the party's data."""
+        return self.require_data().batch_at(position, **self._order())
 
-    def _send(self, phase: Any) -> dict[str, Any]:
-        arrays = {**read_weights(self.model), **self.extras()}
-        return pack(Payload(arrays, self.rounds_done, phase, self.num_samples()), self.manifest())
+    def _order(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.config.batch_size,
+            "seed": self.seed,
+            "party": self.party,
+            "device": self.exe_device,
+        }
+
+    def _losses(self) -> dict[str, float]:
+        means = self.user_type.user.loss_means
+        return {f"train_{'loss' if k == 'total' else k}": value for k, value in means.items()}
+
+    def _send(self, phase: Any, samples: int | None = None) -> dict[str, Any]:
+        trained = phase == "round"
+        arrays = {**self.user_type.arrays(trained), **self.extras()}
+        weight = self.num_samples() if samples is None else samples
+        return pack(Payload(arrays, self.rounds_done, phase, weight), self.manifest(trained))

@@ -3,6 +3,8 @@
 This module must not import annotations from the future: SecretFlow reads ``train_step``'s.
 """
 
+import copy
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -15,7 +17,7 @@ from orchestra_strategy.algorithms.clustering import LocalClusters
 from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.algorithms.orchestra import OrchestraObjective, OrchestraSettings
-from orchestra_strategy.config import OrchestraConfig, StrategyConfig
+from orchestra_strategy.config import ClusterSizes, OrchestraConfig, StrategyConfig
 from orchestra_strategy.data.views import build_views
 from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.payload import Entry
@@ -23,11 +25,18 @@ from orchestra_strategy.rng import torch_generator
 from orchestra_strategy.strategies.base import FederatedStrategy
 from orchestra_strategy.strategies.party import PartyData
 from orchestra_strategy.strategies.registry import register_strategy
+from orchestra_strategy.strategies.user_store import UserStore
+from orchestra_strategy.users.running_mean import RunningMean
 
 __all__ = ["OrchestraStrategy"]
 
+_log = logging.getLogger(__name__)
+
 # Their sizes are fixed by what a party and the server already hold.
-_STRUCTURE = ("num_global_clusters", "memory_size", "num_local_clusters", "k_min", "user_type")
+_STRUCTURE = (
+    *("num_global_clusters", "memory_size", "num_local_clusters", "k_min"),
+    *("user_type", "num_virtual_users"),
+)
 
 
 @register_strategy(strategy_name="orchestra", backend="torch")
@@ -49,10 +58,13 @@ class OrchestraStrategy(FederatedStrategy):
 
     def make_objective(self) -> OrchestraObjective:
         """Return Orchestra's objective on this party's model."""
-        self._clusters: LocalClusters | None = None
+        self._clusters: list[LocalClusters] = []
+        self._store = UserStore()
         parts_of(self.model)
         views = build_views(self.config.views, **self.config.view_options)
-        return OrchestraObjective(self.model, views, self._settings(), self._views_stream())
+        objective = OrchestraObjective(self.model, views, self._settings(), self._stream("views"))
+        self._empty_memory = objective.memory.state_dict()
+        return objective
 
     @staticmethod
     def check_server(server_agg_method: Any, config: Any) -> None:
@@ -72,26 +84,62 @@ class OrchestraStrategy(FederatedStrategy):
             )
 
     def check_data(self, data: PartyData) -> None:
-        """Refuse a party with fewer samples than ``k_min``."""
-        self.config.sizes_for(len(data))
-
-    def start_round(self) -> None:
-        """Give the views this round's own random stream."""
-        self.objective.generator = self._views_stream()
+        """Refuse users with fewer than ``k_min`` samples; warn where sizes are scaled down."""
+        who, samples = "this party", len(data)
+        if self.config.user_type == "multiuser_aggregate":
+            who = f"each of {self.config.num_virtual_users} virtual users"
+            samples //= self.config.num_virtual_users
+        m, n_l = self.config.sizes_for(samples, who)
+        wanted = (self.config.memory_size, self.config.num_local_clusters)
+        if (m, n_l) != wanted:
+            _log.warning(
+                "%s has %d samples: memory_size is %d instead of %d, num_local_clusters %d instead "
+                "of %d.",
+                *(who, samples, m, wanted[0], n_l, wanted[1]),
+            )
 
     def needs_initial_pass(self) -> bool:
         """Round 0 is to be done until the first global centroids have come."""
         return self.objective.centroids is None
 
     def initial_pass(self, batches: Iterable[Batch]) -> None:
-        """Round 0: fill the memory without training, and cluster it."""
-        self.objective.memory.size = self._sizes().memory_size
+        """Round 0: fill the memory without training."""
         self.objective.fill_memory(batches)
-        self._cluster_memory()
 
-    def after_local_training(self) -> None:
-        """Cluster the memory."""
-        self._cluster_memory()
+    def start_round(self) -> None:
+        """Forget the clusters that were sent, and start the mean of the users' target networks."""
+        self._clusters = []
+        self._target = copy.deepcopy(self.objective.target.state_dict())
+        self._targets = RunningMean()
+
+    def before_local_training(self, user: int | None) -> None:
+        """Give the views a random stream of this round and user, and a virtual user its memory."""
+        self.objective.generator = self._stream("views", user, self.exe_device)
+        self.objective.memory.size = self._sizes(user).memory_size
+        if user is not None:
+            # One target network per party: kept for each user, it would be a model per user.
+            self.objective.target.load_state_dict(self._target)
+            self.objective.memory.load_state_dict(self._store.load(user) or self._empty_memory)
+
+    def after_local_training(self, user: int | None) -> None:
+        """Cluster the memory; a virtual user's memory is put away until its next round."""
+        clusters = self.objective.local_clusters(
+            self._sizes(user).num_local_clusters,
+            self.config.k_min,
+            self._stream("local clustering", user),
+        )
+        self._clusters.append(clusters)
+        if user is not None:
+            self._store.save(user, self.objective.memory.state_dict())
+            self._targets.add(list(self.objective.target.state_dict().values()), weight=1)
+
+    def finish_round(self) -> None:
+        """Take the mean of the virtual users' target networks as the party's."""
+        if self._targets.weight:
+            names = self._target.keys()
+            self.objective.target.load_state_dict(
+                dict(zip(names, self._targets.result(), strict=True))
+            )
 
     def check_change(self, config: Any) -> None:
         """Refuse to change sizes once memory and centroids have been made."""
@@ -116,7 +164,7 @@ class OrchestraStrategy(FederatedStrategy):
             Entry(
                 *("local_centroids", (None, dim), "float32", "clustered", "server"),
                 f"unit-norm means of at least k_min = {k} samples' projections each",
-                max_rows=self.config.num_local_clusters,
+                max_rows=self.config.num_local_clusters * self.user_type.num_users(),
             ),
             Entry(
                 *("global_centroids", (self.config.num_global_clusters, dim), "float32", "echo"),
@@ -127,12 +175,12 @@ class OrchestraStrategy(FederatedStrategy):
     def extras(self) -> dict[str, FloatArray]:
         """Return the arrays of :meth:`extra_entries`."""
         dim = self.objective.memory.rows.shape[1]
-        local = torch.empty(0, dim) if self._clusters is None else self._clusters.centroids
+        local = torch.cat([torch.empty(0, dim), *(c.centroids.cpu() for c in self._clusters)])
         current = self.objective.centroids
         if current is None:
             current = torch.zeros(self.config.num_global_clusters, dim)
         return {
-            "local_centroids": local.to("cpu", torch.float32, copy=True).numpy(),
+            "local_centroids": local.numpy(),
             "global_centroids": current.to("cpu", torch.float32, copy=True).numpy(),
         }
 
@@ -143,7 +191,7 @@ class OrchestraStrategy(FederatedStrategy):
     def receive_extras(self, arrays: Mapping[str, FloatArray]) -> None:
         """Take the global centroids, unless the server has made none so far."""
         centroids = torch.from_numpy(np.array(arrays["global_centroids"]))
-        if self._clusters is not None:
+        if self._clusters:
             self.objective.centroids = centroids.to(self.exe_device)
 
     def _settings(self) -> OrchestraSettings:
@@ -153,13 +201,12 @@ class OrchestraStrategy(FederatedStrategy):
     def _views_stream(self) -> torch.Generator:
         return self._stream("views", self.exe_device)
 
-    def _sizes(self) -> Any:
-        return self.config.sizes_for(len(self.require_data()))
+    def _stream(
+        self, purpose: str, user: int | None = None, device: Any = "cpu"
+    ) -> torch.Generator:
+        who = self.party if user is None else f"{self.party}/{user}"
+        return torch_generator(self.seed, who, self.round_index, purpose, device)
 
-    def _stream(self, purpose: str, device: Any = "cpu") -> torch.Generator:
-        return torch_generator(self.seed, self.party, self.round_index, purpose, device)
-
-    def _cluster_memory(self) -> None:
-        self._clusters = self.objective.local_clusters(
-            self._sizes().num_local_clusters, self.config.k_min, self._stream("local clustering")
-        )
+    def _sizes(self, user: int | None) -> ClusterSizes:
+        sizes: ClusterSizes = self.config.sizes_for(self.user_type.samples_of(user))
+        return sizes

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,14 @@ class PartyData:
         for i, index in enumerate(order):
             if first <= i < last:
                 yield self.batch(index, device)
+
+    def batch_at(
+        self, position: int, *, batch_size: int, seed: int, party: str, device: torch.device
+    ) -> Batch:
+        """Return batch number ``position`` of an endless walk: pass after pass, each reshuffled."""
+        epoch, index = divmod(position, num_batches(len(self.samples), batch_size))
+        order = round_batches(len(self.samples), batch_size, 1, seed, party, epoch)
+        return self.batch(next(islice(order, index, None)), device)
 
     def inference_batches(self, batch_size: int, device: torch.device) -> Iterator[Batch]:
         """Yield all samples once, in order."""

@@ -102,6 +102,9 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
     def check_data(self, data: PartyData) -> None:
         """Refuse data that this configuration cannot use; by default nothing."""
 
+    def take_data(self) -> None:
+        """Get ready for new data; by default nothing."""
+
     def check_change(self, config: Any) -> None:
         """Refuse a changed configuration that what has been trained rules out."""
 
@@ -144,6 +147,7 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
             return
         self._data = data
         self.party = self.config.party or fingerprint(data.samples)
+        self.take_data()
 
     def describe_data(self, x: Any, y: Any | None = None) -> dict[str, Any]:
         """Return number, shape and dtype of samples, and whether they are finite."""

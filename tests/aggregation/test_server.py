@@ -129,7 +129,7 @@ def test_different_echoes_and_sizes_are_refused():
     theirs = wire(0, centroids=np.eye(2, 3), current=-np.eye(2, 3))
     with pytest.raises(ReplyError, match="`global_centroids` of party 1 to be those of party 0"):
         server_aggregation(num_global_clusters=2)([ours, theirs])
-    with pytest.raises(ReplyError, match="`num_global_clusters`.*got 5 and 2"):
+    with pytest.raises(ReplyError, match=r"`num_global_clusters`.*got 5 and 2"):
         server_aggregation(num_global_clusters=5)([ours, ours])
 
 

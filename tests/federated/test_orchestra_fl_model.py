@@ -56,13 +56,13 @@ def test_plain_fl_model_works(devices):
 
 def count_batches(worker):
     seen = worker.seen = []
-    original = worker.user.loss
+    original = worker.user_type.user.objective
 
     def counting(model, batch):
         seen.append(batch["ids"].tolist())
         return original(model, batch)
 
-    worker.user.loss = counting
+    worker.user_type.user.objective = counting
 
 
 def test_parties_keep_the_batch_size_asked_for_and_see_all_their_data(devices):
@@ -229,7 +229,7 @@ def test_too_few_or_strange_devices_are_refused(devices):
 
 
 def test_a_model_without_heads_is_refused(devices):
-    with pytest.raises(ModelError, match="without `backbone` .* `projector` .* `degeneracy_head`"):
+    with pytest.raises(ModelError, match=r"without `backbone` .* `projector` .* `degeneracy_head`"):
         toy.build(devices, model=lambda: nn.Linear(2, 2))
     with pytest.raises(ModelError, match="without `backbone`"):
         toy.build(devices, model=host.TorchModel(model_fn=lambda: nn.Linear(2, 2)))
@@ -309,7 +309,7 @@ def test_a_gpu_that_is_not_there_is_refused(devices, monkeypatch):
 def test_table_data_with_image_views_are_refused(devices):
     x = fed_ndarray({d: np.random.default_rng(0).random((20, 6)) for d in devices})
     model = toy.build(devices, model=partial(orchestra_model, "mlp", in_channels=6))
-    with pytest.raises(DataError, match="views='table'|views `table`"):
+    with pytest.raises(DataError, match=r"views='table'|views `table`"):
         model.fit(x, epochs=1)
     model = toy.build(devices, model=partial(orchestra_model, "mlp", in_channels=6), views="table")
     assert isinstance(model, OrchestraFLModel)

@@ -1,8 +1,10 @@
 """Slow, obvious versions of what the users do, written as plain loops over plain tensors.
 
-``loss(model, x, y)`` is any function that returns a scalar; models are changed in place, so give copies.
+``loss(model, x, y)`` is any function that returns a scalar; models are changed in place, so give
+copies.
 """
 
+import copy
 import math
 
 import torch
@@ -50,7 +52,7 @@ def local_sgd(loss, model, x, y, *, steps, size, lr, clip_norm=None):
         rows = slice(position, position + size)
         position = (position + size) % len(x)
         bx, by = x[rows], None if y is None else y[rows]
-        losses.append(loss(model, bx, by).item())
+        losses.append(loss(copy.deepcopy(model), bx, by).item())  # a copy: BatchNorm counts calls
         if clip_norm is None:
             step = gradient(loss, model, bx, by)
         else:

@@ -108,10 +108,19 @@ def test_no_centroid_that_leaves_is_a_function_of_fewer_than_k_min_samples(size)
     """Move one sample's projection: only its own cluster, of at least k_min samples, may notice."""
     strategy = party("bob", size)
     wire = strategy.get_weights()
-    sizes = strategy._clusters.sizes
+    sizes = strategy._clusters[0].sizes
     assert len(wire["arrays"]["local_centroids"]) == len(sizes)
     assert int(sizes.min()) >= 4
     assert int(sizes.sum()) == len(strategy.objective.memory.ids.unique()) == min(16, size)
+
+
+def test_scaled_down_sizes_are_told_once_with_both_numbers(caplog):
+    party("bob", 7).get_weights()
+    (record,) = caplog.records
+    assert "7 samples: memory_size is 7 instead of 16, num_local_clusters 1" in record.getMessage()
+    caplog.clear()
+    party("bob", 20).get_weights()
+    assert not caplog.records
 
 
 def test_memory_holds_different_samples_even_where_rounds_are_parts_of_an_epoch():
@@ -131,8 +140,10 @@ def test_host_steps_share_out_an_epoch():
     strategy.build_dataset(toy.images("alice"), sampling_rate=8 / 20)
     exchange([strategy], [strategy.get_weights()])
     seen = []
-    original = strategy.user.loss
-    strategy.user.loss = lambda model, batch: seen.append(batch["ids"]) or original(model, batch)
+    original = strategy.user_type.user.objective
+    strategy.user_type.user.objective = lambda model, batch: seen.append(batch["ids"]) or original(
+        model, batch
+    )
     for step in range(3):
         strategy.train_step(None, step, 1)
     assert sorted(torch.cat(seen).tolist()) == list(range(41))
@@ -162,7 +173,7 @@ def test_parties_have_different_random_streams():
 
 
 def test_one_party_is_centralised_training():
-    """A plain loop over the same batches and views, without any federation, gives the same model."""
+    """A plain loop over the same batches and views, without federation, gives the same model."""
     alice = party("alice", size=24)
     exchange([alice], [alice.get_weights()])
     model = toy_copy(alice)
@@ -170,7 +181,7 @@ def test_one_party_is_centralised_training():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     for epoch in range(2):
         alice.round_index = epoch + 1
-        reference.generator = alice._views_stream()
+        reference.generator = alice._stream("views")
         model.train()
         batches = alice.require_data().training_batches(
             *(0, 1), batch_size=8, passes=1, seed=7, party="alice", epoch=epoch, device="cpu"

@@ -1,0 +1,226 @@
+"""The three kinds of user inside a strategy: equivalences, and the real FLModel."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from orchestra_strategy import FederatedStrategy, OrchestraStrategy, host, server_aggregation
+from orchestra_strategy.data.views import to_model_input
+from orchestra_strategy.errors import DataError, ParameterError
+from tests.federated import toy
+from tests.federated.conftest import devices  # noqa: F401
+
+USER_TYPES = ["local_gradient", "local_update", "multiuser_aggregate"]
+
+
+class Tiny(nn.Module):
+    """No BatchNorm: a sample's loss does not depend on the others."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(64, 5)
+
+    def forward(self, x):
+        return self.body(x.flatten(1))
+
+
+class Plain(FederatedStrategy):
+    """A stateless objective: features of norm 1, pulled to a fixed direction."""
+
+    def make_objective(self):
+        def objective(model, batch):
+            z = model(to_model_input(batch["inputs"]))
+            return F.mse_loss(z, torch.ones_like(z))
+
+        return objective
+
+
+def parties(images, seed=3, **parameters):
+    made = []
+    for name, x in images.items():
+        party = Plain(Tiny, random_seed=seed, party=name, **parameters)
+        party.build_dataset(x)
+        made.append(party)
+    return made
+
+
+def round_of(strategies):
+    wires = [s.train_step(None, 0, 1)[0] for s in strategies]
+    for strategy, reply in zip(strategies, server_aggregation()(wires)):
+        strategy.apply_weights(reply)
+    return wires
+
+
+def test_single_step_equals_centralised_sgd_on_the_pooled_batch():
+    images = {"alice": toy.images("alice"), "bob": toy.images("bob")}
+    options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "batch_size": 16}
+    federated = parties(images, user_type="local_gradient", **options)
+    centre = Tiny()
+    centre.load_state_dict(federated[0].model.state_dict())
+    optimizer = torch.optim.SGD(centre.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+    for step in range(6):
+        pooled = torch.cat([p.next_batch(step)["inputs"] for p in federated])
+        wires = round_of(federated)
+        z = centre(to_model_input(pooled))
+        optimizer.zero_grad()
+        F.mse_loss(z, torch.ones_like(z)).backward()
+        optimizer.step()
+        assert sum(w["meta"]["num_samples"] for w in wires) == len(pooled)
+        for party in federated:
+            for got, want in zip(party.model.parameters(), centre.parameters()):
+                assert torch.allclose(got, want, atol=1e-6)
+    # Batches of 41 and 20 samples at 16: of different sizes, so the weights matter.
+    assert {len(federated[0].next_batch(i)["ids"]) for i in range(3)} == {16, 13, 12}
+
+
+def test_single_step_sends_gradients_and_no_weights():
+    (party,) = parties({"alice": toy.images("alice")}, user_type="local_gradient")
+    before = {k: v.clone() for k, v in party.model.state_dict().items()}
+    wire, _ = party.train_step(None, 0, 1)
+    assert list(wire["arrays"]) == ["gradients/body.weight", "gradients/body.bias"]
+    assert list(wire["arrays"]) == list(party.manifest().arrays())
+    for name, value in party.model.state_dict().items():
+        assert torch.equal(value, before[name])  # they move when the mean comes back
+
+
+def test_single_step_walks_through_all_data_before_it_repeats():
+    (party,) = parties({"alice": toy.images("alice")}, user_type="local_gradient")
+    ids = torch.cat([party.next_batch(i)["ids"] for i in range(3)])
+    assert sorted(ids.tolist()) == list(range(41))
+
+
+def test_one_virtual_user_is_the_party_itself_up_to_the_order_of_its_data():
+    """One pass in one batch: nothing is left of the order."""
+    images = {"alice": toy.images("alice")}
+    options = {"batch_size": 64, "local_epochs": 1, "lr": 0.1, "momentum": 0.0}
+    (one,) = parties(images, user_type="multiuser_aggregate", num_virtual_users=1, **options)
+    (itself,) = parties(images, user_type="local_update", **options)
+    for party in (one, itself):
+        round_of([party])
+    for got, want in zip(one.model.parameters(), itself.model.parameters()):
+        assert torch.allclose(got, want, atol=1e-6)
+
+
+def test_virtual_users_are_the_weighted_mean_of_single_parties():
+    options = {"batch_size": 64, "local_epochs": 2, "lr": 0.1, "momentum": 0.0}
+    x = toy.images("alice")
+    (host_party,) = parties(
+        {"alice": x}, user_type="multiuser_aggregate", num_virtual_users=5, **options
+    )
+    singles = parties(
+        {str(i): x[part] for i, part in enumerate(host_party.user_type.parts)}, **options
+    )
+    round_of([host_party])
+    round_of(singles)
+    for got, want in zip(host_party.model.parameters(), singles[0].model.parameters()):
+        assert torch.allclose(got, want, atol=1e-6)
+
+
+@pytest.mark.parametrize("strategy", ["orchestra", "orchestra_single_step", "orchestra_aggregate"])
+def test_all_three_run_in_fl_model(devices, strategy):  # noqa: F811
+    options = {"num_virtual_users": 3} if strategy == "orchestra_aggregate" else {}
+    model = toy.build(devices, strategy=strategy, **options)
+    history = model.fit(toy.data(devices), epochs=2)
+    assert np.isfinite(history["global_history"]["train_loss"]).all()
+    first, second = (host.reveal(w.apply(toy.state_of)) for w in model._workers.values())
+    for name in first:
+        if name.startswith("online/") and "num_batches" not in name:
+            assert np.array_equal(first[name], second[name]), name
+    assert np.array_equal(first["centroids"], second["centroids"])
+
+
+@pytest.mark.parametrize("user_type", USER_TYPES)
+def test_user_type_is_a_parameter_of_orchestra(user_type):
+    party = OrchestraStrategy(toy.MODEL, **toy.PARAMETERS, user_type=user_type)
+    assert (
+        type(party.user_type.user).__name__
+        == {
+            "local_gradient": "UserSingleStep",
+            "local_update": "UserMultiStep",
+            "multiuser_aggregate": "MultiUserAggregate",
+        }[user_type]
+    )
+    assert "server learns" in repr(party.user_type.user).lower()
+
+
+def aggregate(size=24, **kwargs):
+    options = {**toy.PARAMETERS, "user_type": "multiuser_aggregate", "num_virtual_users": 4}
+    party = OrchestraStrategy(toy.MODEL, random_seed=7, party="a", **{**options, **kwargs})
+    party.build_dataset(toy.images("alice", size))
+    return party
+
+
+def start(party):
+    reply = server_aggregation(num_global_clusters=4)([party.get_weights()])[0]
+    party.apply_weights(reply)
+
+
+def test_each_virtual_user_has_its_own_memory_of_its_own_samples():
+    party = aggregate()
+    start(party)
+    party.train_step(None, 0, 1)
+    for user, part in enumerate(party.user_type.parts):
+        ids = party._store.load(user)["ids"]
+        assert sorted(ids.tolist()) == part.tolist()
+
+
+def test_every_users_centroids_are_k_anonymous_and_only_they_leave():
+    party = aggregate()
+    wire = party.get_weights()
+    assert [c.sizes.min() >= 4 for c in party._clusters] == [True] * 4
+    assert len(wire["arrays"]["local_centroids"]) == sum(len(c.sizes) for c in party._clusters) == 4
+    assert wire["meta"]["num_samples"] == 24
+
+
+def test_users_are_drawn_each_round_and_the_others_keep_their_memory():
+    party = aggregate(users_per_round=2)
+    start(party)
+    before = {u: party._store.load(u)["rows"] for u in range(4)}
+    wire, num_samples = party.train_step(None, 0, 1)
+    moved = {u for u in range(4) if not torch.equal(party._store.load(u)["rows"], before[u])}
+    assert moved == set(party.user_type.user.users_done)
+    assert len(moved) == 2
+    assert num_samples == 12
+    assert len(wire["arrays"]["local_centroids"]) == 2
+
+
+def test_the_target_network_is_the_mean_of_the_users():
+    party = aggregate(ema_decay=0.5, local_epochs=2)
+    start(party)
+    targets = []
+    original = party.after_local_training
+
+    def spy(user):
+        targets.append({k: v.clone() for k, v in party.objective.target.state_dict().items()})
+        original(user)
+
+    party.after_local_training = spy
+    party.train_step(None, 0, 1)
+    name = "0.body.0.weight"
+    mean = torch.stack([t[name].double() for t in targets]).mean(dim=0).float()
+    assert torch.allclose(party.objective.target.state_dict()[name], mean, atol=1e-7)
+    assert not torch.allclose(targets[0][name], targets[1][name], atol=1e-6)
+
+
+def test_private_folder_goes_with_the_worker():
+    party = aggregate()
+    start(party)
+    folder = party._store._folder.name
+    assert oct(__import__("os").stat(folder).st_mode)[-3:] == "700"
+    party._store._folder.cleanup()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"user_type": "local"}, ParameterError, "`user_type` to be 'local_gradient', 'local_up"),
+        ({"num_virtual_users": 0}, ParameterError, "`num_virtual_users` to be greater than"),
+        ({"users_per_round": 9}, ParameterError, "`num_virtual_users`, got 9 > 4"),
+        ({"size": 15}, DataError, "each of 4 virtual users to have at least `k_min` = 4 .* got 3"),
+    ],
+)
+def test_bad_settings_are_refused(options, error, message):
+    with pytest.raises(error, match=message):
+        aggregate(**options)
