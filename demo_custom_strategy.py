@@ -6,6 +6,7 @@ minutes on two cores. Run it with ``make demo``, or ``python demo_custom_strateg
 
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,13 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from federated_orchestra import FederatedOrchestraTrainer, TrainingResults
-from orchestra_strategy import OrchestraError, registered_strategies, session
+from orchestra_strategy import (
+    OrchestraError,
+    OrchestraFLModel,
+    orchestra_model,
+    registered_strategies,
+    session,
+)
 from orchestra_strategy.data.partition import dirichlet_partition
 from orchestra_strategy.data.sources import fed_ndarray
 from orchestra_strategy.evaluation import (
@@ -26,6 +33,7 @@ from orchestra_strategy.evaluation import (
     results_table,
     write_json,
 )
+from orchestra_strategy.host import Callback, reveal
 
 PARTIES = ["alice", "bob", "carol", "dave"]
 SEED = 42
@@ -59,27 +67,49 @@ def load_data() -> Digits:
     return train_x, train_y, test_x, test_y
 
 
-def show_parameter_passing(devices: list[Any]) -> None:
+def show_parameter_passing(devices: list[Any], images: npt.NDArray[Any]) -> None:
     """Show the three ways to pass a parameter, and what happens to a mistyped one."""
-    from functools import partial
-
-    from orchestra_strategy import OrchestraFLModel, orchestra_model
-
     console.rule("Parameters: three ways, one check", align="left")
     common = {
         "server": devices[0],
         "device_list": devices[:2],
         "model": partial(orchestra_model, "conv4", in_channels=1),
+        "num_local_clusters": 2,
+        "memory_size": 16,
     }
-    nested = OrchestraFLModel(**common, strategy_config={"temperature": 0.5})
-    loose = OrchestraFLModel(**common, temperature=0.5)
-    for name, model in (("FLModel(strategy_config=...)", nested), ("FLModel(keyword)", loose)):
-        console.print(f"  {name:<32} temperature = {model.strategy_config.temperature}")
-    console.print("  fit(strategy_kwargs=...)         for one call, on top of the others")
+    ways: dict[str, dict[str, Any]] = {
+        "FLModel(strategy_config={...})": {"strategy_config": {"temperature": 0.5}},
+        "FLModel(temperature=...)": {"temperature": 0.5},
+    }
+    for way, arguments in ways.items():
+        model = OrchestraFLModel(**common, **arguments)
+        answers = {d.party: w.apply(temperature_at) for d, w in model._workers.items()}
+        console.print(f"  {way:<32} at the parties: {reveal(answers)}")
+    data = fed_ndarray(dict.fromkeys(devices[:2], images[:16]))
+    model.fit(data, epochs=1, strategy_kwargs={"temperature": 0.2}, callbacks=[Ask(model)])
     try:
         OrchestraFLModel(**common, temprature=0.5)
     except OrchestraError as error:
-        console.print(f"  a mistyped one is refused:       {str(error).split(' Known')[0]}")
+        console.print(f"  {'a mistyped one is refused':<32} {str(error).split(' Known')[0]}")
+
+
+def temperature_at(worker: Any) -> float:
+    """Return the temperature that a party's worker uses now."""
+    temperature: float = worker.objective.settings.temperature
+    return temperature
+
+
+class Ask(Callback):  # type: ignore[misc]
+    """Asks the parties for their temperature while a fit is under way."""
+
+    def __init__(self, model: OrchestraFLModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def on_epoch_begin(self, epoch: Any = None, logs: Any = None) -> None:
+        """Print the temperatures."""
+        answers = {d.party: w.apply(temperature_at) for d, w in self.model._workers.items()}
+        console.print(f"  {'fit(strategy_kwargs={...})':<32} at the parties: {reveal(answers)}")
 
 
 def train(devices: list[Any], rounds: int, train_x: Any, train_y: Any) -> FederatedOrchestraTrainer:
@@ -160,7 +190,7 @@ def main(argv: list[str] | None = None) -> None:
         console.print("[bold]6. Evaluation[/bold] with few labels, beside two controls")
         probes = trainer.evaluate(train_x, train_y, test_x, test_y)
         features = trainer.embed(test_x)
-        show_parameter_passing(devices)
+        show_parameter_passing(devices, train_x)
     console.rule("Result", align="left")
     console.print(results_table(probes))
     seconds = time.perf_counter() - begun

@@ -5,6 +5,7 @@ the same classes under ``<root>.ml.nn``. Everything else in this package imports
 """
 
 import importlib
+import os
 from collections.abc import Mapping
 from importlib import metadata, util
 from typing import Any
@@ -101,6 +102,9 @@ def _find_root() -> str:
 
 
 host_root = _find_root()
+
+# TensorFlow, which SecretFlow imports, reads this once, when it is loaded.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def _load(path: str, name: str) -> Any:

@@ -15,7 +15,7 @@ from orchestra_strategy.data.arrays import check_parties
 from orchestra_strategy.errors import DataError, HostError, ParameterError
 from orchestra_strategy.strategies.base import FederatedStrategy
 from orchestra_strategy.strategies.registry import lookup_strategy
-from orchestra_strategy.strategies.worker import strategy_parameters
+from orchestra_strategy.strategies.worker import refuse_fixed, strategy_parameters
 
 __all__ = ["OrchestraFLModel"]
 
@@ -106,7 +106,8 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
             y: Ignored but for its length: training uses no labels.
             epochs: Rounds; each party does ``local_epochs`` passes over its data in each.
             batch_size: Samples per local step, at every party; overrides the parameter.
-            strategy_kwargs: Parameters for this call only.
+            strategy_kwargs: Parameters for this call only; not those that decide the form of what
+                the parties hold (``memory_size`` and the like), which the constructor takes.
             verbose: 1 shows FLModel's own progress bar.
             callbacks: FLModel's callbacks.
 
@@ -124,6 +125,7 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         overrides = dict(strategy_kwargs or {})
         if batch_size is not None:
             overrides["batch_size"] = batch_size
+        refuse_fixed(self._strategy_class.fixed_parameters, overrides)
         parse_config(self._strategy_class.config_class, {**self._parameters, **overrides})
         x, y = _values(x), None if y is None else _values(y)
         largest = max(r["num_samples"] for r in self.check_data(x, y).values())

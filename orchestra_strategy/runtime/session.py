@@ -1,7 +1,6 @@
 """Start and stop SecretFlow for one machine: in process (debug) or on a local Ray (local)."""
 
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -42,7 +41,6 @@ class _DropHostRecords(logging.Filter):
 @contextmanager
 def quiet_host_logs() -> Iterator[None]:
     """Show only errors of SecretFlow and the libraries under it, for the length of a block."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     root, drop = logging.getLogger(), _DropHostRecords()
     levels = {name: logging.getLogger(name).level for name in _NOT_OURS}
     root.addFilter(drop)

@@ -32,12 +32,6 @@ __all__ = ["OrchestraStrategy"]
 
 _log = logging.getLogger(__name__)
 
-# Their sizes are fixed by what a party and the server already hold.
-_STRUCTURE = (
-    *("num_global_clusters", "memory_size", "num_local_clusters", "k_min"),
-    *("user_type", "num_virtual_users"),
-)
-
 
 @register_strategy(strategy_name="orchestra", backend="torch")
 class OrchestraStrategy(FederatedStrategy):
@@ -54,6 +48,10 @@ class OrchestraStrategy(FederatedStrategy):
 
     config_class: ClassVar[type[StrategyConfig]] = OrchestraConfig
     metric_names: ClassVar[tuple[str, ...]] = ("train_loss", "train_cluster", "train_degeneracy")
+    fixed_parameters: ClassVar[tuple[str, ...]] = (
+        *FederatedStrategy.fixed_parameters,
+        *("num_global_clusters", "memory_size", "num_local_clusters", "k_min"),
+    )
     objective: OrchestraObjective
 
     def make_objective(self) -> OrchestraObjective:
@@ -139,15 +137,6 @@ class OrchestraStrategy(FederatedStrategy):
             names = self._target.keys()
             self.objective.target.load_state_dict(
                 dict(zip(names, self._targets.result(), strict=True))
-            )
-
-    def check_change(self, config: Any) -> None:
-        """Refuse to change sizes once memory and centroids have been made."""
-        changed = [k for k in _STRUCTURE if getattr(config, k) != getattr(self.config, k)]
-        if changed and self.objective.centroids is not None:
-            raise ParameterError(
-                f"Expected {', '.join(f'`{k}`' for k in changed)} to stay as in the first round, "
-                "since memory and centroids have been made; build a new FLModel to change it."
             )
 
     def apply_config(self) -> None:

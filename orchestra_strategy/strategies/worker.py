@@ -4,7 +4,7 @@ Methods that FLModel calls have its names and signatures. Its defaults are repla
 turn every sample into float64, scale batches by party, and move BatchNorm's statistics in predict.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +18,7 @@ from orchestra_strategy.evaluation.features import extract_features
 from orchestra_strategy.strategies.party import PartyData, fingerprint
 from orchestra_strategy.threads import torch_threads
 
-__all__ = ["HOST_KEYWORDS", "PartyWorker", "strategy_parameters"]
+__all__ = ["HOST_KEYWORDS", "PartyWorker", "refuse_fixed", "strategy_parameters"]
 
 HOST_KEYWORDS = frozenset({"server_agg_method", "dp_strategy", "simulation", "use_gpu"})
 """What FLModel passes to every strategy on its own account."""
@@ -45,6 +45,20 @@ def strategy_parameters(
     return {**nested, **loose}
 
 
+def refuse_fixed(fixed: Iterable[str], given: Iterable[str]) -> None:
+    """Refuse parameters that can be given to the constructor alone.
+
+    Raises:
+        ParameterError: Some of ``given`` are among ``fixed``.
+    """
+    refused = sorted(set(fixed) & set(given))
+    if refused:
+        raise ParameterError(
+            f"Expected {', '.join(f'`{name}`' for name in refused)} to stay as in the constructor, "
+            "since it decides the form of what the parties hold; build a new FLModel to change it."
+        )
+
+
 class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
     """A party's model, data, parameters and logs; see :class:`FederatedStrategy` for training.
 
@@ -61,6 +75,8 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
     """
 
     config_class: ClassVar[type[StrategyConfig]] = StrategyConfig
+    fixed_parameters: ClassVar[tuple[str, ...]] = ("user_type", "num_virtual_users")
+    """Parameters that decide the form of what parties hold: for the constructor alone."""
 
     def __init__(
         self,
@@ -104,9 +120,6 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
 
     def take_data(self) -> None:
         """Get ready for new data; by default nothing."""
-
-    def check_change(self, config: Any) -> None:
-        """Refuse a changed configuration that what has been trained rules out."""
 
     def apply_config(self) -> None:
         """Hand changed parameters on; called by :meth:`configure`."""
@@ -184,10 +197,13 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
         """Change parameters; those of the constructor that are not named come back.
 
         Raises:
-            ParameterError: Unknown, out of range, or fixed by what has been trained so far.
+            ParameterError: Unknown, out of range, or one of ``fixed_parameters``.
         """
         config = parse_config(self.config_class, {**self._given, **overrides})
-        self.check_change(config)
+        refuse_fixed(
+            self.fixed_parameters,
+            [k for k in self.fixed_parameters if getattr(config, k) != getattr(self.config, k)],
+        )
         self.config = config
         if config.party:
             self.party = config.party

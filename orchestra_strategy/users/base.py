@@ -162,9 +162,9 @@ class FederatedUser(ABC):
     def _buffers(self) -> list[Tensor]:
         return [b.detach().clone() for b in self.model.buffers()]
 
+    @abstractmethod
     def _described(self) -> tuple[str, dict[str, Any], str, str]:
         """Return name, settings, what the update is, and what ``local_hyperparams`` holds."""
-        raise NotImplementedError
 
     def summary(self) -> dict[str, Any]:
         """Return settings, threat model and defences as plain types."""

@@ -128,11 +128,13 @@ def test_learning_rate_of_a_later_fit_reaches_the_optimizer(devices):
     assert torch.allclose(before[name], after[name], atol=1e-6)
 
 
-def test_sizes_cannot_change_after_the_first_round(devices):
+def test_sizes_are_for_the_constructor_alone(devices):
     model = toy.build(devices)
-    model.fit(toy.data(devices), epochs=1)
-    with pytest.raises(ParameterError, match="`memory_size` to stay as in the first round"):
+    with pytest.raises(ParameterError, match="`memory_size` to stay as in the constructor"):
         model.fit(toy.data(devices), epochs=1, strategy_kwargs={"memory_size": 12})
+    worker = workers(model)["alice"]
+    with pytest.raises(ParameterError, match="`num_virtual_users` to stay as in the constructor"):
+        host.reveal(worker.configure({"num_virtual_users": 3}))
 
 
 def test_group_norm_model_trains(devices):

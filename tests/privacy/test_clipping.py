@@ -180,19 +180,20 @@ def test_a_weight_used_outside_its_layer(how):
     rows=st.integers(1, 5),
     channels=st.integers(1, 3),
     out=st.integers(1, 4),
-    height=st.integers(3, 6),
-    width=st.integers(3, 7),
+    height=st.integers(5, 7),
+    width=st.integers(5, 8),
     kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    stride=st.integers(1, 2),
+    stride=st.tuples(st.integers(1, 2), st.integers(1, 3)),
     padding=st.tuples(st.integers(0, 1), st.integers(0, 2)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
     clip_norm=st.sampled_from([0.05, 1.0, 100.0]),
     chunk_size=st.sampled_from([None, 1, 2]),
 )
 def test_any_convolution(
-    rows, channels, out, height, width, kernel, stride, padding, clip_norm, chunk_size
+    rows, channels, out, height, width, kernel, stride, padding, dilation, clip_norm, chunk_size
 ):
     torch.manual_seed(0)
-    conv = nn.Conv2d(channels, out, kernel, stride=stride, padding=padding)
+    conv = nn.Conv2d(channels, out, kernel, stride, padding, dilation)
     model = nn.Sequential(conv, nn.Tanh())
     batch = {"inputs": torch.randn(rows, channels, height, width)}
 

@@ -1,0 +1,1 @@
+"""Worked examples; run one from the repository's root, e.g. ``python -m examples.leakage``."""
