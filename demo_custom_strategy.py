@@ -77,14 +77,9 @@ def show_parameter_passing(devices: list[Any], images: npt.NDArray[Any]) -> None
         "num_local_clusters": 2,
         "memory_size": 16,
     }
-    ways: dict[str, dict[str, Any]] = {
-        "FLModel(strategy_config={...})": {"strategy_config": {"temperature": 0.5}},
-        "FLModel(temperature=...)": {"temperature": 0.5},
-    }
-    for way, arguments in ways.items():
-        model = OrchestraFLModel(**common, **arguments)
-        answers = {d.party: w.apply(temperature_at) for d, w in model._workers.items()}
-        console.print(f"  {way:<32} at the parties: {reveal(answers)}")
+    model = OrchestraFLModel(**common, strategy_config={"temperature": 0.5}, lr=0.02)
+    for way, name in {"strategy_config={...}": "temperature", "lr=...": "lr"}.items():
+        show(model, f"FLModel({way})", name)
     data = fed_ndarray(dict.fromkeys(devices[:2], images[:16]))
     model.fit(data, epochs=1, strategy_kwargs={"temperature": 0.2}, callbacks=[Ask(model)])
     try:
@@ -93,10 +88,15 @@ def show_parameter_passing(devices: list[Any], images: npt.NDArray[Any]) -> None
         console.print(f"  {'a mistyped one is refused':<32} {str(error).split(' Known')[0]}")
 
 
-def temperature_at(worker: Any) -> float:
-    """Return the temperature that a party's worker uses now."""
-    temperature: float = worker.objective.settings.temperature
-    return temperature
+def show(model: OrchestraFLModel, way: str, name: str) -> None:
+    """Ask the parties' workers what they use now."""
+    answers = {d.party: w.apply(parameter_at, name) for d, w in model._workers.items()}
+    console.print(f"  {way:<32} {name} at the parties: {reveal(answers)}")
+
+
+def parameter_at(worker: Any, name: str) -> Any:
+    """Return a parameter as a party's worker uses it now."""
+    return getattr(worker.config, name)
 
 
 class Ask(Callback):  # type: ignore[misc]
@@ -107,9 +107,8 @@ class Ask(Callback):  # type: ignore[misc]
         self.model = model
 
     def on_epoch_begin(self, epoch: Any = None, logs: Any = None) -> None:
-        """Print the temperatures."""
-        answers = {d.party: w.apply(temperature_at) for d, w in self.model._workers.items()}
-        console.print(f"  {'fit(strategy_kwargs={...})':<32} at the parties: {reveal(answers)}")
+        """Print the temperature."""
+        show(self.model, "fit(strategy_kwargs={...})", "temperature")
 
 
 def train(devices: list[Any], rounds: int, train_x: Any, train_y: Any) -> FederatedOrchestraTrainer:

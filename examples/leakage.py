@@ -1,14 +1,15 @@
 """What a curious server recovers from the same digits, sent by three kinds of user.
 
 A single-step user (one gradient), a multi-step user (4 local steps) and an aggregate of 8 users,
-each without defence and with per-example clipping and Gaussian noise on the gradients. Run it with
-``python -m examples.leakage`` from the repository's root; it takes about 20 seconds on one core.
+each with and without per-example clipping and Gaussian noise on the gradients. Run it from the
+repository's root: ``python -m examples.leakage``; it takes about 20 seconds on one core.
 
 How to read the outcome: the model is small, untrained and smooth, the images are 8x8, and the
 server knows the number of samples, all in its favour. The attack knows nothing of the defence. So
 where it succeeds there is a leak, and where it fails only this attack has failed: a guarantee
-comes from differential privacy's accounting, not from a picture. The default noise takes away the
-images, not the labels: over 25 seeds they were still recovered more often than by chance.
+comes from differential privacy's accounting, not from a picture. The default noise is weak: over 25
+seeds labels were still found more often than by chance, and against one image a search with 100
+times the total variation beat the control, by under 1 dB, in 4 of 20 seeds.
 """
 
 import argparse
@@ -66,11 +67,9 @@ def draw_party(seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def build_model(seed: int) -> nn.Module:
-    """Return an untrained classifier, 8x8 grey -> 10 logits, without BatchNorm.
-
-    Tanh, because the search for images differentiates the gradient once more.
-    """
+    """Return an untrained classifier without BatchNorm, 8x8 grey -> 10 logits."""
     # On the meta device nothing is drawn, where layers would otherwise use the global generator.
+    # Tanh is smooth, which helps the search; with ReLU and seed 0 it still found 20 to 41 dB.
     with torch.device("meta"):
         model = nn.Sequential(
             nn.Conv2d(1, 16, 3, padding=1),
@@ -91,7 +90,7 @@ def build_model(seed: int) -> nn.Module:
 
 
 def build_user(
-    case: Case, model: nn.Module, images: Tensor, labels: Tensor, defence: dict[str, float]
+    case: Case, model: nn.Module, party: tuple[Tensor, Tensor], privacy: dict[str, float], seed: int
 ) -> UserSingleStep:
     """Return the case's user; the server is told the number of samples and nothing more."""
     per_user = case.images // case.users
@@ -104,24 +103,25 @@ def build_user(
         num_data_per_local_update_step=per_user // case.plan.steps,
         local_learning_rate=case.plan.lr,
         provide_num_data_points=True,
-        local_diff_privacy=defence,
+        local_diff_privacy=privacy,
+        seed=seed,
     )
     cfg_data = SimpleNamespace(
-        inputs=images[: case.images],
-        labels=labels[: case.images],
+        inputs=party[0][: case.images],
+        labels=party[1][: case.images],
         default_clients=case.users,
         batch_size=per_user,
         partition="mixup",  # user i has image i
     )
-    cfg_case = SimpleNamespace(user=cfg_user, data=cfg_data)
-    return construct_user(model, nn.CrossEntropyLoss(), cfg_case, SETUP, keep_true_data=True)
+    cfg = SimpleNamespace(user=cfg_user, data=cfg_data)
+    return construct_user(model, nn.CrossEntropyLoss(), cfg, SETUP, keep_true_data=True)
 
 
 def run_case(case: Case, name: str, defence: dict[str, float], seed: int, steps: int) -> Outcome:
     """Let a user answer one query, attack the answer, and score what was found."""
     own, own_labels, mean_image = draw_party(seed)
     model = build_model(seed)
-    user = build_user(case, model, own, own_labels, defence)
+    user = build_user(case, model, (own, own_labels), defence, seed)
     payload = {"parameters": [p.detach().clone() for p in model.parameters()], "buffers": None}
     shared, truth = user.compute_local_updates(payload)
 
@@ -162,7 +162,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("runs/leakage"), help="folder for results")
     parser.add_argument("--steps", type=int, default=200, help="of each reconstruction (200)")
-    parser.add_argument("--seed", type=int, default=0, help="of images, model and attack (0)")
+    parser.add_argument("--seed", type=int, default=0, help="of images, model, noise, attack")
     parser.add_argument("--clip", type=float, default=1.0, help="norm of an example's gradient (1)")
     parser.add_argument("--noise", type=float, default=0.1, help="standard deviation (0.1)")
     arguments = parser.parse_args(argv)

@@ -54,11 +54,13 @@ def sinkhorn(
     N, K = S.shape
     log_P = torch.log_softmax(sharpness * S.double(), dim=1).T
     P = log_P.clamp_min(_LOG_FLOOR).exp()  # (K, N), strictly positive
+    P_T = P.T.contiguous()
     c = S.new_full((N,), 1.0 / N, dtype=torch.float64)
     r = S.new_full((K,), 1.0 / K, dtype=torch.float64)
     for iteration in range(1, max_iters + 1):
-        r = (1.0 / K) / (P @ c)
-        c_new = (1.0 / N) / (r @ P)
+        # In place, since this loop is what global clustering spends most of its time in.
+        r = torch.mv(P, c).reciprocal_().div_(K)
+        c_new = torch.mv(P_T, r).reciprocal_().div_(N)
         if iteration % check_every == 0 and float((c / c_new - 1).abs().sum()) < tol:
             c = c_new
             break

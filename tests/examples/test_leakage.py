@@ -14,11 +14,11 @@ from orchestra_strategy.rng import torch_generator
 from orchestra_strategy.threads import torch_threads
 
 
-def reply_of(case, defence=None):
+def reply_of(case, privacy=None, seed=0):
     *party, _ = leakage.draw_party(0)
     model = leakage.build_model(0)
     payload = {"parameters": [p.detach().clone() for p in model.parameters()], "buffers": None}
-    user = leakage.build_user(case, model, *party, defence or {})
+    user = leakage.build_user(case, model, party, privacy or {}, seed)
     return model, payload, *user.compute_local_updates(payload)
 
 
@@ -72,6 +72,15 @@ def test_the_attack_reads_nothing_but_payload_and_reply():
     shared["metadata"]["num_data_points"] = None
     with pytest.raises(OrchestraError, match="Expected `num_data_points` to be told, got None"):
         attack(model, payload, shared, case.plan, 3, torch.Generator())
+
+
+def test_the_seed_gives_the_noise():
+    replies = [
+        reply_of(leakage.CASES[0], {"gradient_noise": 0.1}, seed)[2]["gradients"][0]
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(replies[0], replies[1])
+    assert not torch.allclose(replies[0], replies[2])
 
 
 def test_an_update_is_turned_into_the_mean_gradient():
