@@ -49,6 +49,7 @@ CONFIG = {
         "num_local_clusters": 16,
         "memory_size": 128,
         "ema_decay": 0.99,
+        "clustering_steps": 100,
     },
 }
 
@@ -168,7 +169,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("demo_out"), help="folder for results")
     parser.add_argument("--mode", choices=["local", "debug"], default="local", help="SecretFlow's")
-    parser.add_argument("--rounds", type=int, default=30, help="federated rounds (30)")
+    parser.add_argument("--rounds", type=int, default=26, help="federated rounds (26)")
     arguments = parser.parse_args(argv)
     if arguments.rounds < 1:
         parser.error(f"Expected `--rounds` to be at least 1, got {arguments.rounds}.")

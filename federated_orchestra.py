@@ -152,7 +152,7 @@ class FederatedOrchestraTrainer:
         manifest = fl_model.manifest()
         progress = RoundProgress(
             self.config.rounds,
-            self._samples_per_round(reports),
+            fl_model.samples_per_epoch([int(r["num_samples"]) for r in reports.values()]),
             sum(row["bytes"] for row in manifest),
             self.console,
         )
@@ -231,7 +231,3 @@ class FederatedOrchestraTrainer:
         return probe_protocol(
             features, train_y, test_y, labels_per_class, seeds, root_seed=self.config.seed
         )
-
-    def _samples_per_round(self, reports: Mapping[str, Mapping[str, Any]]) -> int:
-        passes: int = self.setup_model().strategy_config.local_epochs
-        return passes * sum(int(r["num_samples"]) for r in reports.values())

@@ -79,6 +79,7 @@ class OrchestraConfig(StrategyConfig):
         num_global_clusters: N_g; the server's ``server_aggregation`` must be given the same.
         num_local_clusters: N_l.
         memory_size: m, rows of the projection memory.
+        clustering_steps: Upper limit of the server's SGD steps in global clustering.
         k_min: The least number of samples behind a centroid that leaves the party.
     """
 
@@ -88,6 +89,7 @@ class OrchestraConfig(StrategyConfig):
     num_global_clusters: int = Field(128, ge=2)
     num_local_clusters: int = Field(16, ge=1)
     memory_size: int = Field(128, ge=2)
+    clustering_steps: int = Field(500, ge=1)
     k_min: int = Field(4, ge=2)
 
     @model_validator(mode="after")

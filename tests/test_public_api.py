@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+from typing import Tuple
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def strategy(annotation):
         (tuple[np.ndarray, int], r"`tuple\[numpy.ndarray, int\]`"),
         ("Tuple[np.ndarray, int]", r"the string 'Tuple\[np.ndarray, int\]'"),
         (int, "`<class 'int'>`"),
-        (tuple[np.ndarray, int, int], r"`typing.Tuple\[numpy.ndarray, int, int\]`"),
+        (Tuple[np.ndarray, int, int], r"`typing.Tuple\[numpy.ndarray, int, int\]`"),
     ],
 )
 def test_a_train_step_that_would_break_the_host_is_refused(annotation, found):
@@ -71,7 +72,7 @@ def test_no_train_step_is_refused():
 
 def test_a_taken_name_is_refused():
     with pytest.raises(RegistrationError, match=r"got 'fed_avg_w', which belongs to `.*FedAvgW`"):
-        register_strategy(strategy_name="fed_avg_w")(strategy(tuple[np.ndarray, int]))
+        register_strategy(strategy_name="fed_avg_w")(strategy(Tuple[np.ndarray, int]))
 
 
 def test_another_backend_is_refused():
@@ -80,7 +81,7 @@ def test_another_backend_is_refused():
 
 
 def test_the_class_comes_back_from_the_decorator():
-    cls = strategy(tuple[np.ndarray, int])
+    cls = strategy(Tuple[np.ndarray, int])
     try:
         assert register_strategy(strategy_name="mine")(cls) is cls
         assert lookup_strategy("mine") is cls

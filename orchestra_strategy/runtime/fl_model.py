@@ -5,16 +5,19 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
 from orchestra_strategy import host
 from orchestra_strategy.aggregation.server import ServerAggregation, server_aggregation
-from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.config import parse_config
 from orchestra_strategy.data.arrays import check_parties
-from orchestra_strategy.errors import DataError, HostError, ParameterError
-from orchestra_strategy.strategies.base import FederatedStrategy
-from orchestra_strategy.strategies.registry import lookup_strategy
+from orchestra_strategy.errors import DataError, ParameterError
+from orchestra_strategy.runtime.checks import (
+    check_backend,
+    check_devices,
+    check_model,
+    check_unsupported,
+    federated_values,
+    our_strategy,
+)
 from orchestra_strategy.strategies.worker import refuse_fixed, strategy_parameters
 
 __all__ = ["OrchestraFLModel"]
@@ -64,13 +67,13 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         host_kwargs = {k: kwargs.pop(k) for k in ("num_gpus", "consensus_num") if k in kwargs}
-        _check_backend(kwargs.pop("backend", "torch"))
-        _check_unsupported(kwargs)
-        _check_devices(server, device_list)
-        self._strategy_class = _our_class(strategy)
+        check_backend(kwargs.pop("backend", "torch"))
+        check_unsupported(kwargs)
+        check_devices(server, device_list)
+        self._strategy_class = our_strategy(strategy)
         self._parameters = strategy_parameters(strategy_config, kwargs)
         config = parse_config(self._strategy_class.config_class, self._parameters)
-        _check_model(model)
+        check_model(self._strategy_class, model)
         if server_agg_method is None:
             server_agg_method = _default_server(self._strategy_class, config, random_seed)
         self._strategy_class.check_server(server_agg_method, config)
@@ -104,10 +107,13 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         Args:
             x: FedNdarray or HDataFrame; one partition per party, of any size.
             y: Ignored but for its length: training uses no labels.
-            epochs: Rounds; each party does ``local_epochs`` passes over its data in each.
+            epochs: Rounds; each party does ``local_epochs`` passes over its data in each. With
+                ``user_type="local_gradient"`` a round is one batch, and an epoch as many rounds as
+                the smallest party has batches.
             batch_size: Samples per local step, at every party; overrides the parameter.
             strategy_kwargs: Parameters for this call only; not those that decide the form of what
-                the parties hold (``memory_size`` and the like), which the constructor takes.
+                the parties hold (``memory_size`` and the like), which the constructor takes. They
+                reach the parties; the server's clustering keeps the constructor's.
             verbose: 1 shows FLModel's own progress bar.
             callbacks: FLModel's callbacks.
 
@@ -127,16 +133,16 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
             overrides["batch_size"] = batch_size
         refuse_fixed(self._strategy_class.fixed_parameters, overrides)
         parse_config(self._strategy_class.config_class, {**self._parameters, **overrides})
-        x, y = _values(x), None if y is None else _values(y)
-        largest = max(r["num_samples"] for r in self.check_data(x, y).values())
-        rate = min(1.0, _HOST_MAX_BATCH / largest)
+        x, y = federated_values(x), None if y is None else federated_values(y)
+        sizes = [r["num_samples"] for r in self.check_data(x, y).values()]
+        rate, aggregate_freq = self._host_steps(sizes, overrides)
         self._configure(overrides)
         try:
             return super().fit(
                 x,
                 x if y is None else y,
                 batch_sampling_rate=rate,
-                aggregate_freq=math.ceil(1.0 / rate),
+                aggregate_freq=aggregate_freq,
                 epochs=epochs,
                 verbose=verbose,
                 callbacks=callbacks,
@@ -144,6 +150,24 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
             )
         finally:
             self._configure({})
+
+    def _host_steps(self, sizes: Sequence[int], overrides: Mapping[str, Any]) -> tuple[float, int]:
+        """Return FLModel's sampling rate and how many of its steps lie between aggregations."""
+        most = min(1.0, _HOST_MAX_BATCH / max(sizes))
+        if self.strategy_config.user_type != "local_gradient":
+            return most, math.ceil(1.0 / most)
+        # A gradient is one batch: aggregate after each, for one walk through the smallest party.
+        batch_size = overrides.get("batch_size", self.strategy_config.batch_size)
+        return min(most, batch_size / min(sizes)), 1
+
+    def samples_per_epoch(self, sizes: Sequence[int]) -> int:
+        """Return how many samples all parties together train on in an epoch of ``fit``."""
+        config = self.strategy_config
+        if config.user_type != "local_gradient":
+            return int(config.local_epochs) * sum(sizes)
+        rate, _ = self._host_steps(sizes, {})
+        per_round: int = sum(min(config.batch_size, size) for size in sizes)
+        return math.ceil(1.0 / rate) * per_round
 
     def check_data(self, x: Any, y: Any = None) -> dict[str, dict[str, Any]]:
         """Ask every party for the size and type of its data, and refuse what cannot be trained on.
@@ -155,7 +179,7 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         Returns:
             Per party: number of samples, shape and dtype of one, whether all are finite.
         """
-        x, y = _values(x), None if y is None else _values(y)
+        x, y = federated_values(x), None if y is None else federated_values(y)
         for name, federated in (("x", x), ("y", y)):
             if federated is not None and set(federated.partitions) != set(self._workers):
                 raise DataError(
@@ -187,93 +211,12 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         host.reveal_within(answers, _START_SECONDS, "the workers to start")
 
 
-def _check_backend(backend: str) -> None:
-    if backend != "torch":
-        raise HostError(f"Expected `backend` to be 'torch', got {backend!r}.")
-
-
-def _check_unsupported(kwargs: dict[str, Any]) -> None:
-    if kwargs.pop("skip_bn", False):
-        raise ParameterError(
-            "Expected `skip_bn` to be False, got True: SecretFlow's flag misaligns the weights. "
-            "Use `norm='group'` in the model instead."
-        )
-    if kwargs.pop("aggregator", None) is not None:
-        raise HostError(
-            "Expected `server` and `server_agg_method` (centroid route 'server'), got `aggregator`."
-        )
-    if kwargs.pop("dp_strategy", None) is not None:
-        raise ParameterError(
-            "Expected no `dp_strategy`: SecretFlow's clips whole weights instead of updates and "
-            "under-reports the budget of several parties."
-        )
-
-
-def _check_devices(server: Any, device_list: Sequence[Any]) -> None:
-    if not isinstance(server, host.PYU):
-        raise HostError(
-            f"Expected `server` to be a PYU (it aggregates), got {server!r}; for example "
-            "`server=alice`."
-        )
-    strange = [d for d in device_list if not isinstance(d, host.PYU)]
-    if strange:
-        raise HostError(f"Expected `device_list` to hold PYUs, got {strange[0]!r}.")
-    parties = [d.party for d in device_list]
-    twice = sorted({p for p in parties if parties.count(p) > 1})
-    if twice:
-        raise HostError(f"Expected every device once in `device_list`, got {twice} more than once.")
-    if host.on_local_ray() and host.logical_cpus() <= len(parties):
-        raise HostError(
-            f"Expected Ray to have more logical CPUs than there are parties, got "
-            f"{host.logical_cpus()} for {len(parties)}: workers would wait for ever. Start "
-            f"SecretFlow with `num_cpus={4 * len(parties) + 8}`."
-        )
-    if len(parties) < 2:
-        raise HostError(
-            f"Expected `device_list` to have at least two parties, got {len(parties)}: "
-            "SecretFlow's server route cannot run with fewer."
-        )
-
-
-def _our_class(strategy: str) -> Any:
-    cls = lookup_strategy(strategy)
-    if not issubclass(cls, FederatedStrategy):
-        raise ParameterError(
-            f"Expected `strategy` to be one of orchestra_strategy, got {strategy!r}; use "
-            "SecretFlow's own FLModel for it."
-        )
-    return cls
-
-
-def _check_model(model: Any) -> None:
-    """Build the model once on the driver and look for its parts."""
-    if model is None:
-        raise ParameterError(
-            "Expected `model` to be a TorchModel or a callable that returns the network, got None; "
-            "for example `functools.partial(orchestra_model, 'conv4', in_channels=1)`."
-        )
-    build = getattr(model, "model_fn", None) or model
-    with torch.random.fork_rng():
-        parts_of(build(**getattr(model, "kwargs", {})))
-
-
 def _default_server(cls: Any, config: Any, seed: int | None) -> ServerAggregation:
     options = {
         name: getattr(config, name)
-        for name in ("num_global_clusters", "temperature", "torch_threads")
+        for name in ("num_global_clusters", "temperature", "clustering_steps", "torch_threads")
         if hasattr(config, name)
     }
     return server_aggregation(
         **options, seed=42 if seed is None else seed, aggregate_weights=cls.aggregate_weights
     )
-
-
-def _values(federated: Any) -> Any:
-    if isinstance(federated, host.HDataFrame):
-        return federated.values
-    if not isinstance(federated, host.FedNdarray):
-        raise DataError(
-            "Expected `x` (and `y`, where given) to be a FedNdarray or an HDataFrame, got "
-            f"{type(federated).__name__}."
-        )
-    return federated

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from orchestra_strategy.aggregation.server import ServerAggregation
 from orchestra_strategy.aggregation.weighted import FloatArray
@@ -58,7 +59,7 @@ class OrchestraStrategy(FederatedStrategy):
         """Return Orchestra's objective on this party's model."""
         self._clusters: list[LocalClusters] = []
         self._store = UserStore()
-        parts_of(self.model)
+        self.check_model(self.model)
         views = build_views(self.config.views, **self.config.view_options)
         objective = OrchestraObjective(self.model, views, self._settings(), self._stream("views"))
         self._empty_memory = objective.memory.state_dict()
@@ -80,6 +81,11 @@ class OrchestraStrategy(FederatedStrategy):
                 f"to be equal, got {config.num_global_clusters} and "
                 f"{server_agg_method.num_global_clusters}."
             )
+
+    @staticmethod
+    def check_model(model: nn.Module) -> None:
+        """Refuse a model without backbone, projector or degeneracy head."""
+        parts_of(model)
 
     def check_data(self, data: PartyData) -> None:
         """Refuse users with fewer than ``k_min`` samples; warn where sizes are scaled down."""

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from orchestra_strategy import host
 from orchestra_strategy.config import StrategyConfig, parse_config
@@ -114,6 +115,10 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
     @staticmethod
     def check_server(server_agg_method: Any, config: Any) -> None:
         """Refuse a server method that cannot work with a configuration; None is always fine."""
+
+    @staticmethod
+    def check_model(model: nn.Module) -> None:
+        """Refuse a model that the objective cannot train; by default none."""
 
     def check_data(self, data: PartyData) -> None:
         """Refuse data that this configuration cannot use; by default nothing."""

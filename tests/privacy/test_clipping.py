@@ -11,6 +11,7 @@ from torch import nn
 from orchestra_strategy.algorithms.objective import LossParts
 from orchestra_strategy.errors import DataError, ModelError, ParameterError
 from orchestra_strategy.privacy import PerExampleClipper, per_example_clipped_mean
+from orchestra_strategy.privacy.factored import gram_is_cheaper
 from orchestra_strategy.privacy.per_example import clip_factors, clipped_mean_by_loop
 from tests.reference import users as reference
 
@@ -323,8 +324,17 @@ def test_fallback_names_the_module_and_gives_the_same(layer, culprit, caplog):
     got = clipper(cross_entropy, batch)
     args = (batch["inputs"], batch["labels"])
     assert_same(got.gradients, reference.clipped_gradient(reference_loss, fresh, *args, 0.5))
+    rows = []
+
+    def counted(model, batch):
+        rows.append(len(batch["inputs"]))
+        return cross_entropy(model, batch)
+
+    clipper(counted, batch)
+    assert rows == [1] * 6  # decided: no second attempt
+    model.eval()
     clipper(cross_entropy, batch)
-    (record,) = [r for r in caplog.records if r.name == LOGGER]  # once, though called twice
+    (record,) = [r for r in caplog.records if r.name == LOGGER]  # once, whatever the mode
     assert record.levelno == logging.WARNING
     assert f"one example at a time: {culprit} cannot be vectorised (" in record.getMessage()
 
@@ -461,3 +471,9 @@ def test_chunk_size_must_be_positive():
 def test_clip_factors_at_the_limits():
     norms = torch.tensor([0.0, 1.0, 2.0, 8.0])
     assert clip_factors(norms, 2.0).tolist() == [1.0, 1.0, 1.0, 2.0 / 8.0]
+
+
+def test_the_cheaper_way_to_a_norm():
+    assert gram_is_cheaper(1, 1, 1)  # |a|^2 |b|^2
+    assert gram_is_cheaper(16, 288, 64)  # 16 * (288 + 64) < 288 * 64
+    assert not gram_is_cheaper(196, 288, 64)  # 196 * (288 + 64) > 288 * 64

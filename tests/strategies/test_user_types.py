@@ -6,7 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from orchestra_strategy import FederatedStrategy, OrchestraStrategy, host, server_aggregation
+from orchestra_strategy import (
+    FederatedStrategy,
+    OrchestraFLModel,
+    OrchestraStrategy,
+    host,
+    server_aggregation,
+)
 from orchestra_strategy.data.views import to_model_input
 from orchestra_strategy.errors import DataError, ParameterError
 from tests.federated import toy
@@ -116,6 +122,27 @@ def test_virtual_users_are_the_weighted_mean_of_single_parties():
     round_of(singles)
     for got, want in zip(host_party.model.parameters(), singles[0].model.parameters()):
         assert torch.allclose(got, want, atol=1e-6)
+
+
+def test_an_epoch_of_single_steps_is_a_walk_through_the_smallest_party(devices):  # noqa: F811
+    model = toy.build(devices, strategy="orchestra_single_step")
+    model.fit(toy.data(devices), epochs=2)
+    rounds = [host.reveal(w.apply(lambda w: w.rounds_done)) for w in model._workers.values()]
+    assert rounds == [6, 6]  # 20 samples at batch 8: three batches, twice
+    assert model.samples_per_epoch([41, 20]) == 3 * (8 + 8)
+    assert toy.build(devices, local_epochs=2).samples_per_epoch([41, 20]) == 2 * 61
+
+
+def test_a_strategy_without_heads_takes_any_model(devices):  # noqa: F811
+    host.dispatcher_table()["plain_torch"] = Plain
+    try:
+        model = OrchestraFLModel(
+            server=devices[0], device_list=devices, model=Tiny, strategy="plain", local_epochs=1
+        )
+        history = model.fit(toy.data(devices), epochs=1)
+    finally:
+        del host.dispatcher_table()["plain_torch"]
+    assert history["global_history"]["train_loss"]
 
 
 @pytest.mark.parametrize("strategy", ["orchestra", "orchestra_single_step", "orchestra_aggregate"])

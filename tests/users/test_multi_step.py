@@ -373,6 +373,8 @@ def test_all_data_points_and_a_step_larger_than_them():
     shared, _ = user(model, cfg_user).compute_local_updates(toy.payload(model))
     assert shared["metadata"]["num_data_points"] == 9
     assert shared["metadata"]["local_hyperparams"]["data_per_step"] == 9
+    update, _, _ = expected_update(model, toy.payload(model), rows=9, size=9)
+    toy.assert_close(shared["gradients"], update)  # every step on all samples
 
 
 def test_a_step_larger_than_the_data_asked_for():

@@ -199,8 +199,10 @@ def test_nothing_of_the_caller_changes(buffers):
     kept = {name: toy.copies(tensors) for name, tensors in sent.items()}
     one = user(model, toy.all_told())
     shared, _ = one.compute_local_updates(sent)
+    own = toy.copies(one.model.state_dict().values())
     for tensor in (*shared["gradients"], *shared["buffers"]):
-        tensor.zero_()  # what is shared is the server's own, too
+        tensor.fill_(7)  # what is shared is no part of the user's model either
+    toy.assert_close(list(one.model.state_dict().values()), own, 0)
     assert set(sent) == {"parameters", "buffers"}
     toy.assert_close(sent["parameters"], kept["parameters"], 0)
     if buffers:

@@ -1,0 +1,106 @@
+"""What OrchestraFLModel refuses on the driver, before any worker starts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from orchestra_strategy import host
+from orchestra_strategy.errors import DataError, HostError, ParameterError
+from orchestra_strategy.strategies.base import FederatedStrategy
+from orchestra_strategy.strategies.registry import lookup_strategy
+
+__all__ = [
+    "check_backend",
+    "check_devices",
+    "check_model",
+    "check_unsupported",
+    "federated_values",
+    "our_strategy",
+]
+
+
+def check_backend(backend: str) -> None:
+    """Refuse another backend than torch."""
+    if backend != "torch":
+        raise HostError(f"Expected `backend` to be 'torch', got {backend!r}.")
+
+
+def check_unsupported(kwargs: dict[str, Any]) -> None:
+    """Refuse what FLModel takes and this package does not; harmless values are taken out."""
+    if kwargs.pop("skip_bn", False):
+        raise ParameterError(
+            "Expected `skip_bn` to be False, got True: SecretFlow's flag misaligns the weights. "
+            "Use `norm='group'` in the model instead."
+        )
+    if kwargs.pop("aggregator", None) is not None:
+        raise HostError(
+            "Expected `server` and `server_agg_method` (centroid route 'server'), got `aggregator`."
+        )
+    if kwargs.pop("dp_strategy", None) is not None:
+        raise ParameterError(
+            "Expected no `dp_strategy`: SecretFlow's clips whole weights instead of updates and "
+            "under-reports the budget of several parties."
+        )
+
+
+def check_devices(server: Any, device_list: Sequence[Any]) -> None:
+    """Refuse devices with which FLModel would fail late, or wait for ever."""
+    if not isinstance(server, host.PYU):
+        raise HostError(
+            f"Expected `server` to be a PYU (it aggregates), got {server!r}; for example "
+            "`server=alice`."
+        )
+    strange = [d for d in device_list if not isinstance(d, host.PYU)]
+    if strange:
+        raise HostError(f"Expected `device_list` to hold PYUs, got {strange[0]!r}.")
+    parties = [d.party for d in device_list]
+    twice = sorted({p for p in parties if parties.count(p) > 1})
+    if twice:
+        raise HostError(f"Expected every device once in `device_list`, got {twice} more than once.")
+    if host.on_local_ray() and host.logical_cpus() <= len(parties):
+        raise HostError(
+            f"Expected Ray to have more logical CPUs than there are parties, got "
+            f"{host.logical_cpus()} for {len(parties)}: workers would wait for ever. Start "
+            f"SecretFlow with `num_cpus={4 * len(parties) + 8}`."
+        )
+    if len(parties) < 2:
+        raise HostError(
+            f"Expected `device_list` to have at least two parties, got {len(parties)}: "
+            "SecretFlow's server route cannot run with fewer."
+        )
+
+
+def our_strategy(strategy: str) -> Any:
+    """Return the class of a registered strategy of this package, or refuse the name."""
+    cls = lookup_strategy(strategy)
+    if not issubclass(cls, FederatedStrategy):
+        raise ParameterError(
+            f"Expected `strategy` to be one of orchestra_strategy, got {strategy!r}; use "
+            "SecretFlow's own FLModel for it."
+        )
+    return cls
+
+
+def check_model(cls: Any, model: Any) -> None:
+    """Build the model once on the driver, for the strategy to look for its parts."""
+    if model is None:
+        raise ParameterError(
+            "Expected `model` to be a TorchModel or a callable that returns the network, got None; "
+            "for example `functools.partial(orchestra_model, 'conv4', in_channels=1)`."
+        )
+    build = getattr(model, "model_fn", None) or model
+    with torch.random.fork_rng():
+        cls.check_model(build(**getattr(model, "kwargs", {})))
+
+
+def federated_values(federated: Any) -> Any:
+    """Return a FedNdarray, of an HDataFrame its values, or refuse anything else."""
+    if isinstance(federated, host.HDataFrame):
+        return federated.values
+    if not isinstance(federated, host.FedNdarray):
+        raise DataError(
+            "Expected `x` (and `y`, where given) to be a FedNdarray or an HDataFrame, got "
+            f"{type(federated).__name__}."
+        )
+    return federated
