@@ -20,6 +20,7 @@ from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.data.batches import num_batches
 from orchestra_strategy.data.partition import iid_partition
 from orchestra_strategy.payload import Entry
+from orchestra_strategy.rng import derive_seed
 from orchestra_strategy.strategies.weights import (
     GRADIENT_PREFIX,
     buffer_names,
@@ -156,7 +157,8 @@ class VirtualUsers(LocalUpdate):
             num_local_updates=steps,
             num_data_per_local_update_step=size,
             provide_buffers=True,
-            seed=self.party.seed,
+            # Its own for each party: their users' draws must not be the same.
+            seed=derive_seed(self.party.seed, self.party.party, 0, "virtual users"),
             aggregate_weights="num_samples",
             users_per_round=num_users if per_round is None else per_round,
         )
