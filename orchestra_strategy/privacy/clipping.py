@@ -51,7 +51,8 @@ class PerExampleClipper:
     Args:
         model: The model whose parameters' gradients are taken.
         clip_norm: C > 0, the largest L2 norm of one example's gradient over all parameters.
-        chunk_size: Examples vectorised at once; by default as many as fit 256 MiB.
+        chunk_size: Examples vectorised at once; by default as many as fit 64 MiB
+            (on a GPU 1 GiB).
 
     Raises:
         ParameterError: ``clip_norm`` is not positive or ``chunk_size`` is less than 1.

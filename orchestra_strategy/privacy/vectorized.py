@@ -34,8 +34,9 @@ __all__ = [
     "make_plan",
 ]
 
-_BUDGET_BYTES = 256 * 2**20
-"""What the per-example tensors of one chunk may take, unless a chunk size is given."""
+_CPU_BUDGET, _GPU_BUDGET = 64 * 2**20, 1024 * 2**20
+"""Bytes that the per-example tensors of one chunk may take, unless a chunk size is given: a CPU slows
+down once they leave its caches, a GPU is idle with few of them."""
 
 
 class VectorisationError(RuntimeError):
@@ -110,7 +111,9 @@ def make_plan(
             floats += 0 if gram_is_cheaper(t, d_in, d_out) else d_in * d_out
         else:
             floats += p.numel()
-    chunk = max(1, _BUDGET_BYTES // (8 * max(floats, 1)))  # 8: float64, or a copy in float32
+    on_cpu = all(p.device.type == "cpu" for p in trained.values())
+    budget = _CPU_BUDGET if on_cpu else _GPU_BUDGET
+    chunk = max(1, budget // (8 * max(floats, 1)))  # 8: float64, or a copy in float32
     return Plan(calls, chunk if chunk_size is None else chunk_size)
 
 

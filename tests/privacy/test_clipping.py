@@ -11,7 +11,7 @@ from torch import nn
 from orchestra_strategy.algorithms.objective import LossParts
 from orchestra_strategy.errors import DataError, ModelError, ParameterError
 from orchestra_strategy.privacy import PerExampleClipper, per_example_clipped_mean
-from orchestra_strategy.privacy.factored import gram_is_cheaper
+from orchestra_strategy.privacy.factored import gram_is_cheaper, gram_squared_norms
 from orchestra_strategy.privacy.per_example import clip_factors, clipped_mean_by_loop
 from tests.reference import users as reference
 
@@ -477,3 +477,12 @@ def test_the_cheaper_way_to_a_norm():
     assert gram_is_cheaper(1, 1, 1)  # |a|^2 |b|^2
     assert gram_is_cheaper(16, 288, 64)  # 16 * (288 + 64) < 288 * 64
     assert not gram_is_cheaper(196, 288, 64)  # 196 * (288 + 64) > 288 * 64
+
+
+def test_a_squared_norm_is_never_negative():
+    torch.manual_seed(0)
+    a = torch.randn(200, 2, 5)
+    a = torch.cat([a, -a.sum(1, keepdim=True)], dim=1)  # the sum over the positions is rounding
+    squares = gram_squared_norms(a, torch.ones(200, 3, 4))
+    assert (squares >= 0).all()
+    assert (squares < 1e-9).all()
