@@ -35,8 +35,8 @@ __all__ = [
 ]
 
 _CPU_BUDGET, _GPU_BUDGET = 64 * 2**20, 1024 * 2**20
-"""Bytes that the per-example tensors of one chunk may take, unless a chunk size is given: a CPU slows
-down once they leave its caches, a GPU is idle with few of them."""
+"""Bytes that the per-example tensors of one chunk may take, unless a chunk size is given: a CPU
+slows down once they leave its caches, a GPU is idle with few of them."""
 
 
 class VectorisationError(RuntimeError):

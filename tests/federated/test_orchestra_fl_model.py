@@ -3,8 +3,10 @@
 from functools import partial
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from secretflow.data import partition as partition_frame
 from torch import nn
 
 from orchestra_strategy import OrchestraFLModel, host, orchestra_model, server_aggregation
@@ -330,3 +332,16 @@ def test_table_data_with_image_views_are_refused(devices):
     model = toy.build(devices, model=partial(orchestra_model, "mlp", in_channels=6), views="table")
     assert isinstance(model, OrchestraFLModel)
     model.fit(x, epochs=1)
+
+
+def test_hdataframes_train_as_tables(devices):
+    frames = {
+        d: pd.DataFrame(np.random.default_rng(i).random((20, 6)), columns=list("abcdef"))
+        for i, d in enumerate(devices)
+    }
+    x = host.HDataFrame(
+        partitions={d: partition_frame(d(lambda f: f)(frame)) for d, frame in frames.items()}
+    )
+    model = toy.build(devices, model=partial(orchestra_model, "mlp", in_channels=6), views="table")
+    history = model.fit(x, epochs=1)
+    assert np.isfinite(history["global_history"]["train_loss"]).all()
