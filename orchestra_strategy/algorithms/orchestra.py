@@ -123,23 +123,52 @@ class OrchestraObjective:
             model: The online network.
             batch: ``inputs`` (B, ...) and ``ids`` (B,).
         """
+        loss, prepared = self.per_example(model, batch)
+        return loss(model, prepared)
+
+    def per_example(
+        self, model: nn.Module, batch: Batch
+    ) -> tuple[Callable[[nn.Module, Batch], LossParts], Batch]:
+        """Move the state on once for a batch, and return what is left: a pure function of it.
+
+        Per-example clipping takes that function's gradient row by row, which must not move the
+        target network or draw views again.
+
+        Args:
+            model: The online network.
+            batch: ``inputs`` (B, ...) and ``ids`` (B,).
+
+        Returns:
+            The loss, and the batch it takes: ``inputs`` (view 2), ``rotated`` (view 3),
+            ``rotation`` (B,) and ``target`` (B, D), the target's projections of view 1.
+
+        Raises:
+            OrchestraError: There are no global centroids so far.
+        """
         if self.centroids is None:
             raise OrchestraError(
                 "Expected `centroids` before a training step, got None: round 0 (clustering only) "
                 "has not been run."
             )
         x1, x2, x3, rotation = self.views(batch["inputs"], self.generator)
-        online, degeneracy_head = parts_of(model)
+        online, _ = parts_of(model)
         # No gradient: the target follows the online network by its moving average alone.
         with torch.no_grad():
             ema_update(self.target, online, self.settings.ema_decay)
             self.target.train()
             tz1 = F.normalize(self.target(x1), dim=1)
-        z2 = F.normalize(online(x2), dim=1)
-        rotation_logits = degeneracy_head(online(x3))
-        parts = orchestra_loss(z2, tz1, self.centroids, rotation_logits, rotation, self.settings)
         self.memory.append(tz1, batch["ids"])
-        return parts
+        centroids, settings = self.centroids, self.settings
+
+        def loss(model: nn.Module, prepared: Batch) -> LossParts:
+            online, degeneracy_head = parts_of(model)
+            z2 = F.normalize(online(prepared["inputs"]), dim=1)
+            logits = degeneracy_head(online(prepared["rotated"]))
+            return orchestra_loss(
+                z2, prepared["target"], centroids, logits, prepared["rotation"], settings
+            )
+
+        return loss, {"inputs": x2, "rotated": x3, "rotation": rotation, "target": tz1}
 
     @torch.no_grad()
     def fill_memory(self, batches: Iterable[Batch]) -> None:

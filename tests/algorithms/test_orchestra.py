@@ -16,6 +16,7 @@ from orchestra_strategy.algorithms.orchestra import (
     orchestra_loss,
 )
 from orchestra_strategy.errors import ModelError, OrchestraError, ParameterError
+from orchestra_strategy.privacy import per_example_clipped_mean
 from tests.reference import orchestra as slow
 
 
@@ -126,6 +127,28 @@ def test_memory_is_first_in_first_out_of_distinct_samples(model, objective, batc
     objective(model, {**batch, "ids": torch.arange(20, 28)})
     assert objective.memory.ids.tolist() == [8, 9, 10, 11, *range(20, 28)]
     assert torch.allclose(objective.memory.rows.norm(dim=1), torch.ones(12), atol=1e-5)
+
+
+def test_per_example_clipping_moves_the_state_once_and_is_the_gradient_where_it_clips_nothing(
+    batch,
+):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        group = orchestra_model("conv4", 1, norm="group", hidden_dim=16, projection_dim=16)
+    objectives = []
+    for _ in range(2):
+        settings = OrchestraSettings(memory_size=12)
+        generator = torch.Generator().manual_seed(1)
+        objectives.append(OrchestraObjective(group, three_views, settings, generator))
+        objectives[-1].centroids = unit(4, 16, 3)
+    plain, clipped = objectives
+    plain(group, batch).total.backward()
+    got = per_example_clipped_mean(clipped, group, batch, clip_norm=1e6)
+    for p, gradient in zip(group.parameters(), got.gradients):
+        assert torch.allclose(p.grad, gradient, atol=1e-5)
+    assert torch.equal(plain.memory.rows, clipped.memory.rows)
+    for a, b in zip(plain.target.parameters(), clipped.target.parameters()):
+        assert torch.equal(a, b)
 
 
 def test_round_0_moves_no_statistics_and_no_weights(objective, batch):
