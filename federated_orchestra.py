@@ -31,7 +31,6 @@ from orchestra_strategy.evaluation import (
     write_json,
 )
 from orchestra_strategy.host import reveal
-from orchestra_strategy.payload import unpack
 from orchestra_strategy.runtime.progress import RoundProgress
 from orchestra_strategy.strategies.weights import write_weights
 
@@ -53,7 +52,8 @@ class TrainerConfig(FrozenConfig):
 
     Attributes:
         strategy: A registered strategy of this package.
-        rounds: Federated rounds after round 0.
+        rounds: Federated rounds after round 0; with ``user_type="local_gradient"`` walks through
+            the smallest party's data, of several rounds each.
         seed: Root seed of everything.
         model: The network.
         parameters: The strategy's parameters by name.
@@ -148,12 +148,10 @@ class FederatedOrchestraTrainer:
             DataError: A party's data cannot be used.
         """
         fl_model = self.setup_model()
-        reports = fl_model.check_data(federated_data)
         manifest = fl_model.manifest()
         progress = RoundProgress(
             self.config.rounds,
-            fl_model.samples_per_epoch([int(r["num_samples"]) for r in reports.values()]),
-            sum(row["bytes"] for row in manifest),
+            sum(row["bytes"] for row in manifest if row["when"] != "start"),
             self.console,
         )
         try:
@@ -166,7 +164,7 @@ class FederatedOrchestraTrainer:
             metrics={k: progress.ledger[-1][k] for k in names},
             ledger=progress.ledger,
             manifest=manifest,
-            rounds=len(progress.ledger),
+            rounds=sum(row["rounds"] for row in progress.ledger),
             seconds=sum(row["seconds"] for row in progress.ledger),
         )
         self.results = results
@@ -180,12 +178,13 @@ class FederatedOrchestraTrainer:
         Raises:
             OrchestraError: Nothing has been trained.
         """
-        if self.fl_model is None:
+        if self.fl_model is None or self.results is None:
             raise OrchestraError("Expected a trained model, got none: call `train` first.")
         first = next(iter(self.fl_model._workers.values()))
-        payload = unpack(reveal(first.get_weights()), "the first party")
+        # The averaged weights alone, which every party has: not what a party sends to the server.
+        weights = reveal(first.averaged_weights())
         model = self.untrained_encoder()
-        write_weights(model, payload.arrays)
+        write_weights(model, weights)
         return model.eval()
 
     def untrained_encoder(self) -> OrchestraModel:
@@ -201,7 +200,7 @@ class FederatedOrchestraTrainer:
             x: Shape (n, ...), of the kind that was trained on.
 
         Returns:
-            Features, shape (n, d); nothing leaves this process.
+            Features, shape (n, d); the samples do not leave this process.
         """
         return extract_features(self.encoder(), x)
 

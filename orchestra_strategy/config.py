@@ -24,7 +24,7 @@ class StrategyConfig(FrozenConfig):
         batch_size: Samples per local step, at every party, whatever the size of its data.
         local_epochs: Passes over the party's own data per FLModel epoch.
         lr: SGD learning rate.
-        momentum: SGD momentum; it survives from round to round.
+        momentum: SGD momentum; it survives from round to round, but not in virtual users.
         weight_decay: SGD weight decay.
         views: Name of the augmentation, see ``orchestra_strategy.data.VIEWS``.
         view_options: Options of the augmentation.

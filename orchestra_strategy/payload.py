@@ -79,7 +79,8 @@ class Manifest(NamedTuple):
 
     def arrays(self) -> dict[str, Entry]:
         """Return the entries that are arrays of the payload, by name, in their order."""
-        return {e.name: e for e in self.entries if e.to == "server" and e.combine != "weight"}
+        scalars = ("weight", "check", "mean in the log")
+        return {e.name: e for e in self.entries if e.to == "server" and e.combine not in scalars}
 
     def check(self, arrays: Mapping[str, npt.NDArray[Any]], who: str = "this party") -> None:
         """Refuse arrays that differ from the manifest.
@@ -201,6 +202,15 @@ def meta_entries(metric_names: Iterable[str]) -> tuple[Entry, ...]:
     )
     return (
         Entry("num_samples", (), "int64", "weight", "server", "number of the party's samples"),
-        Entry("sample_shape", (), "int64", "check", "driver", "shape and dtype of one sample"),
+        Entry("round, phase", (), "int64", "check", "server", "where the party is in the training"),
+        Entry(
+            *("data description", (), "int64", "check", "driver"),
+            "number, shape and dtype of samples, how many values are not finite, whether pixels "
+            "are in [0, 1]; rounds and rows done",
+        ),
+        Entry(
+            *("averaged weights", (), "float32", "check", "driver"),
+            "the model that all parties have, where the driver asks for the encoder",
+        ),
         *metrics,
     )

@@ -30,6 +30,7 @@ def test_train_embed_evaluate(devices, tmp_path):  # noqa: F811
         assert row["samples"] == 61
         assert row["images_per_second"] == pytest.approx(61 / row["seconds"])
         assert row["bytes_up_per_party"] == sum(entry["bytes"] for entry in results.manifest)
+        assert row["rounds"] == 1
     saved = json.loads((tmp_path / "results.json").read_text())
     assert saved["history"] == results.history
     # The encoder is the parties' global model, and the control is what they started from.
@@ -83,3 +84,7 @@ def test_bad_devices_and_parameters_are_refused_at_setup(devices):  # noqa: F811
 def test_nothing_trained_is_refused(devices):  # noqa: F811
     with pytest.raises(OrchestraError, match="call `train` first"):
         FederatedOrchestraTrainer(TrainerConfig(), devices).embed(np.zeros((2, 8, 8)))
+    trainer = FederatedOrchestraTrainer(CONFIG, devices)
+    trainer.setup_model()
+    with pytest.raises(OrchestraError, match="call `train` first"):
+        trainer.encoder()

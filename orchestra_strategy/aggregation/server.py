@@ -131,7 +131,7 @@ def _check_consistent(payloads: Sequence[Payload]) -> None:
             if got != want:
                 raise ReplyError(
                     f"Expected the `{what}` of all parties to agree, got {got!r} from party {i} "
-                    f"and {want!r} from party 0."
+                    f"and {want!r} from party 0. After an interrupted round, build a new FLModel."
                 )
         if not np.array_equal(
             payload.arrays.get("global_centroids", ()), first.arrays.get("global_centroids", ())

@@ -160,15 +160,6 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         batch_size = overrides.get("batch_size", self.strategy_config.batch_size)
         return min(most, batch_size / min(sizes)), 1
 
-    def samples_per_epoch(self, sizes: Sequence[int]) -> int:
-        """Return how many samples all parties together train on in an epoch of ``fit``."""
-        config = self.strategy_config
-        if config.user_type != "local_gradient":
-            return int(config.local_epochs) * sum(sizes)
-        rate, _ = self._host_steps(sizes, {})
-        per_round: int = sum(min(config.batch_size, size) for size in sizes)
-        return math.ceil(1.0 / rate) * per_round
-
     def check_data(self, x: Any, y: Any = None) -> dict[str, dict[str, Any]]:
         """Ask every party for the size and type of its data, and refuse what cannot be trained on.
 

@@ -16,21 +16,19 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
 
     Args:
         rounds: How many rounds there will be.
-        samples_per_round: Samples that all parties together train on in a round.
         bytes_up: Bytes that a party sends in a round, at most.
         console: Where to draw; None draws nothing.
 
     Attributes:
-        ledger: Per round: ``round``, ``seconds``, ``samples``, ``images_per_second``,
-            ``bytes_up_per_party`` and the losses.
+        ledger: Per epoch of FLModel: ``round`` (the last one), ``rounds``, ``seconds``, ``samples``
+            (that all parties trained on), ``images_per_second``, ``bytes_up_per_party`` (at most)
+            and the losses of the last round.
     """
 
-    def __init__(
-        self, rounds: int, samples_per_round: int, bytes_up: int, console: Console | None
-    ) -> None:
+    def __init__(self, rounds: int, bytes_up: int, console: Console | None) -> None:
         super().__init__()
         self.rounds = rounds
-        self.samples_per_round = samples_per_round
+        self._done = {"rounds": 0, "rows": 0}
         self.bytes_up = bytes_up
         self.ledger: list[dict[str, Any]] = []
         self._console = console
@@ -60,12 +58,17 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
         """Note what the round cost and yielded; asking for the losses waits for the parties."""
         metrics = {k: float(v) for k, v in self._calc_aggregated_metrics().items()}
         seconds = time.perf_counter() - self._begun
+        work = host.reveal([worker.work_done() for worker in (self._workers or {}).values()])
+        done = {"rounds": max(w["rounds"] for w in work), "rows": sum(w["rows"] for w in work)}
+        rounds, samples = (done[key] - self._done[key] for key in ("rounds", "rows"))
+        self._done = done
         row = {
-            "round": len(self.ledger) + 1,
+            "round": done["rounds"],
+            "rounds": rounds,
             "seconds": seconds,
-            "samples": self.samples_per_round,
-            "images_per_second": self.samples_per_round / seconds,
-            "bytes_up_per_party": self.bytes_up,
+            "samples": samples,
+            "images_per_second": samples / seconds,
+            "bytes_up_per_party": self.bytes_up * rounds,
             **metrics,
         }
         self.ledger.append(row)
@@ -86,5 +89,6 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
         # A log file gets lines, not a bar: about ten of them.
         if self._console is not None and not self._console.is_terminal:
             every = max(1, self.rounds // 10)
-            if row["round"] % every == 0 or row["round"] in (1, self.rounds):
-                self._console.print(f"  round {row['round']:>3}/{self.rounds}  {status}")
+            epoch = len(self.ledger)
+            if epoch % every == 0 or epoch in (1, self.rounds):
+                self._console.print(f"  round {epoch:>3}/{self.rounds}  {status}")

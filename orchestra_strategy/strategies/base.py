@@ -19,6 +19,7 @@ from orchestra_strategy.aggregation.weighted import FloatArray, weighted_mean
 from orchestra_strategy.algorithms.objective import Batch, LossParts, Objective
 from orchestra_strategy.payload import Entry, Manifest, Payload, meta_entries, pack, unpack
 from orchestra_strategy.strategies.user_types import USER_TYPES
+from orchestra_strategy.strategies.weights import read_weights
 from orchestra_strategy.strategies.worker import PartyWorker
 from orchestra_strategy.threads import torch_threads
 
@@ -48,6 +49,7 @@ class FederatedStrategy(PartyWorker):
         super().__init__(builder_base, random_seed, **kwargs)
         self.rounds_done = 0
         self.round_index = 0
+        self.rows_trained = 0
         self._epoch = -1
         self._host_steps = (0, 1)
         self.optim_fn = getattr(builder_base, "optim_fn", None)
@@ -180,8 +182,27 @@ class FederatedStrategy(PartyWorker):
         return Manifest((*entries, *self.extra_entries(), *meta_entries(self.metric_names)))
 
     def manifest_rows(self) -> list[dict[str, Any]]:
-        """Return the manifest as plain dictionaries."""
-        return self.manifest().rows()
+        """Return all that ever leaves this party as plain dictionaries.
+
+        ``when`` says whether a thing leaves at the ``start`` (the first exchange of a fit, without
+        training), in each ``round``, or in ``both``.
+        """
+        rounds = {row["name"]: row for row in self.manifest(trained=True).rows()}
+        start = {row["name"]: row for row in self.manifest(trained=False).rows()}
+        return [
+            {**row, "when": "both" if name in rounds and name in start else when}
+            for rows, when in ((rounds, "round"), (start, "start"))
+            for name, row in rows.items()
+            if when == "round" or name not in rounds
+        ]
+
+    def averaged_weights(self) -> dict[str, FloatArray]:
+        """Return the model that every party has after the last exchange."""
+        return read_weights(self.model)
+
+    def work_done(self) -> dict[str, int]:
+        """Return how many rounds this party has done, and on how many rows in all."""
+        return {"rounds": self.rounds_done, "rows": self.rows_trained}
 
     # ---- Inside ----------------------------------------------------------------------------
 
@@ -193,11 +214,16 @@ class FederatedStrategy(PartyWorker):
         """Tell the kind of user that there are new data."""
         self.user_type.take_data()
 
+    def counted_loss(self, model: nn.Module, batch: Batch) -> LossParts | Tensor:
+        """Return the loss, and count the rows for the cost ledger."""
+        self.rows_trained += len(next(iter(batch.values())))
+        return self.loss_terms(model, batch)
+
     @contextmanager
     def local_training(self, user: int | None) -> Iterator[LossFn]:
         """Surround a user's local steps with the hooks; gives the loss."""
         self.before_local_training(user)
-        yield self.loss_terms
+        yield self.counted_loss
         self.after_local_training(user)
 
     def local_batches(self) -> Iterator[Batch]:

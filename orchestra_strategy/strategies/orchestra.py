@@ -52,6 +52,7 @@ class OrchestraStrategy(FederatedStrategy):
     fixed_parameters: ClassVar[tuple[str, ...]] = (
         *FederatedStrategy.fixed_parameters,
         *("num_global_clusters", "memory_size", "num_local_clusters", "k_min"),
+        "clustering_steps",
     )
     objective: OrchestraObjective
 
@@ -75,12 +76,13 @@ class OrchestraStrategy(FederatedStrategy):
                 "Expected `server_agg_method` to be `orchestra_strategy.server_aggregation(...)`, "
                 f"got {server_agg_method!r}."
             )
-        if server_agg_method.num_global_clusters != config.num_global_clusters:
-            raise ParameterError(
-                "Expected `num_global_clusters` of the strategy and of `server_aggregation(...)` "
-                f"to be equal, got {config.num_global_clusters} and "
-                f"{server_agg_method.num_global_clusters}."
-            )
+        for name in ("num_global_clusters", "temperature", "clustering_steps"):
+            ours, servers = getattr(config, name), getattr(server_agg_method, name)
+            if ours != servers:
+                raise ParameterError(
+                    f"Expected `{name}` of the strategy and of `server_aggregation(...)` to be "
+                    f"equal, got {ours} and {servers}."
+                )
 
     @staticmethod
     def check_model(model: nn.Module) -> None:
@@ -101,6 +103,12 @@ class OrchestraStrategy(FederatedStrategy):
                 "of %d.",
                 *(who, samples, m, wanted[0], n_l, wanted[1]),
             )
+
+    def forget_data(self) -> None:
+        """Empty the memories: their rows belong to samples by position, in other data."""
+        self.objective.memory.load_state_dict(self._empty_memory)
+        self._store = UserStore()
+        self._clusters = []
 
     def needs_initial_pass(self) -> bool:
         """Round 0 is to be done until the first global centroids have come."""
@@ -127,12 +135,13 @@ class OrchestraStrategy(FederatedStrategy):
 
     def after_local_training(self, user: int | None) -> None:
         """Cluster the memory; a virtual user's memory is put away until its next round."""
-        clusters = self.objective.local_clusters(
-            self._sizes(user).num_local_clusters,
-            self.config.k_min,
-            self._stream("local clustering", user),
-        )
-        self._clusters.append(clusters)
+        k_min = self.config.k_min
+        wanted = self._sizes(user).num_local_clusters
+        # A memory that has just been emptied may hold fewer rows than the party has samples.
+        num_clusters = min(wanted, len(self.objective.memory) // k_min)
+        if num_clusters > 0:
+            stream = self._stream("local clustering", user)
+            self._clusters.append(self.objective.local_clusters(num_clusters, k_min, stream))
         if user is not None:
             self._store.save(user, self.objective.memory.state_dict())
             self._targets.add(list(self.objective.target.state_dict().values()), weight=1)
@@ -158,7 +167,7 @@ class OrchestraStrategy(FederatedStrategy):
         return (
             Entry(
                 *("local_centroids", (None, dim), "float32", "clustered", "server"),
-                f"unit-norm means of at least k_min = {k} samples' projections each",
+                f"unit-norm means of at least k_min = {k} of a user's samples' projections each",
                 max_rows=self.config.num_local_clusters * self.user_type.num_users(),
             ),
             Entry(
@@ -171,6 +180,8 @@ class OrchestraStrategy(FederatedStrategy):
         """Return the arrays of :meth:`extra_entries`."""
         dim = self.objective.memory.rows.shape[1]
         local = torch.cat([torch.empty(0, dim), *(c.centroids.cpu() for c in self._clusters)])
+        if len(self._clusters) > 1:  # which user's is which is nobody's business
+            local = local[torch.randperm(len(local), generator=self._stream("centroid order"))]
         current = self.objective.centroids
         if current is None:
             current = torch.zeros(self.config.num_global_clusters, dim)
@@ -186,7 +197,7 @@ class OrchestraStrategy(FederatedStrategy):
     def receive_extras(self, arrays: Mapping[str, FloatArray]) -> None:
         """Take the global centroids, unless the server has made none so far."""
         centroids = torch.from_numpy(np.array(arrays["global_centroids"]))
-        if self._clusters:
+        if self._clusters or self.objective.centroids is not None:
             self.objective.centroids = centroids.to(self.exe_device)
 
     def _settings(self) -> OrchestraSettings:

@@ -33,6 +33,9 @@ class AggregateConfig(OrchestraConfig):
 
 @register_strategy(strategy_name="orchestra_aggregate", backend="torch")
 class OrchestraAggregateStrategy(OrchestraStrategy):
-    """Orchestra with many virtual users in each party, of whom only the mean update leaves it."""
+    """Orchestra with many virtual users in each party; the mean of their updates leaves it.
+
+    Their centroids leave as they are, each the mean of at least ``k_min`` samples of one user.
+    """
 
     config_class: ClassVar[type[StrategyConfig]] = AggregateConfig

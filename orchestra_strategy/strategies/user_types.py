@@ -48,7 +48,7 @@ class LocalUpdate:
     def _make_user(self) -> UserSingleStep:
         return UserMultiStep(
             self.party.model,
-            self.party.loss_terms,
+            self.party.counted_loss,
             None,
             self.setup(),
             0,
@@ -140,7 +140,10 @@ class LocalUpdate:
 
 
 class VirtualUsers(LocalUpdate):
-    """``multiuser_aggregate``: the party hosts many users; only the mean of their updates leaves.
+    """``multiuser_aggregate``: the party hosts many users; the mean of their updates leaves.
+
+    Where the objective has centroids, each user's leave too, as means of ``k_min`` of its samples
+    or more: not mixed with other users', but in random order.
 
     The party's samples are dealt out once, seeded, in equal parts. Every user starts a round from
     the same weights and does ``local_epochs`` passes over its own samples.
@@ -164,7 +167,7 @@ class VirtualUsers(LocalUpdate):
         )
         return MultiUserAggregate(
             self.party.model,
-            self.party.loss_terms,
+            self.party.counted_loss,
             self._samples_of,
             self.setup(),
             cfg_user,
@@ -181,7 +184,10 @@ class VirtualUsers(LocalUpdate):
         # Slices of equal length: the last one of a pass must not be a handful of samples.
         per_pass = num_batches(most, config.batch_size)
         size = -(-most // per_pass)
+        queries = self.user.counted_queries
         self.user = self._aggregate(len(self.parts), per_pass * config.local_epochs, size)
+        # The draw of users and their noise go by this count: a further fit goes on, not over again.
+        self.user.counted_queries = queries
 
     def train(self) -> Mapping[str, Any]:
         """Query the users; the strategy's hooks are around each one's steps."""
@@ -243,7 +249,7 @@ class LocalGradient(LocalUpdate):
         self._gradients: list[Tensor] = []
         return UserSingleStep(
             self.party.model,
-            self.party.loss_terms,
+            self.party.counted_loss,
             self.loader,
             self.setup(),
             0,

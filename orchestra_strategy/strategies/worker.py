@@ -107,7 +107,8 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
         self.party = self.config.party or ""
         self._data: PartyData | None = None
         self._data_error: DataError | None = None
-        self._eval_data: PartyData | None = None
+        self._eval_data: PartyData | DataError | None = None
+        self._fingerprint: str | None = None
         self._metrics: dict[str, float] = {}
 
     # ---- Hooks -----------------------------------------------------------------------------
@@ -122,6 +123,9 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
 
     def check_data(self, data: PartyData) -> None:
         """Refuse data that this configuration cannot use; by default nothing."""
+
+    def forget_data(self) -> None:
+        """Drop what is tied to the samples of a former fit; by default nothing."""
 
     def take_data(self) -> None:
         """Get ready for new data; by default nothing."""
@@ -153,18 +157,25 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
             DataError: The samples cannot be used. It is raised again by the next call, since the
                 host does not look at this call's outcome.
         """
+        training = stage != "eval"
         try:
             data = PartyData.from_host(x, y, sampling_rate)
-            self.check_data(data)
+            if training:
+                self.check_data(data)
         except DataError as error:
-            self._data_error = error
+            if training:
+                self._data_error = error
+            else:
+                self._eval_data = error
             raise
-        self._data_error = None
-        if stage == "eval":
+        if not training:
             self._eval_data = data
             return
-        self._data = data
-        self.party = self.config.party or fingerprint(data.samples)
+        known, self._fingerprint = self._fingerprint, fingerprint(data.samples)
+        if known not in (None, self._fingerprint):
+            self.forget_data()
+        self._data, self._data_error = data, None
+        self.party = self.config.party or self._fingerprint
         self.take_data()
 
     def describe_data(self, x: Any, y: Any | None = None) -> dict[str, Any]:
@@ -189,8 +200,8 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
 
     def predict(self, predict_steps: int = 0) -> np.ndarray:  # type: ignore[type-arg]
         """Return the features of all samples given to FLModel's ``predict``, shape (n, d)."""
-        if self._data_error is not None:
-            raise self._data_error
+        if isinstance(self._eval_data, DataError):
+            raise self._eval_data
         if self._eval_data is None:
             raise DataError("Expected data before `predict`, got none: call FLModel.predict(x).")
         with torch_threads(self.config.torch_threads):

@@ -169,6 +169,18 @@ def test_predict_gives_features_and_moves_nothing(devices):
         assert torch.equal(value, before[name]), name
 
 
+def test_predict_takes_few_rows_and_a_refused_one_blocks_nothing(devices):
+    model = toy.build(devices)
+    model.fit(toy.data(devices), epochs=1)
+    few = partition(devices, alice=toy.images("alice", 3), bob=toy.images("bob", 2))
+    shapes = {d.party: f.shape for d, f in host.reveal(model.predict(few, batch_size=2)).items()}
+    assert shapes == {"alice": (3, 512), "bob": (2, 512)}
+    broken = partition(devices, alice=bad(toy.images("alice"), np.nan), bob=toy.images("bob"))
+    with pytest.raises(DataError, match="to be finite"):
+        model.predict(broken, batch_size=8)
+    model.fit(toy.data(devices), epochs=1)
+
+
 def test_global_random_generators_are_left_alone(devices):
     torch.manual_seed(3)
     np.random.seed(3)
@@ -213,6 +225,11 @@ def test_default_seed_gives_all_parties_the_same_model(devices):
         ({"model": None}, ParameterError, "`model` to be a TorchModel or a callable"),
         ({"server_agg_method": sum}, ParameterError, "to be `orchestra_strategy.server_agg"),
         ({"server_agg_method": server_aggregation()}, ParameterError, "to be equal, got 4 and 128"),
+        (
+            {"server_agg_method": server_aggregation(num_global_clusters=4, temperature=0.9)},
+            ParameterError,
+            "`temperature` of the strategy and of .* to be equal, got 0.1 and 0.9",
+        ),
     ],
 )
 def test_bad_arguments_are_refused_on_the_driver(devices, kwargs, error, message):

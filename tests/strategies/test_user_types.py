@@ -13,6 +13,7 @@ from orchestra_strategy import (
     host,
     server_aggregation,
 )
+from orchestra_strategy.data.sources import fed_ndarray
 from orchestra_strategy.data.views import to_model_input
 from orchestra_strategy.errors import DataError, ParameterError
 from tests.federated import toy
@@ -129,8 +130,38 @@ def test_an_epoch_of_single_steps_is_a_walk_through_the_smallest_party(devices):
     model.fit(toy.data(devices), epochs=2)
     rounds = [host.reveal(w.apply(lambda w: w.rounds_done)) for w in model._workers.values()]
     assert rounds == [6, 6]  # 20 samples at batch 8: three batches, twice
-    assert model.samples_per_epoch([41, 20]) == 3 * (8 + 8)
-    assert toy.build(devices, local_epochs=2).samples_per_epoch([41, 20]) == 2 * 61
+    work = [host.reveal(w.work_done()) for w in model._workers.values()]
+    # Alice's six batches are one pass in batches of 8 (8 8 8 8 5 4), bob's are two (8 6 6).
+    assert [w["rows"] for w in work] == [41, 40]
+
+
+def test_users_drawn_go_on_over_several_fits(devices):  # noqa: F811
+    options = {"strategy": "orchestra_aggregate", "num_virtual_users": 4, "users_per_round": 1}
+    x = {d: toy.images(d.party, 40) for d in devices}
+    drawn = []
+    for fits, epochs in ((4, 1), (1, 4)):
+        model, seen = toy.build(devices, **options), []
+        worker = model._workers[devices[0]]
+        for _ in range(fits):
+            model.fit(fed_ndarray(x), epochs=epochs)
+            seen += host.reveal(worker.apply(lambda w: list(w.user_type.user.users_done)))
+        drawn.append(seen)
+    assert len(set(drawn[0])) > 1
+    assert drawn[0][-1] == drawn[1][-1]
+
+
+def test_other_data_in_a_second_fit_empty_the_memories(devices):  # noqa: F811
+    for strategy, sizes in (("orchestra_aggregate", (64, 32)), ("orchestra_single_step", (16, 64))):
+        options = {"num_virtual_users": 4} if strategy == "orchestra_aggregate" else {}
+        model = toy.build(devices, strategy=strategy, **options)
+        for seed, size in enumerate(sizes):
+            x = {d: np.roll(toy.images(d.party, size), seed, axis=0) for d in devices}
+            model.fit(fed_ndarray(x), epochs=1)
+        ids = host.reveal(
+            model._workers[devices[0]].apply(lambda w: w.objective.memory.ids.tolist())
+        )
+        assert len(set(ids)) == len(ids) <= 16
+        assert max(ids) < sizes[1]
 
 
 def test_a_strategy_without_heads_takes_any_model(devices):  # noqa: F811
