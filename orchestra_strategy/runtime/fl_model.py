@@ -1,6 +1,5 @@
 """FLModel with early refusals, default wiring, and ``fit(strategy_kwargs=)``."""
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,8 +20,6 @@ from orchestra_strategy.runtime.checks import (
 from orchestra_strategy.strategies.worker import refuse_fixed, strategy_parameters
 
 __all__ = ["OrchestraFLModel"]
-
-_log = logging.getLogger(__name__)
 
 # FLModel refuses a step of 1024 samples or more at any party; ours do not use its steps.
 _HOST_MAX_BATCH = 1000

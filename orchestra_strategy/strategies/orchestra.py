@@ -204,9 +204,6 @@ class OrchestraStrategy(FederatedStrategy):
         c = self.config
         return OrchestraSettings(c.temperature, c.ema_decay, c.deg_weight, c.memory_size)
 
-    def _views_stream(self) -> torch.Generator:
-        return self._stream("views", self.exe_device)
-
     def _stream(
         self, purpose: str, user: int | None = None, device: Any = "cpu"
     ) -> torch.Generator:

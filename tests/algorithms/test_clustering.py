@@ -57,7 +57,7 @@ def test_every_centroid_is_a_mean_of_at_least_k_min_samples(k_min, k, spare, sam
     clusters = local_clustering(Z, k, k_min=k_min, generator=generator(seed))
     assert clusters.sizes.min() >= k_min
     assert clusters.sizes.sum() == m
-    # Changing one sample moves at most its own cluster: here, none is one sample's projection.
+    # And none of them is one sample's projection.
     if not same:
         nearest = (clusters.centroids @ Z.T).max(dim=1).values
         assert (nearest < 1 - 1e-6).all()

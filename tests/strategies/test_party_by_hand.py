@@ -104,8 +104,8 @@ def test_what_comes_in_is_copied_and_may_be_read_only():
 
 
 @pytest.mark.parametrize("size", [4, 7, 8, 15, 40])
-def test_no_centroid_that_leaves_is_a_function_of_fewer_than_k_min_samples(size):
-    """Move one sample's projection: only its own cluster, of at least k_min samples, may notice."""
+def test_every_centroid_that_leaves_is_a_mean_of_at_least_k_min_samples(size):
+    """The clusters share out the memory's distinct samples, at least k_min to each."""
     strategy = party("bob", size)
     wire = strategy.get_weights()
     sizes = strategy._clusters[0].sizes

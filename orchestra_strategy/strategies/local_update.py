@@ -1,0 +1,121 @@
+"""``local_update``, and what the other kinds of user have in common with it."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+
+from orchestra_strategy.aggregation.weighted import FloatArray
+from orchestra_strategy.algorithms.objective import Batch
+from orchestra_strategy.payload import Entry
+from orchestra_strategy.strategies.weights import read_weights, weight_entries, write_weights
+from orchestra_strategy.users import UserMultiStep, UserSingleStep
+
+__all__ = ["LocalUpdate"]
+
+
+class LocalUpdate:
+    """``local_update``: several epochs of local steps; the weights are averaged (FedAvg).
+
+    Args:
+        party: The strategy; its model, configuration, data and loss are used.
+    """
+
+    def __init__(self, party: Any) -> None:
+        self.party = party
+        self.user: UserSingleStep = self._make_user()
+
+    def _make_user(self) -> UserSingleStep:
+        return UserMultiStep(
+            self.party.model,
+            self.party.counted_loss,
+            None,
+            self.setup(),
+            0,
+            SimpleNamespace(provide_buffers=True, seed=self.party.seed),
+            optimizer_fn=self.make_optimizer,
+            batches=self.party.local_batches,
+        )
+
+    def setup(self) -> dict[str, Any]:
+        """Return where the user computes."""
+        return {"device": self.party.exe_device, "dtype": torch.float32}
+
+    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the model builder's optimizer if it has one, else SGD by the parameters."""
+        if self.party.optim_fn is not None:
+            optimizer: torch.optim.Optimizer = self.party.optim_fn(parameters)
+            return optimizer
+        return torch.optim.SGD(parameters, **self.sgd_options())
+
+    def sgd_options(self) -> dict[str, Any]:
+        """Return the present options of our SGD."""
+        names = ("lr", "momentum", "weight_decay")
+        return {name: getattr(self.party.config, name) for name in names}
+
+    def configure(self) -> None:
+        """Hand changed options to the optimizer, unless it is the model builder's."""
+        if self.party.optim_fn is None and isinstance(self.user, UserMultiStep):
+            self.user.set_optimizer_options(**self.sgd_options())
+
+    def run(self) -> int:
+        """Train from the party's present weights, and take the user's update in."""
+        shared = self.train()
+        with torch.no_grad():
+            for p, update in zip(self.party.model.parameters(), shared["gradients"], strict=True):
+                p.add_(update)
+        return self.samples_behind()
+
+    def train(self) -> Mapping[str, Any]:
+        """Query the user, with the strategy's hooks around its local steps."""
+        with self.party.local_training(None):
+            return self.query()
+
+    def all_data(self) -> Iterator[tuple[int | None, Iterable[Batch]]]:
+        """Yield each user's number and all of its batches, for a pass without training."""
+        config, device = self.party.config, self.party.exe_device
+        yield None, self.party.require_data().inference_batches(config.batch_size, device)
+
+    def num_users(self) -> int:
+        """Return how many users are behind what this party sends."""
+        return 1
+
+    def query(self) -> Mapping[str, Any]:
+        """Ask the user, starting from the party's weights; its buffers become the party's."""
+        model = self.party.model
+        # The user trains, so its model has to be in train mode: buffers are loaded beforehand and
+        # not through the payload, which would put it into eval mode.
+        self.user.model.load_state_dict(model.state_dict())
+        payload = {"parameters": [p.detach() for p in model.parameters()], "buffers": None}
+        shared, _ = self.user.compute_local_updates(payload)
+        with torch.no_grad():
+            for buffer, value in zip(model.buffers(), shared["buffers"] or (), strict=True):
+                buffer.copy_(value)
+        return shared
+
+    def take_data(self) -> None:
+        """Get ready for new data; nothing to do for a user that asks for them each round."""
+
+    def samples_of(self, user: int | None) -> int:
+        """Return how many samples a user has; None is the party itself."""
+        count: int = self.party.num_samples()
+        return count
+
+    def samples_behind(self) -> int:
+        """Return the weight of this party in the mean."""
+        count: int = self.party.num_samples()
+        return count
+
+    def entries(self, trained: bool) -> tuple[Entry, ...]:
+        """Return the entries of the model's weights."""
+        return weight_entries(self.party.model)
+
+    def arrays(self, trained: bool) -> dict[str, FloatArray]:
+        """Return the model's weights."""
+        return read_weights(self.party.model)
+
+    def receive(self, arrays: Mapping[str, FloatArray]) -> None:
+        """Take the averaged weights."""
+        write_weights(self.party.model, arrays)
