@@ -13,6 +13,7 @@ __all__ = [
     "Views",
     "check_batch",
     "check_range",
+    "check_square",
     "draw_pretext_target",
     "to_model_input",
     "to_unit_images",
@@ -104,12 +105,26 @@ def check_batch(x: Tensor, views: str, ranks: tuple[int, ...], kind: str) -> Non
     """
     shape = tuple(x.shape)
     if x.ndim not in ranks:
-        other = {2: "tables use views='table'", 3: "images use views='grey'"}
+        other = {2: "tables use views='table'", 3: "images use views='grey' or 'colour'"}
         remedy = f"; for {other[min(x.ndim, 3)]}" if 2 <= x.ndim <= 4 else ""
         raise DataError(f"Expected `x` to be {kind} for views `{views}`, got shape {shape}{remedy}")
     if len(x) == 0:
         raise DataError(
             f"Expected `x` to have at least one sample for views `{views}`, got shape {shape}"
+        )
+
+
+def check_square(x: Tensor, views: str) -> None:
+    """Refuse images whose rotation by 90 degrees would have another shape.
+
+    Raises:
+        DataError: If height and width differ.
+    """
+    height, width = x.shape[-2:]
+    if height != width:
+        raise DataError(
+            f"Expected `x` to be square images for views `{views}` (rotation by 90 degrees needs "
+            f"H = W), got H={height}, W={width}; crop or pad them"
         )
 
 

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from orchestra_strategy.data import transforms
+from orchestra_strategy.data.colour_views import ColourViews
 from orchestra_strategy.data.view_set import (
     Views,
     ViewSet,
     check_batch,
     check_range,
+    check_square,
     draw_pretext_target,
     to_model_input,
     to_unit_images,
@@ -29,6 +31,7 @@ from orchestra_strategy.errors import DataError, ParameterError, did_you_mean
 
 __all__ = [
     "VIEWS",
+    "ColourViews",
     "SmallGreyViews",
     "TableViews",
     "ViewSet",
@@ -88,12 +91,7 @@ class SmallGreyViews:
             DataError: If ``x`` is not a batch of square images.
         """
         check_batch(x, self.name, (3, 4), "images (B, C, H, W) or (B, H, W)")
-        height, width = x.shape[-2:]
-        if height != width:
-            raise DataError(
-                f"Expected `x` to be square images for views `{self.name}` (rotation by 90 degrees "
-                f"needs H = W), got H={height}, W={width}; crop or pad them"
-            )
+        check_square(x, self.name)
         target = draw_pretext_target(x, generator)
         thrice = to_unit_images(x).repeat(3, 1, 1, 1)
         x1, x2, x3 = to_model_input(self._change(thrice, generator)).chunk(3)
@@ -170,7 +168,9 @@ class TableViews:
         return ViewSet(x1, x2, transforms.roll_quarters(x3, target), target)
 
 
-VIEWS: dict[str, type[Any]] = {views.name: views for views in (SmallGreyViews, TableViews)}
+VIEWS: dict[str, type[Any]] = {
+    views.name: views for views in (ColourViews, SmallGreyViews, TableViews)
+}
 
 
 def build_views(name: str, /, **options: Any) -> Views:

@@ -346,8 +346,16 @@ ROWS = r"`x` to be rows \(B, F\) for views `table`"
         ("grey", (32, 16), IMAGES + r", got shape \(32, 16\); for tables use views='table'$"),
         ("grey", (32,), IMAGES + r", got shape \(32,\)$"),
         ("grey", (1, 1, 1, 8, 8), IMAGES + r", got shape \(1, 1, 1, 8, 8\)$"),
-        ("table", (2, 1, 8, 8), ROWS + r", got shape \(2, 1, 8, 8\); for images use views='grey'$"),
-        ("table", (2, 8, 8), ROWS + r", got shape \(2, 8, 8\); for images use views='grey'$"),
+        (
+            "table",
+            (2, 1, 8, 8),
+            ROWS + r", got shape \(2, 1, 8, 8\); for images use views='grey' or 'colour'$",
+        ),
+        (
+            "table",
+            (2, 8, 8),
+            ROWS + r", got shape \(2, 8, 8\); for images use views='grey' or 'colour'$",
+        ),
         ("table", (2,), ROWS + r", got shape \(2,\)$"),
         ("grey", (0, 1, 8, 8), r"at least one sample for views `grey`, got shape \(0, 1, 8, 8\)"),
         ("table", (0, 5), r"at least one sample for views `table`, got shape \(0, 5\)"),
@@ -378,14 +386,18 @@ def test_build_views__gives_the_named_family_with_its_options():
         rotation=3.0, background=None
     )
     assert build_views("table", corruption=0.1) == TableViews(corruption=0.1)
-    assert {name: views.name for name, views in VIEWS.items()} == {"grey": "grey", "table": "table"}
+    assert {name: views.name for name, views in VIEWS.items()} == {
+        "colour": "colour",
+        "grey": "grey",
+        "table": "table",
+    }
 
 
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
         ("gray", {}, "`views` to be a known name, got 'gray': did you mean `grey`"),
-        ("", {}, "got '': known: `grey`, `table`"),
+        ("", {}, "got '': known: `colour`, `grey`, `table`"),
         (None, {}, "got None: known"),
         (
             "grey",
