@@ -7,6 +7,7 @@ from orchestra_strategy.data.arrays import (
     describe_samples,
 )
 from orchestra_strategy.data.batches import batch_slices, num_batches, round_batches
+from orchestra_strategy.data.equal_parts import dirichlet_equal_parts
 from orchestra_strategy.data.partition import (
     dirichlet_partition,
     iid_partition,
@@ -14,6 +15,7 @@ from orchestra_strategy.data.partition import (
 )
 from orchestra_strategy.data.views import (
     VIEWS,
+    ColourViews,
     SmallGreyViews,
     TableViews,
     Views,
@@ -24,6 +26,7 @@ from orchestra_strategy.data.views import (
 
 __all__ = [
     "VIEWS",
+    "ColourViews",
     "PartyReport",
     "SmallGreyViews",
     "TableViews",
@@ -34,6 +37,7 @@ __all__ = [
     "build_views",
     "check_parties",
     "describe_samples",
+    "dirichlet_equal_parts",
     "dirichlet_partition",
     "iid_partition",
     "num_batches",

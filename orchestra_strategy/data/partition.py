@@ -25,7 +25,14 @@ from orchestra_strategy.data._checks import as_count
 from orchestra_strategy.errors import DataError, ParameterError
 from orchestra_strategy.rng import numpy_generator
 
-__all__ = ["dirichlet_partition", "iid_partition", "shard_partition"]
+__all__ = [
+    "Indices",
+    "check_alpha",
+    "class_members",
+    "dirichlet_partition",
+    "iid_partition",
+    "shard_partition",
+]
 
 Indices = NDArray[np.int64]
 
@@ -94,11 +101,11 @@ def dirichlet_partition(
     >>> sorted(int(i) for part in parts for i in part)
     [0, 1, 2, 3, 4, 5]
     """
-    classes = _class_members(labels)
+    classes = class_members(labels)
     parties = as_count("num_parties", num_parties)
     smallest_allowed = as_count("min_size", min_size)
     tries = as_count("max_tries", max_tries)
-    _check_alpha(alpha)
+    check_alpha(alpha)
     _require_enough(
         sum(map(len, classes)), parties * smallest_allowed, f"`min_size`={min_size} per party"
     )
@@ -142,7 +149,7 @@ def shard_partition(
     >>> sorted(part.tolist() for part in parts)
     [[0, 2], [1, 3]]
     """
-    classes = _class_members(labels)
+    classes = class_members(labels)
     parties = as_count("num_parties", num_parties)
     per_party = as_count("shards_per_party", shards_per_party)
     num_shards = parties * per_party
@@ -154,7 +161,7 @@ def shard_partition(
     return _sorted_parts([np.concatenate([shards[s] for s in row]) for row in dealt])
 
 
-def _class_members(labels: ArrayLike) -> list[Indices]:
+def class_members(labels: ArrayLike) -> list[Indices]:
     """Return, per class in sorted order, the indices of its samples."""
     values = np.asarray(labels)
     if values.ndim != 1 or values.size == 0:
@@ -163,7 +170,8 @@ def _class_members(labels: ArrayLike) -> list[Indices]:
     return np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
 
 
-def _check_alpha(alpha: Any) -> None:
+def check_alpha(alpha: Any) -> None:
+    """Refuse a concentration outside of the range in which numpy can draw."""
     low, high = _ALPHA_RANGE
     number = isinstance(alpha, (int, float, np.floating)) and not isinstance(alpha, bool)
     if not (number and low <= alpha <= high):
