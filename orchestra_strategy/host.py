@@ -24,6 +24,7 @@ __all__ = [
     "Mean",
     "PYUObject",
     "PartitionWay",
+    "PlainAggregator",
     "TorchModel",
     "check_versions",
     "dispatcher_table",
@@ -119,6 +120,7 @@ reveal: Any = importlib.import_module("secretflow.device").reveal
 FedNdarray: Any = importlib.import_module("secretflow.data.ndarray").FedNdarray
 PartitionWay: Any = importlib.import_module("secretflow.data.ndarray").PartitionWay
 HDataFrame: Any = importlib.import_module("secretflow.data.horizontal").HDataFrame
+PlainAggregator: Any = importlib.import_module("secretflow.security.aggregation").PlainAggregator
 FLModel: Any = _load("ml.nn.fl.fl_model", "FLModel")
 BaseTorchModel: Any = _load("ml.nn.fl.backend.torch.fl_base", "BaseTorchModel")
 TorchModel: Any = _load("ml.nn.core.torch", "TorchModel")

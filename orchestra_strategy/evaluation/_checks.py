@@ -13,7 +13,16 @@ from torch import Tensor
 
 from orchestra_strategy.errors import DataError
 
-__all__ = ["Array", "FloatArray", "IntArray", "as_numpy", "check_features", "check_labels"]
+__all__ = [
+    "Array",
+    "FloatArray",
+    "IntArray",
+    "as_numpy",
+    "check_features",
+    "check_labels",
+    "check_probe_sets",
+    "check_two_classes",
+]
 
 Array = npt.NDArray[Any] | Tensor
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -96,4 +105,53 @@ def check_labels(name: str, labels: Array, rows: int) -> None:
         raise DataError(
             f"Expected `{name}` to be classes of at least 0, got {int(labels.min())}. Drop the "
             "rows without a label first."
+        )
+
+
+def check_probe_sets(
+    train_features: Array,
+    train_labels: Array,
+    test_features: Array,
+    test_labels: Array,
+    **more_features: Array,
+) -> None:
+    """Refuse sets on which no classifier can be trained and tested.
+
+    Args:
+        train_features: Shape (n, d).
+        train_labels: Shape (n,), integer, at least two classes.
+        test_features: Shape (m, d).
+        test_labels: Shape (m,), integer.
+        **more_features: Further matrices by their argument's name, shape (any, d).
+
+    Raises:
+        DataError: Features or labels are empty, not finite, or do not match, or have one class.
+    """
+    named = {"train_features": train_features, "test_features": test_features} | more_features
+    for name, features in named.items():
+        check_features(name, features)
+        if features.shape[1] != train_features.shape[1]:
+            raise DataError(
+                f"Expected `{name}` to have {train_features.shape[1]} columns, as `train_features` "
+                f"has, got {features.shape[1]}. Extract both with the same model."
+            )
+    check_labels("train_labels", train_labels, len(train_features))
+    check_labels("test_labels", test_labels, len(test_features))
+    check_two_classes("train_labels", train_labels)
+
+
+def check_two_classes(name: str, labels: Array) -> None:
+    """Refuse labels of a single class, from which no classifier learns anything.
+
+    Args:
+        name: The argument's name, for the message.
+        labels: Shape (n,), integer, n >= 1.
+
+    Raises:
+        DataError: All labels are the same.
+    """
+    if len(np.unique(as_numpy(labels))) < 2:
+        raise DataError(
+            f"Expected `{name}` to have at least two classes, got only class {labels[0]}. Take "
+            "labelled rows of every class."
         )

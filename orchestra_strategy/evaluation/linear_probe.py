@@ -14,8 +14,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from orchestra_strategy.errors import DataError, ParameterError
-from orchestra_strategy.evaluation._checks import FloatArray, IntArray, check_features, check_labels
+from orchestra_strategy.errors import ParameterError
+from orchestra_strategy.evaluation._checks import FloatArray, IntArray, check_probe_sets
 
 __all__ = ["linear_probe_accuracy"]
 
@@ -53,26 +53,11 @@ def linear_probe_accuracy(
     1.0
     """
     reference = train_features if statistics_from is None else statistics_from
-    for name, features in (
-        ("train_features", train_features),
-        ("test_features", test_features),
-        ("statistics_from", reference),
-    ):
-        check_features(name, features)
-        if features.shape[1] != train_features.shape[1]:
-            raise DataError(
-                f"Expected `{name}` to have {train_features.shape[1]} columns, as `train_features` "
-                f"has, got {features.shape[1]}. Extract both with the same model."
-            )
-    check_labels("train_labels", train_labels, len(train_features))
-    check_labels("test_labels", test_labels, len(test_features))
+    check_probe_sets(
+        train_features, train_labels, test_features, test_labels, statistics_from=reference
+    )
     if max_iter < 1:
         raise ParameterError(f"Expected `max_iter` to be at least 1, got {max_iter}.")
-    if len(np.unique(train_labels)) < 2:
-        raise DataError(
-            "Expected `train_labels` to have at least two classes, got only class "
-            f"{train_labels[0]}. Take labelled rows of every class."
-        )
     # float64, because the solver's line search can stall in float32 on collapsed features.
     scaler = StandardScaler().fit(reference.astype(np.float64))
     train, test = (scaler.transform(x.astype(np.float64)) for x in (train_features, test_features))

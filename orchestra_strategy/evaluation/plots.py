@@ -1,13 +1,7 @@
-"""Two pictures of a training: its losses over the rounds, and a map of the features.
-
-Matplotlib is optional and imported inside the functions. Figures are drawn on their own Agg canvas
-and never through pyplot, so the caller's backend and open figures are left alone.
-"""
+"""Two pictures of a training: its losses over the rounds, and a map of the features."""
 
 import math
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,17 +11,22 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from orchestra_strategy.errors import DataError
 from orchestra_strategy.evaluation._checks import Array, as_numpy, check_features, check_labels
+from orchestra_strategy.evaluation._figures import (
+    INK,
+    LINE,
+    MUTED,
+    bare_axis,
+    new_figure,
+    save_figure,
+)
+from orchestra_strategy.evaluation._files import PathLike
 from orchestra_strategy.rng import derive_seed, numpy_generator
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 __all__ = ["plot_embedding_map", "plot_learning_curve"]
 
-PathLike = str | os.PathLike[str]
-
-_INK, _MUTED, _LINE = "#222222", "#777777", "#2f6db3"
 _MAX_POINTS = 1000  # t-SNE on 2 cores stays within seconds, and more points only overlap
 _MIN_POINTS = 5  # below, t-SNE has no sensible perplexity
 
@@ -49,7 +48,7 @@ def plot_learning_curve(history: Mapping[str, Sequence[float]], path: PathLike) 
         raise DataError(f"Expected `history` to have series with a value per round, got {got}.")
     columns = 2 if len(history) == 4 else min(len(history), 3)
     rows = math.ceil(len(history) / columns)
-    figure = _new_figure(3.4 * columns, 2.5 * rows)
+    figure = new_figure(3.4 * columns, 2.5 * rows)
     axes = figure.subplots(rows, columns, sharex=True, squeeze=False).flatten()
     for axis, (name, values) in zip(axes, history.items(), strict=False):
         _draw_series(axis, name.replace("_", " "), values)
@@ -60,8 +59,8 @@ def plot_learning_curve(history: Mapping[str, Sequence[float]], path: PathLike) 
     # The last panel of each column carries the common x axis, also where the last row is short.
     for axis in axes[max(0, len(history) - columns) : len(history)]:
         axis.tick_params(labelbottom=True)
-        axis.set_xlabel("round", color=_MUTED)
-    _save(figure, path)
+        axis.set_xlabel("round", color=MUTED)
+    save_figure(figure, path)
 
 
 def plot_embedding_map(features: Array, labels: Array, path: PathLike, seed: int = 0) -> None:
@@ -87,7 +86,7 @@ def plot_embedding_map(features: Array, labels: Array, path: PathLike, seed: int
             f"Expected `features` to have at least {_MIN_POINTS} rows and 2 columns, got shape "
             f"{tuple(features.shape)}."
         )
-    figure = _new_figure(6.4, 5.4)
+    figure = new_figure(6.4, 5.4)
     rows = numpy_generator(seed, "evaluation", 0, "map").permutation(len(features))[:_MAX_POINTS]
     points, classes = _tsne(as_numpy(features)[rows], seed), as_numpy(labels)[rows]
     axis = figure.subplots()
@@ -105,30 +104,9 @@ def plot_embedding_map(features: Array, labels: Array, path: PathLike, seed: int
     )
     axis.set(xticks=[], yticks=[], aspect="equal")
     axis.spines[:].set_visible(False)
-    axis.set_title(f"t-SNE of {len(rows)} samples", loc="left", color=_INK, fontsize=11)
+    axis.set_title(f"t-SNE of {len(rows)} samples", loc="left", color=INK, fontsize=11)
     _add_legend(axis, present, colours)
-    _save(figure, path)
-
-
-def _new_figure(width: float, height: float) -> "Figure":
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError as error:
-        raise ImportError(
-            "Expected matplotlib to be installed for plots, got none. Install it with "
-            "`pip install 'orchestra-strategy[plots]'`."
-        ) from error
-    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
-    figure = Figure(figsize=(width, height), dpi=150, layout=layout, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: "Figure", path: PathLike) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    save_figure(figure, path)
 
 
 def _draw_series(axis: "Axes", title: str, values: Sequence[float]) -> None:
@@ -136,15 +114,11 @@ def _draw_series(axis: "Axes", title: str, values: Sequence[float]) -> None:
     rounds = range(1, len(values) + 1)
     # Few rounds: show that the line is made of points. A single one would not be seen at all.
     marker = "o" if len(values) <= 20 else ""
-    axis.plot(rounds, values, color=_LINE, linewidth=1.6, marker=marker, markersize=4)
-    axis.set_title(title, loc="left", color=_INK, fontsize=10)
-    axis.set_title(f"{values[-1]:.3g}", loc="right", color=_LINE, fontsize=10)
-    axis.grid(axis="y", color="#e4e4e4", linewidth=0.8)
-    axis.set_axisbelow(True)
+    axis.plot(rounds, values, color=LINE, linewidth=1.6, marker=marker, markersize=4)
+    axis.set_title(title, loc="left", color=INK, fontsize=10)
+    axis.set_title(f"{values[-1]:.3g}", loc="right", color=LINE, fontsize=10)
     axis.locator_params(axis="x", integer=True, nbins=6)
-    axis.tick_params(colors=_MUTED, labelsize=8, length=0)
-    axis.spines[:].set_visible(False)
-    axis.spines["bottom"].set(visible=True, color="#bbbbbb")
+    bare_axis(axis)
 
 
 def _tsne(features: npt.NDArray[Any], seed: int) -> npt.NDArray[Any]:

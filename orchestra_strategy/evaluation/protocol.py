@@ -59,6 +59,17 @@ class ProbeResult:
         std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
         return cls(float(np.mean(values)), std, tuple(float(v) for v in values))
 
+    def percent(self) -> str:
+        """Return mean and deviation in percent; a single value has no deviation to show.
+
+        >>> ProbeResult(0.9312, 0.0042, (0.9, 0.96)).percent()
+        '93.1 ± 0.4'
+        >>> ProbeResult(1.0, 0.0, (1.0,)).percent()
+        '100.0'
+        """
+        mean = f"{100 * self.mean:.1f}"
+        return f"{mean} ± {100 * self.std:.1f}" if len(self.values) > 1 else mean
+
 
 def with_controls(
     trained_model: nn.Module,

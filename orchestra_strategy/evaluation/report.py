@@ -1,23 +1,19 @@
 """What an evaluation hands on: a table for people and a JSON file for programs."""
 
 import json
-import os
-import secrets
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from orchestra_strategy.errors import ParameterError
+from orchestra_strategy.evaluation._files import PathLike, write_text
 from orchestra_strategy.evaluation.protocol import CONTROLS, ProbeResult
 
 __all__ = ["results_table", "results_to_json", "write_json"]
 
 Results = Mapping[str, Mapping[str, ProbeResult]]
-PathLike = str | os.PathLike[str]
-
 _HEADERS = {"1": "1 label\nper class", "all": "all\nlabels", "knn": "kNN"}
 
 
@@ -48,7 +44,8 @@ def results_table(results: Results, title: str = "Accuracy on the test set, %") 
     table = Table(title=title, title_style="bold", title_justify="left")
     table.add_column("features", vertical="bottom", no_wrap=True)
     for probe in probes:
-        header = _HEADERS.get(probe, f"{probe} labels\nper class")
+        few = f"{probe} of\nlabels" if probe.endswith("%") else f"{probe} labels\nper class"
+        header = _HEADERS.get(probe, few)
         table.add_column(header, justify="right", vertical="bottom", no_wrap=True)
     behind = False
     for name in methods:
@@ -57,7 +54,7 @@ def results_table(results: Results, title: str = "Accuracy on the test set, %") 
         cells = [_cell(results[name][p], won) for p, won in zip(probes, beaten, strict=True)]
         table.add_row(name, *cells, end_section=name == methods[-1])
     for name in controls:
-        table.add_row(name, *(_percent(results[name][p]) for p in probes), style="dim")
+        table.add_row(name, *(results[name][p].percent() for p in probes), style="dim")
     notes = ["mean ± standard deviation over the label draws"]
     if behind:
         notes.append("! not above both controls: nothing learnt that they lack")
@@ -80,20 +77,9 @@ def _common_probes(results: Results) -> Sequence[str]:
     return list(results[first])
 
 
-def _percent(result: ProbeResult) -> str:
-    """Format one cell; a single value has no deviation to show.
-
-    >>> _percent(ProbeResult(0.9312, 0.0042, (0.9, 0.96))), _percent(ProbeResult(1.0, 0.0, (1.0,)))
-    ('93.1 ± 0.4', '100.0')
-    """
-    mean = f"{100 * result.mean:.1f}"
-    return f"{mean} ± {100 * result.std:.1f}" if len(result.values) > 1 else mean
-
-
 def _cell(result: ProbeResult, won: bool) -> Text:
-    return Text(
-        _percent(result) if won else f"! {_percent(result)}", "bold green" if won else "red"
-    )
+    percent = result.percent()
+    return Text(percent, "bold green") if won else Text(f"! {percent}", "red")
 
 
 def results_to_json(results: Results) -> dict[str, dict[str, dict[str, Any]]]:
@@ -129,25 +115,4 @@ def write_json(path: PathLike, obj: object) -> None:
         raise ParameterError(
             f"Expected `obj` to be plain dicts, lists and finite numbers, got {error}."
         ) from error
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, because a rename is atomic only within one file system.
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "x", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(target.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename itself survive a power cut: the name lives in the folder, not in the file."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_text(path, text + "\n")

@@ -1,6 +1,7 @@
 """Which rows an evaluation may use: train and test apart, and few labels drawn by seed."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 from orchestra_strategy.errors import DataError, ParameterError
 from orchestra_strategy.evaluation._checks import Array, as_numpy, check_labels
 
-__all__ = ["check_disjoint", "labelled_subset"]
+__all__ = ["check_disjoint", "check_fraction", "labelled_fraction", "labelled_subset"]
 
 
 def check_disjoint(train_x: Array, test_x: Array, allow_duplicates: bool = False) -> int:
@@ -91,6 +92,58 @@ def labelled_subset(
     """
     if per_class < 1:
         raise ParameterError(f"Expected `per_class` to be at least 1, got {per_class}.")
+
+    def count(label: int, members: int) -> int:
+        if members < per_class:
+            raise DataError(
+                f"Expected every class of `y` to have at least `per_class` = {per_class} rows, got "
+                f"{members} of class {label}. Ask for fewer labels per class."
+            )
+        return per_class
+
+    return _draw(y, count, generator)
+
+
+def labelled_fraction(
+    y: Array, fraction: float, generator: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """Draw a fraction of the rows of each class, rounded, but at least one.
+
+    Generators of equal state give nested subsets, as in :func:`labelled_subset`.
+
+    Args:
+        y: Classes, shape (n,), integer.
+        fraction: In (0, 1].
+        generator: Where the draw comes from; see :func:`orchestra_strategy.rng.numpy_generator`.
+
+    Returns:
+        Row numbers, ascending.
+
+    Raises:
+        DataError: ``y`` is empty or not classes.
+        ParameterError: ``fraction`` is not in (0, 1].
+
+    >>> labelled_fraction(np.array([0] * 9 + [1]), 1 / 3, np.random.default_rng(0)).size
+    4
+    """
+    check_fraction(fraction)
+    return _draw(y, lambda label, members: max(1, round(fraction * members)), generator)
+
+
+def check_fraction(fraction: float) -> None:
+    """Refuse what is no fraction of the labels.
+
+    Raises:
+        ParameterError: It is not in (0, 1].
+    """
+    if not 0 < fraction <= 1:
+        raise ParameterError(f"Expected `fraction` to be in (0, 1], got {fraction}.")
+
+
+def _draw(
+    y: Array, count: Callable[[int, int], int], generator: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """Draw ``count(label, members)`` rows of each class."""
     check_labels("y", y, len(y))
     labels = as_numpy(y)
     if not len(labels):
@@ -98,12 +151,8 @@ def labelled_subset(
     chosen = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        if len(members) < per_class:
-            raise DataError(
-                f"Expected every class of `y` to have at least `per_class` = {per_class} rows, got "
-                f"{len(members)} of class {label}. Ask for fewer labels per class."
-            )
-        # The whole class is permuted, so that the draw takes the same random numbers whatever
-        # `per_class` is; that is what makes the subsets nested.
-        chosen.append(generator.permutation(members)[:per_class])
+        wanted = count(int(label), len(members))
+        # The whole class is permuted, so that the draw takes the same random numbers however many
+        # rows are wanted; that is what makes the subsets nested.
+        chosen.append(generator.permutation(members)[:wanted])
     return np.sort(np.concatenate(chosen)).astype(np.int64)

@@ -18,13 +18,13 @@ FEATURES = RNG.normal(size=(60, 6)) + 8 * np.eye(6)[LABELS]
 def figures(monkeypatch):
     """Every figure that was saved, still open to look at."""
     saved = []
-    save = plots._save
+    save = plots.save_figure
 
     def keep(figure, path):
         saved.append(figure)
         save(figure, path)
 
-    monkeypatch.setattr(plots, "_save", keep)
+    monkeypatch.setattr(plots, "save_figure", keep)
     return saved
 
 

@@ -60,6 +60,12 @@ class TestTable:
         for header in ("features", "1 label ", "5 labels", "all", "kNN"):
             assert header in text
 
+    def test_fractions_of_the_labels_have_headers_of_their_own(self):
+        probes = {"1%": result(0.5), "10%": result(0.6)}
+        text = "\n".join(lines(results_table({"orchestra": probes, "untrained": probes})))
+        assert "10% of" in text
+        assert "per class" not in text
+
     def test_full_protocol_with_marks_fits_80_columns(self):
         probes = {key: result(0.5, 0.1, 5) for key in ("1", "5", "20")}
         probes |= {"all": result(0.5), "knn": result(0.5)}

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from orchestra_strategy.errors import DataError, ParameterError
-from orchestra_strategy.evaluation import check_disjoint, labelled_subset
+from orchestra_strategy.evaluation import check_disjoint, labelled_fraction, labelled_subset
 
 TRAIN = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
 
@@ -111,3 +111,30 @@ class TestLabelledSubset:
     def test_per_class_below_1(self):
         with pytest.raises(ParameterError, match="`per_class` to be at least 1, got 0"):
             draw(self.Y, 0)
+
+
+class TestLabelledFraction:
+    Y = np.random.default_rng(1).permutation(np.repeat([0, 3, 7], [300, 40, 10]))
+
+    def draw(self, fraction, seed=0):
+        return labelled_fraction(self.Y, fraction, np.random.default_rng(seed))
+
+    @pytest.mark.parametrize(
+        ("fraction", "counts"), [(0.01, [3, 1, 1]), (0.1, [30, 4, 1]), (1.0, [300, 40, 10])]
+    )
+    def test_fraction_of_each_class_but_at_least_one(self, fraction, counts):
+        rows = self.draw(fraction)
+        assert (np.diff(rows) > 0).all()
+        assert np.unique(self.Y[rows], return_counts=True)[1].tolist() == counts
+
+    def test_smaller_subset_is_within_the_larger(self):
+        assert set(self.draw(0.01)) < set(self.draw(0.1)) < set(self.draw(0.5))
+
+    def test_seed_decides(self):
+        assert self.draw(0.1, 2).tolist() == self.draw(0.1, 2).tolist()
+        assert self.draw(0.1, 2).tolist() != self.draw(0.1, 3).tolist()
+
+    @pytest.mark.parametrize("fraction", [0.0, -0.1, 1.01, float("nan")])
+    def test_what_is_no_fraction_is_refused(self, fraction):
+        with pytest.raises(ParameterError, match=r"`fraction` to be in \(0, 1\], got"):
+            self.draw(fraction)

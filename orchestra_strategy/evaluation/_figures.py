@@ -1,0 +1,54 @@
+"""What all pictures share: a figure of one's own, the colours, a plain axis, the way to the file.
+
+Matplotlib is optional and imported inside the functions. Figures are drawn on their own Agg canvas
+and never through pyplot, so the caller's backend and open figures are left alone.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestra_strategy.evaluation._files import PathLike
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["INK", "LINE", "MUTED", "bare_axis", "new_figure", "save_figure"]
+
+INK, MUTED, LINE = "#222222", "#777777", "#2f6db3"
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure, sizes in inches.
+
+    Raises:
+        ImportError: Matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+    except ImportError as error:
+        raise ImportError(
+            "Expected matplotlib to be installed for plots, got none. Install it with "
+            "`pip install 'orchestra-strategy[plots]'`."
+        ) from error
+    layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
+    figure = Figure(figsize=(width, height), dpi=150, layout=layout, facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: "Figure", path: PathLike) -> None:
+    """Write the figure; the suffix gives the format, missing folders are made."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+
+
+def bare_axis(axis: "Axes") -> None:
+    """Leave of an axis only the line below and a light grid behind."""
+    axis.grid(axis="y", color="#e4e4e4", linewidth=0.8)
+    axis.set_axisbelow(True)
+    axis.tick_params(colors=MUTED, labelsize=8, length=0)
+    axis.spines[:].set_visible(False)
+    axis.spines["bottom"].set(visible=True, color="#bbbbbb")
