@@ -19,7 +19,16 @@ if find_spec("secretflow") is not None:
     from orchestra_strategy.runtime.fl_model import OrchestraFLModel
     from orchestra_strategy.runtime.session import session
     from orchestra_strategy.strategies.base import FederatedStrategy
+    from orchestra_strategy.strategies.baselines import (
+        FedBYOLStrategy,
+        FedRotPredStrategy,
+        FedSimCLRStrategy,
+        FedSimSiamStrategy,
+        FedSpecLossStrategy,
+    )
     from orchestra_strategy.strategies.orchestra import OrchestraStrategy
+    from orchestra_strategy.strategies.orchestra_advanced import OrchestraAdvancedStrategy
+    from orchestra_strategy.strategies.orchestra_simple import OrchestraSimpleStrategy
     from orchestra_strategy.strategies.points import (
         OrchestraAggregateStrategy,
         OrchestraSingleStepStrategy,
@@ -27,9 +36,16 @@ if find_spec("secretflow") is not None:
     from orchestra_strategy.strategies.registry import register_strategy, registered_strategies
 
     __all__ += [
+        "FedBYOLStrategy",
+        "FedRotPredStrategy",
+        "FedSimCLRStrategy",
+        "FedSimSiamStrategy",
+        "FedSpecLossStrategy",
         "FederatedStrategy",
+        "OrchestraAdvancedStrategy",
         "OrchestraAggregateStrategy",
         "OrchestraFLModel",
+        "OrchestraSimpleStrategy",
         "OrchestraSingleStepStrategy",
         "OrchestraStrategy",
         "register_strategy",

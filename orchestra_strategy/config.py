@@ -33,6 +33,13 @@ class StrategyConfig(FrozenConfig):
             ``multiuser_aggregate`` (a party hosts ``num_virtual_users``, their updates averaged).
         num_virtual_users: Users that a party hosts; its samples are dealt out to them equally.
         users_per_round: How many of them, drawn by seed, take part in a round; None is all.
+        user_split: How samples are dealt out to virtual users: ``shuffled`` by seed, or in
+            ``blocks`` of consecutive samples, for simulations that give each user its own mixture.
+        health_samples: After each round the encoder's health (alignment, uniformity, effective
+            rank, balance of the clusters) is measured on so many of the party's samples; 0 is off.
+        stop_on_collapse: Whether a collapsed encoder at a party votes to stop the training.
+        predict_output: What ``predict`` returns: ``features`` of the backbone, unit-norm
+            ``projections``, or ids of ``clusters`` where the strategy has some.
         torch_threads: CPU threads of torch during a call. The results depend on it in their last
             bits, so it must be the same wherever they are compared.
         party: The party's name, for its random streams. Handed out by OrchestraFLModel; where it is
@@ -49,6 +56,10 @@ class StrategyConfig(FrozenConfig):
     user_type: Literal["local_gradient", "local_update", "multiuser_aggregate"] = "local_update"
     num_virtual_users: int = Field(8, ge=1)
     users_per_round: int | None = Field(None, ge=1)
+    user_split: Literal["shuffled", "blocks"] = "shuffled"
+    health_samples: int = Field(256, ge=0)
+    stop_on_collapse: bool = True
+    predict_output: Literal["features", "projections", "clusters"] = "features"
     torch_threads: int = Field(1, ge=1)
     party: str | None = None
 

@@ -25,7 +25,15 @@ __all__ = [
 WIRE_VERSION = 1
 
 FloatArray = npt.NDArray[np.float32]
-Combine = Literal["weighted mean", "clustered", "echo", "weight", "check", "mean in the log"]
+Combine = Literal[
+    "weighted mean",
+    "clustered",
+    "echo",
+    "factor of the weight",
+    "weight",
+    "check",
+    "mean in the log",
+]
 
 
 class Entry(NamedTuple):

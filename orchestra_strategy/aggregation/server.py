@@ -19,7 +19,7 @@ from orchestra_strategy.threads import torch_threads
 
 __all__ = ["AggregateWeights", "ServerAggregation", "server_aggregation"]
 
-AggregateWeights = Callable[[Sequence[Sequence[FloatArray]], Sequence[int]], list[FloatArray]]
+AggregateWeights = Callable[[Sequence[Sequence[FloatArray]], Sequence[float]], list[FloatArray]]
 
 
 class ServerAggregation:
@@ -90,8 +90,7 @@ class ServerAggregation:
         # What a party trains, or its gradient; what else it sends has a meaning of its own.
         names = [n for n in payloads[0].arrays if n.startswith(("weights/", "gradients/"))]
         weights = [[p.arrays[name] for name in names] for p in payloads]
-        counts = [p.num_samples for p in payloads]
-        return dict(zip(names, self.aggregate_weights(weights, counts), strict=True))
+        return dict(zip(names, self.aggregate_weights(weights, _counts(payloads)), strict=True))
 
     def _global_centroids(self, payloads: Sequence[Payload]) -> FloatArray | None:
         first = payloads[0].arrays
@@ -115,6 +114,23 @@ class ServerAggregation:
             Z, current, temperature=self.temperature, max_steps=self.clustering_steps
         )
         return clusters.centroids.numpy()
+
+
+def _counts(payloads: Sequence[Payload]) -> Sequence[float]:
+    """Return the parties' numbers of samples, times their ``quality`` where they send one."""
+    counts = [p.num_samples for p in payloads]
+    if "quality" not in payloads[0].arrays:
+        return counts
+    qualities = [p.arrays["quality"] for p in payloads]
+    for i, quality in enumerate(qualities):
+        # Within these limits a party can lower its own weight, but not raise it.
+        if quality.shape != (1,) or not 0 <= quality[0] <= 1:
+            raise ReplyError(
+                f"Expected `quality` of party {i} to be one number in [0, 1], got "
+                f"{quality.tolist()}."
+            )
+    weighted = [n * float(quality[0]) for n, quality in zip(counts, qualities, strict=True)]
+    return weighted if sum(weighted) > 0 else counts
 
 
 def _check_consistent(payloads: Sequence[Payload]) -> None:

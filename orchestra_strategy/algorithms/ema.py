@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ema_update", "frozen_copy", "frozen_statistics"]
+__all__ = ["ema_update", "follow", "frozen_copy", "frozen_statistics"]
 
 
 def frozen_copy(module: nn.Module) -> nn.Module:
@@ -30,6 +31,27 @@ def ema_update(target: nn.Module, online: nn.Module, tau: float) -> None:
     if targets:
         # lerp(t, o, 1 - tau) = tau * t + (1 - tau) * o
         torch._foreach_lerp_(targets, onlines, 1.0 - tau)
+
+
+@torch.no_grad()
+def follow(target: nn.Module, online: nn.Module, tau: float, *views: Tensor) -> list[Tensor]:
+    """Move ``target`` on, then run it, in train mode, on each view.
+
+    No gradient: the target follows the online network by its moving average alone. To move it
+    before its forward pass is to move it after every optimizer step.
+
+    Args:
+        target: An encoder; changed in place.
+        online: The encoder that is trained.
+        tau: Decay of the moving average.
+        *views: Inputs (B, ...).
+
+    Returns:
+        Unit-norm projections (B, p), one tensor per view.
+    """
+    ema_update(target, online, tau)
+    target.train()
+    return [F.normalize(target(x), dim=1) for x in views]
 
 
 @contextmanager

@@ -1,12 +1,23 @@
-"""Projector and degeneracy head, and the one place where the kind of normalisation is chosen."""
+"""Projector and heads, and the one place where the kind of normalisation is chosen."""
 
-from typing import Literal
+from collections.abc import Callable, Collection
+from typing import Literal, NamedTuple
 
 from torch import nn
 
-from orchestra_strategy.errors import ParameterError
+from orchestra_strategy.errors import ParameterError, did_you_mean
 
-__all__ = ["NormKind", "degeneracy_head", "norm_1d", "norm_2d", "projector"]
+__all__ = [
+    "HEADS",
+    "Head",
+    "NormKind",
+    "build_heads",
+    "degeneracy_head",
+    "norm_1d",
+    "norm_2d",
+    "predictor",
+    "projector",
+]
 
 NormKind = Literal["batch", "group"]
 
@@ -61,3 +72,73 @@ def projector(
 def degeneracy_head(projection_dim: int = 512, num_classes: int = 4) -> nn.Linear:
     """Return the head r: projections (B, projection_dim) -> which transformation was applied."""
     return nn.Linear(projection_dim, num_classes)
+
+
+def predictor(
+    projection_dim: int = 512, hidden_dim: int = 512, norm: str = "batch"
+) -> nn.Sequential:
+    """Return the head h: one view's projections (B, projection_dim) -> the other view's.
+
+    >>> predictor(8, 4)[3]
+    Linear(in_features=4, out_features=8, bias=True)
+    """
+    return nn.Sequential(
+        nn.Linear(projection_dim, hidden_dim, bias=False),
+        norm_1d(hidden_dim, norm),
+        nn.ReLU(),
+        nn.Linear(hidden_dim, projection_dim),
+    )
+
+
+class Head(NamedTuple):
+    """A head that a model may have beside its projector.
+
+    Attributes:
+        build: From (projection_dim, hidden_dim, norm) to the module.
+        kind: What a module in its place must be.
+        role: What it is for, in the words of an error message.
+    """
+
+    build: Callable[[int, int, str], nn.Module]
+    kind: type[nn.Module]
+    role: str
+
+
+HEADS: dict[str, Head] = {
+    "degeneracy_head": Head(
+        lambda dim, hidden, norm: degeneracy_head(dim),
+        nn.Linear,
+        "r: an nn.Linear, projections -> 4 logits",
+    ),
+    "predictor": Head(predictor, nn.Module, "h: projections -> projections (B, p)"),
+}
+
+
+def build_heads(
+    names: Collection[str], projection_dim: int, hidden_dim: int, norm: str
+) -> dict[str, nn.Module]:
+    """Build heads by name, in the order of :data:`HEADS` whatever that of ``names``.
+
+    Args:
+        names: Keys of :data:`HEADS`; none is fine.
+        projection_dim: Length p of a projection.
+        hidden_dim: Width of hidden layers.
+        norm: ``"batch"`` or ``"group"``.
+
+    Raises:
+        ParameterError: An unknown name, or a bare string in place of several names.
+
+    >>> list(build_heads(("predictor", "degeneracy_head"), 8, 4, "group"))
+    ['degeneracy_head', 'predictor']
+    """
+    if isinstance(names, str):
+        raise ParameterError(
+            f"Expected `heads` to be a tuple of names, got {names!r}; write `({names!r},)`."
+        )
+    for name in names:
+        if name not in HEADS:
+            raise ParameterError(
+                f"Expected `heads` to be known ones, got {name!r}; {did_you_mean(name, HEADS)}."
+            )
+    wanted = {name: head for name, head in HEADS.items() if name in names}
+    return {name: h.build(projection_dim, hidden_dim, norm) for name, h in wanted.items()}

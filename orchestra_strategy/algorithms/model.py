@@ -1,32 +1,39 @@
-"""The network that every objective of this package trains: backbone, projector, degeneracy head."""
+"""The network that every objective of this package trains: backbone, projector, and heads."""
 
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orchestra_strategy.algorithms.backbones import build_backbone
-from orchestra_strategy.algorithms.heads import degeneracy_head, projector
+from orchestra_strategy.algorithms.heads import HEADS, build_heads, projector
 from orchestra_strategy.errors import ModelError
 
 __all__ = ["OrchestraModel", "Parts", "orchestra_model", "parts_of"]
 
-_PARTS = {
+_ENCODER = {
     "backbone": (nn.Module, "f: input -> features (B, d)"),
     "projector": (nn.Module, "g: features -> projections (B, p)"),
-    "degeneracy_head": (nn.Linear, "r: an nn.Linear, projections -> 4 logits"),
 }
+_DEFAULT_HEADS = ("degeneracy_head",)  # what Orchestra trains
 
 
 class OrchestraModel(nn.Module):
-    """Backbone f, projector g and degeneracy head r; the parts that are trained and averaged.
+    """Backbone f, projector g and heads; the parts that are trained and averaged.
 
     Args:
         backbone: Maps a batch to features (B, d).
         feature_dim: d; read from ``backbone.out_dim`` if that exists.
         norm: ``"batch"`` or ``"group"``, for the projector.
-        hidden_dim: Width of the projector's hidden layer.
+        hidden_dim: Width of the hidden layers of projector and heads.
         projection_dim: Length p of a projection.
+        heads: Which heads it has besides, by their names in
+            :data:`~orchestra_strategy.algorithms.heads.HEADS`; each strategy names what it needs.
+
+    Raises:
+        ModelError: The backbone's width is not known.
+        ParameterError: A head is unknown.
     """
 
     def __init__(
@@ -36,6 +43,7 @@ class OrchestraModel(nn.Module):
         norm: str = "batch",
         hidden_dim: int = 512,
         projection_dim: int = 512,
+        heads: Collection[str] = _DEFAULT_HEADS,
     ) -> None:
         super().__init__()
         if feature_dim is None:
@@ -47,7 +55,8 @@ class OrchestraModel(nn.Module):
             )
         self.backbone = backbone
         self.projector = projector(feature_dim, hidden_dim, projection_dim, norm)
-        self.degeneracy_head = degeneracy_head(projection_dim)
+        for name, head in build_heads(heads, projection_dim, hidden_dim, norm).items():
+            self.add_module(name, head)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return features (B, d): what the trained encoder is used for."""
@@ -66,6 +75,7 @@ def orchestra_model(
     norm: str = "batch",
     hidden_dim: int = 512,
     projection_dim: int = 512,
+    heads: Collection[str] = _DEFAULT_HEADS,
 ) -> OrchestraModel:
     """Build a model by the backbone's name; the usual ``model`` argument of FLModel.
 
@@ -73,8 +83,9 @@ def orchestra_model(
         backbone: A name of :data:`~orchestra_strategy.algorithms.backbones.BACKBONES`.
         in_channels: Channels of the images, or columns of the table for ``mlp``.
         norm: ``"batch"`` or ``"group"``.
-        hidden_dim: Width of the projector's hidden layer.
+        hidden_dim: Width of the hidden layers of projector and heads.
         projection_dim: Length of a projection.
+        heads: See :class:`OrchestraModel`; the default is what Orchestra needs.
 
     >>> import torch
     >>> model = orchestra_model("conv4", in_channels=1)
@@ -87,32 +98,44 @@ def orchestra_model(
         norm=norm,
         hidden_dim=hidden_dim,
         projection_dim=projection_dim,
+        heads=heads,
     )
 
 
 class Parts(NamedTuple):
-    """The parts of a model that Orchestra trains; encoder = backbone, then projector."""
+    """The parts of a model that a strategy trains.
+
+    Attributes:
+        encoder: Backbone, then projector: input -> projections (B, p), not yet unit norm.
+        heads: The heads that were asked for, in that order.
+    """
 
     encoder: nn.Sequential
-    degeneracy_head: nn.Linear
+    heads: tuple[nn.Module, ...]
 
 
-def parts_of(model: nn.Module) -> Parts:
-    """Return the parts of a model, or refuse a model that lacks one.
+def parts_of(model: nn.Module, heads: Sequence[str] = ()) -> Parts:
+    """Return the parts of a model, or refuse a model that lacks one; others are left alone.
+
+    Args:
+        model: A network with the parts as attributes.
+        heads: Names of the heads that are needed.
 
     Raises:
         ModelError: Naming every missing part and what it is for.
     """
+    wanted = {**_ENCODER, **{name: (HEADS[name].kind, HEADS[name].role) for name in heads}}
     missing = [
         f"`{name}` ({role})"
-        for name, (kind, role) in _PARTS.items()
+        for name, (kind, role) in wanted.items()
         if not isinstance(getattr(model, name, None), kind)
     ]
     if missing:
         raise ModelError(
-            f"Expected `model` to have the heads that Orchestra trains, got {type(model).__name__} "
-            f"without {', '.join(missing)}. Use `orchestra_model(...)`, or wrap your network: "
-            "`OrchestraModel(backbone, feature_dim=d)`."
+            f"Expected `model` to have the parts that the strategy trains, got "
+            f"{type(model).__name__} without {', '.join(missing)}. Use "
+            f"`orchestra_model(..., heads={tuple(heads)})`, or wrap your network: "
+            f"`OrchestraModel(backbone, feature_dim=d, heads={tuple(heads)})`."
         )
-    backbone, projector_, head = (getattr(model, name) for name in _PARTS)
-    return Parts(nn.Sequential(backbone, projector_), head)
+    backbone, projector_, *found = (getattr(model, name) for name in wanted)
+    return Parts(nn.Sequential(backbone, projector_), tuple(found))

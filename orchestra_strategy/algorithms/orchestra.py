@@ -18,16 +18,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orchestra_strategy.algorithms.clustering import LocalClusters, local_clustering
-from orchestra_strategy.algorithms.ema import ema_update, frozen_copy, frozen_statistics
+from orchestra_strategy.algorithms.ema import follow, frozen_statistics
 from orchestra_strategy.algorithms.memory import ProjectionMemory
 from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.algorithms.objective import Batch, LossParts
+from orchestra_strategy.algorithms.self_supervised import TargetObjective, ThreeViews
 from orchestra_strategy.errors import OrchestraError
 
 __all__ = ["OrchestraObjective", "OrchestraSettings", "cluster_loss", "orchestra_loss"]
-
-ThreeViews = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor, Tensor, Tensor]]
-"""x (B, ...) -> (x1, x2, x3, a): two views, a transformed view, and which transformation (B,)."""
 
 
 class OrchestraSettings(NamedTuple):
@@ -84,7 +82,7 @@ def orchestra_loss(
     return LossParts(total, {"cluster": cluster, "degeneracy": degeneracy})
 
 
-class OrchestraObjective:
+class OrchestraObjective(TargetObjective):
     """The objective with what a party keeps for it: target network, memory M, centroids C.
 
     Args:
@@ -101,6 +99,10 @@ class OrchestraObjective:
         ModelError: The model lacks a part.
     """
 
+    heads = ("degeneracy_head",)
+    settings_class = OrchestraSettings
+    settings: OrchestraSettings
+
     def __init__(
         self,
         model: nn.Module,
@@ -108,23 +110,11 @@ class OrchestraObjective:
         settings: OrchestraSettings,
         generator: torch.Generator,
     ) -> None:
-        parts = parts_of(model)
-        self.views = views
-        self.settings = settings
-        self.generator = generator
-        self.target = frozen_copy(parts.encoder)
-        self.memory = ProjectionMemory(settings.memory_size, parts.degeneracy_head.in_features)
+        super().__init__(model, views, settings, generator)
+        _, (degeneracy_head,) = parts_of(model, self.heads)
+        assert isinstance(degeneracy_head, nn.Linear)  # parts_of has seen to it
+        self.memory = ProjectionMemory(settings.memory_size, degeneracy_head.in_features)
         self.centroids: Tensor | None = None
-
-    def __call__(self, model: nn.Module, batch: Batch) -> LossParts:
-        """One local step's loss; moves the target network and the memory on.
-
-        Args:
-            model: The online network.
-            batch: ``inputs`` (B, ...) and ``ids`` (B,).
-        """
-        loss, prepared = self.per_example(model, batch)
-        return loss(model, prepared)
 
     def per_example(
         self, model: nn.Module, batch: Batch
@@ -150,18 +140,13 @@ class OrchestraObjective:
                 "Expected `centroids` before a training step, got None: round 0 (clustering only) "
                 "has not been run."
             )
-        x1, x2, x3, rotation = self.views(batch["inputs"], self.generator)
-        online, _ = parts_of(model)
-        # No gradient: the target follows the online network by its moving average alone.
-        with torch.no_grad():
-            ema_update(self.target, online, self.settings.ema_decay)
-            self.target.train()
-            tz1 = F.normalize(self.target(x1), dim=1)
+        x1, x2, x3, rotation = self.draw(batch)
+        (tz1,) = follow(self.target, parts_of(model).encoder, self.settings.ema_decay, x1)
         self.memory.append(tz1, batch["ids"])
         centroids, settings = self.centroids, self.settings
 
         def loss(model: nn.Module, prepared: Batch) -> LossParts:
-            online, degeneracy_head = parts_of(model)
+            online, (degeneracy_head,) = parts_of(model, self.heads)
             z2 = F.normalize(online(prepared["inputs"]), dim=1)
             logits = degeneracy_head(online(prepared["rotated"]))
             return orchestra_loss(
@@ -178,7 +163,7 @@ class OrchestraObjective:
         """
         with frozen_statistics(self.target):
             for batch in batches:
-                x1, _, _, _ = self.views(batch["inputs"], self.generator)
+                x1, _, _, _ = self.draw(batch)
                 self.memory.append(F.normalize(self.target(x1), dim=1), batch["ids"])
 
     def local_clusters(
@@ -190,11 +175,11 @@ class OrchestraObjective:
     def state_dict(self) -> dict[str, Any]:
         """Return all that must survive at the party: target network, M and C."""
         centroids = None if self.centroids is None else self.centroids.clone()
-        target = {k: v.clone() for k, v in self.target.state_dict().items()}
-        return {"target": target, "memory": self.memory.state_dict(), "centroids": centroids}
+        memory = self.memory.state_dict()
+        return {**super().state_dict(), "memory": memory, "centroids": centroids}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take the state of :meth:`state_dict`."""
-        self.target.load_state_dict(state["target"])
+        super().load_state_dict(state)
         self.memory.load_state_dict(state["memory"])
         self.centroids = None if state["centroids"] is None else state["centroids"].clone()

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from orchestra_strategy.aggregation.weighted import FloatArray, weighted_mean
 from orchestra_strategy.algorithms.objective import Batch, LossParts, Objective
+from orchestra_strategy.evaluation import collapse_reason
 from orchestra_strategy.payload import Entry, Manifest, Payload, meta_entries, pack, unpack
+from orchestra_strategy.strategies.measures import HEALTH_NAMES, health_metrics, measure_health
 from orchestra_strategy.strategies.user_types import USER_TYPES
 from orchestra_strategy.strategies.weights import read_weights
 from orchestra_strategy.strategies.worker import PartyWorker
@@ -139,7 +141,7 @@ class FederatedStrategy(PartyWorker):
         with torch_threads(self.config.torch_threads):
             self.start_round()
             samples = self.user_type.run()
-            self._metrics = self._losses()
+            self._metrics = self._losses() | self._health()
             self.rounds_done = self.round_index
             self.finish_round()
             return self._send("round", samples), samples  # type: ignore[return-value]
@@ -179,7 +181,8 @@ class FederatedStrategy(PartyWorker):
     def manifest(self, trained: bool = True) -> Manifest:
         """Return the list of all that leaves this party after training, or before any."""
         entries = self.user_type.entries(trained)
-        return Manifest((*entries, *self.extra_entries(), *meta_entries(self.metric_names)))
+        metrics = (*self.metric_names, *HEALTH_NAMES)
+        return Manifest((*entries, *self.extra_entries(), *meta_entries(metrics)))
 
     def manifest_rows(self) -> list[dict[str, Any]]:
         """Return all that ever leaves this party as plain dictionaries.
@@ -248,6 +251,12 @@ class FederatedStrategy(PartyWorker):
     def _losses(self) -> dict[str, float]:
         means = self.user_type.user.loss_means
         return {f"train_{'loss' if k == 'total' else k}": value for k, value in means.items()}
+
+    def _health(self) -> dict[str, float]:
+        """Measure the party's own network after its local steps; collapse stops the training."""
+        health = measure_health(self, self.require_data().samples, self.config.health_samples)
+        self.collapse = None if health is None else collapse_reason(health)
+        return health_metrics(health)
 
     def _send(self, phase: Any, samples: int | None = None) -> dict[str, Any]:
         trained = phase == "round"

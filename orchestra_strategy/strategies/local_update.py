@@ -4,6 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -97,6 +99,10 @@ class LocalUpdate:
 
     def take_data(self) -> None:
         """Get ready for new data; nothing to do for a user that asks for them each round."""
+
+    def rows_of(self, user: int | None) -> npt.NDArray[np.int64]:
+        """Return the positions of a user's samples in the party's data; None is the party."""
+        return np.arange(self.samples_of(user), dtype=np.int64)
 
     def samples_of(self, user: int | None) -> int:
         """Return how many samples a user has; None is the party itself."""

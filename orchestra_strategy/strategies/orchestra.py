@@ -3,31 +3,25 @@
 This module must not import annotations from the future: SecretFlow reads ``train_step``'s.
 """
 
-import copy
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor
 
-from orchestra_strategy.aggregation.server import ServerAggregation
 from orchestra_strategy.aggregation.weighted import FloatArray
 from orchestra_strategy.algorithms.clustering import LocalClusters
-from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.algorithms.objective import Batch
-from orchestra_strategy.algorithms.orchestra import OrchestraObjective, OrchestraSettings
+from orchestra_strategy.algorithms.orchestra import OrchestraObjective
 from orchestra_strategy.config import ClusterSizes, OrchestraConfig, StrategyConfig
-from orchestra_strategy.data.views import build_views
 from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.payload import Entry
-from orchestra_strategy.rng import torch_generator
-from orchestra_strategy.strategies.base import FederatedStrategy
 from orchestra_strategy.strategies.party import PartyData
 from orchestra_strategy.strategies.registry import register_strategy
+from orchestra_strategy.strategies.self_supervised import TargetNetworkStrategy
 from orchestra_strategy.strategies.user_store import UserStore
-from orchestra_strategy.users.running_mean import RunningMean
 
 __all__ = ["OrchestraStrategy"]
 
@@ -35,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 @register_strategy(strategy_name="orchestra", backend="torch")
-class OrchestraStrategy(FederatedStrategy):
+class OrchestraStrategy(TargetNetworkStrategy):
     """One party of Orchestra; parameters are those of :class:`OrchestraConfig`.
 
     >>> from functools import partial
@@ -47,10 +41,12 @@ class OrchestraStrategy(FederatedStrategy):
     ((2, 512), 8)
     """
 
+    objective_class = OrchestraObjective
+    heads = OrchestraObjective.heads
     config_class: ClassVar[type[StrategyConfig]] = OrchestraConfig
     metric_names: ClassVar[tuple[str, ...]] = ("train_loss", "train_cluster", "train_degeneracy")
     fixed_parameters: ClassVar[tuple[str, ...]] = (
-        *FederatedStrategy.fixed_parameters,
+        *TargetNetworkStrategy.fixed_parameters,
         *("num_global_clusters", "memory_size", "num_local_clusters", "k_min"),
         "clustering_steps",
     )
@@ -60,22 +56,17 @@ class OrchestraStrategy(FederatedStrategy):
         """Return Orchestra's objective on this party's model."""
         self._clusters: list[LocalClusters] = []
         self._store = UserStore()
-        self.check_model(self.model)
-        views = build_views(self.config.views, **self.config.view_options)
-        objective = OrchestraObjective(self.model, views, self._settings(), self._stream("views"))
+        objective = super().make_objective()
+        assert isinstance(objective, OrchestraObjective)
         self._empty_memory = objective.memory.state_dict()
         return objective
 
     @staticmethod
     def check_server(server_agg_method: Any, config: Any) -> None:
         """Refuse a server method that is not ours, or makes another number of global clusters."""
+        TargetNetworkStrategy.check_server(server_agg_method, config)
         if server_agg_method is None:
             return
-        if not isinstance(server_agg_method, ServerAggregation):
-            raise ParameterError(
-                "Expected `server_agg_method` to be `orchestra_strategy.server_aggregation(...)`, "
-                f"got {server_agg_method!r}."
-            )
         for name in ("num_global_clusters", "temperature", "clustering_steps"):
             ours, servers = getattr(config, name), getattr(server_agg_method, name)
             if ours != servers:
@@ -84,17 +75,9 @@ class OrchestraStrategy(FederatedStrategy):
                     f"equal, got {ours} and {servers}."
                 )
 
-    @staticmethod
-    def check_model(model: nn.Module) -> None:
-        """Refuse a model without backbone, projector or degeneracy head."""
-        parts_of(model)
-
     def check_data(self, data: PartyData) -> None:
         """Refuse users with fewer than ``k_min`` samples; warn where sizes are scaled down."""
-        who, samples = "this party", len(data)
-        if self.config.user_type == "multiuser_aggregate":
-            who = f"each of {self.config.num_virtual_users} virtual users"
-            samples //= self.config.num_virtual_users
+        who, samples = self.smallest_user(data)
         m, n_l = self.config.sizes_for(samples, who)
         wanted = (self.config.memory_size, self.config.num_local_clusters)
         if (m, n_l) != wanted:
@@ -120,21 +103,19 @@ class OrchestraStrategy(FederatedStrategy):
 
     def start_round(self) -> None:
         """Forget the clusters that were sent, and start the mean of the users' target networks."""
+        super().start_round()
         self._clusters = []
-        self._target = copy.deepcopy(self.objective.target.state_dict())
-        self._targets = RunningMean()
 
     def before_local_training(self, user: int | None) -> None:
         """Give the views a random stream of this round and user, and a virtual user its memory."""
-        self.objective.generator = self._stream("views", user, self.exe_device)
+        super().before_local_training(user)
         self.objective.memory.size = self._sizes(user).memory_size
         if user is not None:
-            # One target network per party: kept for each user, it would be a model per user.
-            self.objective.target.load_state_dict(self._target)
             self.objective.memory.load_state_dict(self._store.load(user) or self._empty_memory)
 
     def after_local_training(self, user: int | None) -> None:
         """Cluster the memory; a virtual user's memory is put away until its next round."""
+        super().after_local_training(user)
         k_min = self.config.k_min
         wanted = self._sizes(user).num_local_clusters
         # A memory that has just been emptied may hold fewer rows than the party has samples.
@@ -144,21 +125,13 @@ class OrchestraStrategy(FederatedStrategy):
             self._clusters.append(self.objective.local_clusters(num_clusters, k_min, stream))
         if user is not None:
             self._store.save(user, self.objective.memory.state_dict())
-            self._targets.add(list(self.objective.target.state_dict().values()), weight=1)
 
-    def finish_round(self) -> None:
-        """Take the mean of the virtual users' target networks as the party's."""
-        if self._targets.weight:
-            names = self._target.keys()
-            self.objective.target.load_state_dict(
-                dict(zip(names, self._targets.result(), strict=True))
-            )
-
-    def apply_config(self) -> None:
-        """Hand changed parameters on to the objective and the optimizer."""
-        super().apply_config()
-        self.objective.settings = self._settings()
-        self.objective.views = build_views(self.config.views, **self.config.view_options)
+    def assign_clusters(self, z: Tensor) -> tuple[Tensor, int] | None:
+        """Return the nearest global centroid (B,) of projections, and N_g."""
+        centroids = self.objective.centroids
+        if centroids is None:
+            return None
+        return (z.to(centroids) @ centroids.T).argmax(dim=1), len(centroids)
 
     def extra_entries(self) -> tuple[Entry, ...]:
         """Local centroids go up, and the last global ones as an echo: the server has no memory."""
@@ -192,23 +165,13 @@ class OrchestraStrategy(FederatedStrategy):
 
     def reply_entries(self) -> tuple[Entry, ...]:
         """Return the entry of the global centroids, which come back to every party."""
-        return self.extra_entries()[1:]
+        return tuple(e for e in self.extra_entries() if e.combine == "echo")
 
     def receive_extras(self, arrays: Mapping[str, FloatArray]) -> None:
         """Take the global centroids, unless the server has made none so far."""
         centroids = torch.from_numpy(np.array(arrays["global_centroids"]))
         if self._clusters or self.objective.centroids is not None:
             self.objective.centroids = centroids.to(self.exe_device)
-
-    def _settings(self) -> OrchestraSettings:
-        c = self.config
-        return OrchestraSettings(c.temperature, c.ema_decay, c.deg_weight, c.memory_size)
-
-    def _stream(
-        self, purpose: str, user: int | None = None, device: Any = "cpu"
-    ) -> torch.Generator:
-        who = self.party if user is None else f"{self.party}/{user}"
-        return torch_generator(self.seed, who, self.round_index, purpose, device)
 
     def _sizes(self, user: int | None) -> ClusterSizes:
         sizes: ClusterSizes = self.config.sizes_for(self.user_type.samples_of(user))

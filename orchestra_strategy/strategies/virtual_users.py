@@ -4,6 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.data.batches import num_batches
 from orchestra_strategy.data.partition import iid_partition
@@ -54,7 +57,10 @@ class VirtualUsers(LocalUpdate):
     def take_data(self) -> None:
         """Deal the party's samples out to its users."""
         config, count = self.party.config, self.party.num_samples()
-        self.parts = iid_partition(count, config.num_virtual_users, self.party.seed)
+        if config.user_split == "blocks":
+            self.parts = np.array_split(np.arange(count, dtype=np.int64), config.num_virtual_users)
+        else:
+            self.parts = iid_partition(count, config.num_virtual_users, self.party.seed)
         most = max(len(part) for part in self.parts)
         # Slices of equal length: the last one of a pass must not be a handful of samples.
         per_pass = num_batches(most, config.batch_size)
@@ -77,6 +83,10 @@ class VirtualUsers(LocalUpdate):
         """Return the number of virtual users."""
         count: int = self.party.config.num_virtual_users
         return count
+
+    def rows_of(self, user: int | None) -> npt.NDArray[np.int64]:
+        """Return the positions of a user's samples in the party's data; None is the party."""
+        return super().rows_of(None) if user is None else self.parts[user]
 
     def samples_of(self, user: int | None) -> int:
         """Return how many samples a user has; None is the party itself."""

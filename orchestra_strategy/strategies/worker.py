@@ -7,7 +7,6 @@ turn every sample into float64, scale batches by party, and move BatchNorm's sta
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -15,7 +14,8 @@ from orchestra_strategy import host
 from orchestra_strategy.config import StrategyConfig, parse_config
 from orchestra_strategy.data.arrays import describe_samples
 from orchestra_strategy.errors import DataError, HostError, ParameterError
-from orchestra_strategy.evaluation.features import extract_features
+from orchestra_strategy.strategies.inspection import Inspection
+from orchestra_strategy.strategies.measures import labels_of
 from orchestra_strategy.strategies.party import PartyData, fingerprint
 from orchestra_strategy.threads import torch_threads
 
@@ -60,7 +60,7 @@ def refuse_fixed(fixed: Iterable[str], given: Iterable[str]) -> None:
         )
 
 
-class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
+class PartyWorker(Inspection, host.BaseTorchModel):  # type: ignore[misc]
     """A party's model, data, parameters and logs; see :class:`FederatedStrategy` for training.
 
     Args:
@@ -76,7 +76,11 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
     """
 
     config_class: ClassVar[type[StrategyConfig]] = StrategyConfig
-    fixed_parameters: ClassVar[tuple[str, ...]] = ("user_type", "num_virtual_users")
+    fixed_parameters: ClassVar[tuple[str, ...]] = (
+        "user_type",
+        "num_virtual_users",
+        "user_split",
+    )
     """Parameters that decide the form of what parties hold: for the constructor alone."""
 
     def __init__(
@@ -105,9 +109,9 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
             torch.manual_seed(self.seed)
             super().__init__(builder_base, random_seed=None, use_gpu=use_gpu)
         self.party = self.config.party or ""
+        self.forget_inspection()
         self._data: PartyData | None = None
         self._data_error: DataError | None = None
-        self._eval_data: PartyData | DataError | None = None
         self._fingerprint: str | None = None
         self._metrics: dict[str, float] = {}
 
@@ -151,7 +155,8 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
         """Take the party's samples; see FLModel's ``fit`` for the arguments.
 
         Only ``x``, the number of labels, ``sampling_rate`` and ``stage`` are used: batches keep the
-        size of the parameter ``batch_size``, their order follows from the seed.
+        size of the parameter ``batch_size``, their order follows from the seed. Labels themselves
+        are kept for ``evaluate`` alone.
 
         Raises:
             DataError: The samples cannot be used. It is raised again by the next call, since the
@@ -162,6 +167,8 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
             data = PartyData.from_host(x, y, sampling_rate)
             if training:
                 self.check_data(data)
+            else:
+                self._eval_labels = labels_of(y, x)
         except DataError as error:
             if training:
                 self._data_error = error
@@ -197,15 +204,6 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
     def num_samples(self) -> int:
         """Return the party's number of samples; 0 before it has data."""
         return 0 if self._data is None else len(self._data)
-
-    def predict(self, predict_steps: int = 0) -> np.ndarray:  # type: ignore[type-arg]
-        """Return the features of all samples given to FLModel's ``predict``, shape (n, d)."""
-        if isinstance(self._eval_data, DataError):
-            raise self._eval_data
-        if self._eval_data is None:
-            raise DataError("Expected data before `predict`, got none: call FLModel.predict(x).")
-        with torch_threads(self.config.torch_threads):
-            return extract_features(self.model, self._eval_data.samples, device=self.exe_device)
 
     # ---- Parameters ------------------------------------------------------------------------
 

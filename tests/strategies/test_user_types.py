@@ -98,6 +98,19 @@ def test_single_step_walks_through_all_data_before_it_repeats():
     assert sorted(ids.tolist()) == list(range(41))
 
 
+def test_blocks_give_each_virtual_user_consecutive_samples():
+    options = {"user_type": "multiuser_aggregate", "num_virtual_users": 3}
+    x = np.random.default_rng(0).random((10, 8, 8), dtype=np.float32)
+    (blocks,) = parties({"alice": x}, user_split="blocks", **options)
+    assert [p.tolist() for p in blocks.user_type.parts] == [[0, 1, 2, 3], [4, 5, 6], [7, 8, 9]]
+    (shuffled,) = parties({"alice": x}, **options)
+    assert [p.tolist() for p in shuffled.user_type.parts] != [
+        p.tolist() for p in blocks.user_type.parts
+    ]
+    with pytest.raises(ParameterError, match="`user_split`"):
+        blocks.configure({"user_split": "shuffled"})
+
+
 def test_one_virtual_user_is_the_party_itself_up_to_the_order_of_its_data():
     """One pass in one batch: nothing is left of the order."""
     images = {"alice": toy.images("alice")}

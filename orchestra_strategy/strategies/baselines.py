@@ -1,0 +1,113 @@
+"""The baselines: one network, the same views and order of data, another objective.
+
+Each is a named objective with its parameters; ``user_type`` and all that
+:class:`~orchestra_strategy.config.StrategyConfig` has are theirs too. Papers are cited where the
+objectives are.
+
+This module must not import annotations from the future: SecretFlow reads ``train_step``'s.
+"""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from orchestra_strategy.algorithms.byol import BYOLObjective
+from orchestra_strategy.algorithms.rotpred import RotPredObjective
+from orchestra_strategy.algorithms.simclr import SimCLRObjective
+from orchestra_strategy.algorithms.simsiam import SimSiamObjective
+from orchestra_strategy.algorithms.specloss import SpecLossObjective
+from orchestra_strategy.config import StrategyConfig
+from orchestra_strategy.strategies.registry import register_strategy
+from orchestra_strategy.strategies.self_supervised import (
+    SelfSupervisedStrategy,
+    TargetNetworkStrategy,
+)
+
+__all__ = [
+    "FedBYOLStrategy",
+    "FedRotPredStrategy",
+    "FedSimCLRStrategy",
+    "FedSimSiamStrategy",
+    "FedSpecLossStrategy",
+]
+
+
+class SimCLRConfig(StrategyConfig):
+    """Parameters of ``fed_simclr``.
+
+    Attributes:
+        temperature: T of NT-Xent.
+    """
+
+    temperature: float = Field(0.5, gt=0)
+
+
+@register_strategy(strategy_name="fed_simclr", backend="torch")
+class FedSimCLRStrategy(SelfSupervisedStrategy):
+    """SimCLR: NT-Xent between two views, negatives from the party's own batch."""
+
+    objective_class = SimCLRObjective
+    config_class: ClassVar[type[StrategyConfig]] = SimCLRConfig
+
+
+class SimSiamConfig(StrategyConfig):
+    """Parameters of ``fed_simsiam``: those that every strategy has."""
+
+
+@register_strategy(strategy_name="fed_simsiam", backend="torch")
+class FedSimSiamStrategy(SelfSupervisedStrategy):
+    """SimSiam: one view's projection predicted from the other's, with a stop-gradient."""
+
+    objective_class = SimSiamObjective
+    heads = SimSiamObjective.heads
+    config_class: ClassVar[type[StrategyConfig]] = SimSiamConfig
+
+
+class BYOLConfig(StrategyConfig):
+    """Parameters of ``fed_byol``.
+
+    Attributes:
+        ema_decay: tau of the target network, which moves as tau * target + (1 - tau) * online.
+    """
+
+    ema_decay: float = Field(0.996, ge=0, le=1)
+
+
+@register_strategy(strategy_name="fed_byol", backend="torch")
+class FedBYOLStrategy(TargetNetworkStrategy):
+    """BYOL: the target network's projection of one view predicted from the other view."""
+
+    objective_class = BYOLObjective
+    heads = BYOLObjective.heads
+    config_class: ClassVar[type[StrategyConfig]] = BYOLConfig
+
+
+class SpecLossConfig(StrategyConfig):
+    """Parameters of ``fed_specloss``.
+
+    Attributes:
+        scale: mu, the squared length of the projections that are compared.
+    """
+
+    scale: float = Field(1.0, gt=0)
+
+
+@register_strategy(strategy_name="fed_specloss", backend="torch")
+class FedSpecLossStrategy(SelfSupervisedStrategy):
+    """Spectral contrastive loss between two views, negatives from the party's own batch."""
+
+    objective_class = SpecLossObjective
+    config_class: ClassVar[type[StrategyConfig]] = SpecLossConfig
+
+
+class RotPredConfig(StrategyConfig):
+    """Parameters of ``fed_rotpred``: those that every strategy has."""
+
+
+@register_strategy(strategy_name="fed_rotpred", backend="torch")
+class FedRotPredStrategy(SelfSupervisedStrategy):
+    """Rotation prediction: by how many quarters a sample has been turned."""
+
+    objective_class = RotPredObjective
+    heads = RotPredObjective.heads
+    config_class: ClassVar[type[StrategyConfig]] = RotPredConfig

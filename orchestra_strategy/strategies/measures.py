@@ -1,0 +1,121 @@
+"""What a party says of its own encoder: label-free health, and clusters against labels.
+
+Everything here runs at the party on the party's samples; a handful of scalars leave it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from orchestra_strategy.errors import DataError
+from orchestra_strategy.evaluation import (
+    ClusteringScores,
+    Health,
+    cluster_features,
+    clustering_scores,
+    extract_features,
+    health_of,
+)
+from orchestra_strategy.rng import derive_seed, torch_generator
+
+__all__ = [
+    "HEALTH_NAMES",
+    "clustering_of",
+    "health_metrics",
+    "labels_of",
+    "measure_health",
+]
+
+HEALTH_NAMES = tuple(f"health_{name}" for name in Health._fields)
+"""Names under which a party's health is logged."""
+
+_MIN_ROWS = 8  # fewer say nothing about a distribution
+
+
+def measure_health(party: Any, samples: npt.NDArray[Any], num_samples: int) -> Health | None:
+    """Measure two views of some of the samples, the same ones and the same views each time.
+
+    The network normalises by the batch, as it does in training: running statistics lag behind a
+    network that has just been moved.
+
+    Args:
+        party: A strategy; its ``draw_views``, ``project`` and ``assign_clusters`` are used.
+        samples: (n, ...) as the party stores them.
+        num_samples: How many of them at most.
+
+    Returns:
+        None where the strategy has no views, or there are too few samples.
+    """
+    n = min(num_samples, len(samples))
+    if n < _MIN_ROWS:
+        return None
+    stream = torch_generator(party.seed, party.party, 0, "health")
+    rows = torch.randperm(len(samples), generator=stream)[:n].sort().values.numpy()
+    inputs = torch.from_numpy(np.array(samples[rows])).to(party.exe_device)
+    generator = torch_generator(party.seed, party.party, 0, "health views", party.exe_device)
+    views = party.draw_views(inputs, generator)
+    if views is None:
+        return None
+    z1, z2 = party.project(views.x1), party.project(views.x2)
+    clusters = party.assign_clusters(z1)
+    if clusters is None:
+        return health_of(z1.cpu(), z2.cpu())
+    assignments, num_clusters = clusters
+    return health_of(z1.cpu(), z2.cpu(), assignments.cpu(), num_clusters)
+
+
+def health_metrics(health: Health | None, prefix: str = "health_") -> dict[str, float]:
+    """Return the measured numbers by the name under which they are logged."""
+    if health is None:
+        return {}
+    return {prefix + k: v for k, v in health._asdict().items() if v is not None}
+
+
+def labels_of(y: Any, x: Any) -> npt.NDArray[np.int64] | None:
+    """Return what FLModel hands on as labels, or None where it is the samples once more.
+
+    FLModel's ``evaluate`` refuses ``y=None``, so a call without labels repeats the samples.
+
+    Raises:
+        DataError: It is neither.
+    """
+    if y is None or np.shape(y) == np.shape(x):
+        return None
+    labels = np.asarray(y)
+    if labels.ndim == 2 and labels.shape[1] == 1:  # a column of an HDataFrame
+        labels = labels[:, 0]
+    if labels.ndim != 1 or len(labels) != len(x) or labels.dtype.kind not in "iuf":
+        raise DataError(
+            f"Expected `y` to hold one class number per sample, got shape {labels.shape} of "
+            f"{labels.dtype} for {len(x)} samples."
+        )
+    if labels.dtype.kind == "f" and not np.array_equal(labels, np.round(labels)):
+        raise DataError("Expected `y` to hold whole class numbers, got fractions or NaN.")
+    return labels.astype(np.int64)
+
+
+def clustering_of(
+    party: Any, samples: npt.NDArray[Any], labels: npt.NDArray[np.int64]
+) -> Mapping[str, float]:
+    """Return how well clusters fit the labels: the strategy's, or else k-means of the features.
+
+    Args:
+        party: A strategy.
+        samples: (n, ...).
+        labels: (n,) classes.
+    """
+    clusters = party.cluster_ids(samples)
+    if clusters is None:
+        features = extract_features(party.model, samples, device=party.exe_device)
+        seed = derive_seed(party.seed, party.party, 0, "evaluation clusters") % 2**32
+        clusters = cluster_features(features, num_clusters=len(np.unique(labels)), seed=seed)
+    scores: ClusteringScores = clustering_scores(clusters, labels)
+    return {
+        "nmi": scores.nmi,
+        "ari": scores.ari,
+        "cluster_accuracy": scores.accuracy,
+        "purity": scores.purity,
+    }

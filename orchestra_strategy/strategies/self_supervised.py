@@ -1,0 +1,136 @@
+"""What the strategies of this package share: views by the configuration, streams, a target network.
+
+This module must not import annotations from the future: SecretFlow reads ``train_step``'s.
+"""
+
+import copy
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from orchestra_strategy.aggregation.server import ServerAggregation
+from orchestra_strategy.algorithms.ema import frozen_statistics
+from orchestra_strategy.algorithms.model import parts_of
+from orchestra_strategy.algorithms.self_supervised import SelfSupervisedObjective, TargetObjective
+from orchestra_strategy.data.view_set import Views, ViewSet
+from orchestra_strategy.data.views import build_views
+from orchestra_strategy.errors import DataError, ParameterError
+from orchestra_strategy.rng import torch_generator
+from orchestra_strategy.strategies.base import FederatedStrategy
+from orchestra_strategy.strategies.party import PartyData
+from orchestra_strategy.users.running_mean import RunningMean
+
+__all__ = ["SelfSupervisedStrategy", "TargetNetworkStrategy"]
+
+
+class SelfSupervisedStrategy(FederatedStrategy):
+    """One party of a self-supervised method; a subclass names its objective.
+
+    Attributes:
+        objective_class: The method. The fields of its settings are parameters in ``config_class``.
+        heads: Heads that the model must have, by name; it may have others.
+    """
+
+    objective_class: ClassVar[type[SelfSupervisedObjective]]
+    heads: ClassVar[tuple[str, ...]] = ()
+    objective: SelfSupervisedObjective
+
+    def make_objective(self) -> SelfSupervisedObjective:
+        """Return the objective on this party's model."""
+        self.check_model(self.model)
+        return self.objective_class(
+            self.model, self._views(), self._settings(), self._stream("views")
+        )
+
+    @classmethod
+    def check_model(cls, model: nn.Module) -> None:
+        """Refuse a model without backbone, projector or one of ``heads``."""
+        parts_of(model, cls.heads)
+
+    @staticmethod
+    def check_server(server_agg_method: Any, config: Any) -> None:
+        """Refuse a server method that is not ours."""
+        if server_agg_method is not None and not isinstance(server_agg_method, ServerAggregation):
+            raise ParameterError(
+                "Expected `server_agg_method` to be `orchestra_strategy.server_aggregation(...)`, "
+                f"got {server_agg_method!r}."
+            )
+
+    def check_data(self, data: PartyData) -> None:
+        """Refuse users with a single sample: neither BatchNorm nor a comparison has a meaning."""
+        who, samples = self.smallest_user(data)
+        if samples < 2:
+            raise DataError(f"Expected {who} to have at least 2 samples, got {samples}.")
+
+    def smallest_user(self, data: PartyData) -> tuple[str, int]:
+        """Return the words for this party's users, and how many samples the smallest has."""
+        if self.config.user_type == "multiuser_aggregate":
+            users = self.config.num_virtual_users
+            return f"each of {users} virtual users", len(data) // users
+        return "this party", len(data)
+
+    def before_local_training(self, user: int | None) -> None:
+        """Give the views a random stream of this round and user."""
+        self.objective.generator = self._stream("views", user, self.exe_device)
+
+    def apply_config(self) -> None:
+        """Hand changed parameters on to the objective and the optimizer."""
+        super().apply_config()
+        self.objective.settings = self._settings()
+        self.objective.views = self._views()
+
+    def draw_views(self, inputs: Tensor, generator: torch.Generator) -> ViewSet:
+        """Return the objective's own views, for the check of the encoder's health."""
+        return ViewSet(*self.objective.views(inputs, generator))
+
+    @torch.no_grad()
+    def project(self, x: Tensor) -> Tensor:
+        """Return unit-norm projections (B, p), normalised by the batch as in training."""
+        with frozen_statistics(self.model):
+            return F.normalize(parts_of(self.model, ()).encoder(x), dim=1)
+
+    def _views(self) -> Views:
+        return build_views(self.config.views, **self.config.view_options)
+
+    def _settings(self) -> Any:
+        settings_class = self.objective_class.settings_class
+        return settings_class(*(getattr(self.config, name) for name in settings_class._fields))
+
+    def _stream(
+        self, purpose: str, user: int | None = None, device: Any = "cpu"
+    ) -> torch.Generator:
+        who = self.party if user is None else f"{self.party}/{user}"
+        return torch_generator(self.seed, who, self.round_index, purpose, device)
+
+
+class TargetNetworkStrategy(SelfSupervisedStrategy):
+    """A method with a target network: one per party, whatever the number of its virtual users."""
+
+    objective: TargetObjective
+
+    def start_round(self) -> None:
+        """Start the mean of the users' target networks."""
+        self._target = copy.deepcopy(self.objective.target.state_dict())
+        self._targets = RunningMean()
+
+    def before_local_training(self, user: int | None) -> None:
+        """Give the views their stream, and a virtual user the target network of the round."""
+        super().before_local_training(user)
+        if user is not None:
+            # One target network per party: kept for each user, it would be a model per user.
+            self.objective.target.load_state_dict(self._target)
+
+    def after_local_training(self, user: int | None) -> None:
+        """Add a virtual user's target network to the mean."""
+        if user is not None:
+            self._targets.add(list(self.objective.target.state_dict().values()), weight=1)
+
+    def finish_round(self) -> None:
+        """Take the mean of the virtual users' target networks as the party's."""
+        if self._targets.weight:
+            names = self._target.keys()
+            self.objective.target.load_state_dict(
+                dict(zip(names, self._targets.result(), strict=True))
+            )
