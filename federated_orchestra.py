@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from rich.console import Console
 
-from orchestra_strategy import OrchestraFLModel, orchestra_model
+from orchestra_strategy import OrchestraFLModel, OrchestraStrategy, orchestra_model
 from orchestra_strategy.algorithms.model import OrchestraModel
 from orchestra_strategy.config import FrozenConfig, parse_config
 from orchestra_strategy.errors import OrchestraError
@@ -31,7 +31,9 @@ from orchestra_strategy.evaluation import (
     write_json,
 )
 from orchestra_strategy.host import reveal
+from orchestra_strategy.runtime.checks import federated_values, our_strategy
 from orchestra_strategy.runtime.progress import RoundProgress
+from orchestra_strategy.runtime.tuning import Tuning, grid_points, tune
 from orchestra_strategy.strategies.weights import write_weights
 
 __all__ = ["FederatedOrchestraTrainer", "ModelConfig", "TrainerConfig", "TrainingResults"]
@@ -55,8 +57,10 @@ class TrainerConfig(FrozenConfig):
         rounds: Federated rounds after round 0; with ``user_type="local_gradient"`` walks through
             the smallest party's data, of several rounds each.
         seed: Root seed of everything.
-        model: The network.
+        model: The network; it gets the heads that the strategy trains.
         parameters: The strategy's parameters by name.
+        data_options: How the parties read their data where they are given as paths, see
+            :func:`~orchestra_strategy.data.load_local`.
         num_gpus: GPUs per party.
         out_dir: Folder for ``results.json``; None writes nothing.
         progress: Whether to draw the progress bar.
@@ -67,6 +71,7 @@ class TrainerConfig(FrozenConfig):
     seed: int = Field(42, ge=0)
     model: ModelConfig = Field(default_factory=ModelConfig)
     parameters: dict[str, Any] = Field(default_factory=dict)
+    data_options: dict[str, Any] = Field(default_factory=dict)
     num_gpus: int = Field(0, ge=0)
     out_dir: str | None = None
     progress: bool = True
@@ -77,12 +82,13 @@ class TrainingResults:
     """What ``train`` returns.
 
     Attributes:
-        history: The losses by name, one value per round, averaged over the parties' samples.
-        metrics: The losses of the last round.
+        history: Losses and health by name, a value per round, averaged over the parties' samples.
+        metrics: Those of the last round.
         ledger: What each round cost: seconds, samples per second, bytes sent.
         manifest: All that left a party, one dictionary per entry.
         rounds: Rounds done.
         seconds: Wall-clock seconds of the training.
+        stop_reason: Why it ended before its last round; None if it did not.
     """
 
     history: dict[str, list[float]]
@@ -91,6 +97,7 @@ class TrainingResults:
     manifest: list[dict[str, Any]]
     rounds: int
     seconds: float
+    stop_reason: str | None = None
 
 
 class FederatedOrchestraTrainer:
@@ -116,7 +123,10 @@ class FederatedOrchestraTrainer:
         )
         self.devices = list(devices)
         self.server = server if server is not None else next(iter(devices), None)
-        self.model_builder = partial(orchestra_model, **self.config.model.model_dump())
+        # Each strategy gets the heads that it trains; one that names none, those of Orchestra.
+        heads = getattr(our_strategy(self.config.strategy), "heads", OrchestraStrategy.heads)
+        options = self.config.model.model_dump()
+        self.model_builder = partial(orchestra_model, **options, heads=heads)
         self.fl_model: OrchestraFLModel | None = None
         self.results: TrainingResults | None = None
         self.console = Console() if self.config.progress else None
@@ -124,22 +134,62 @@ class FederatedOrchestraTrainer:
     def setup_model(self) -> OrchestraFLModel:
         """Build the FLModel, with one worker per party; ``train`` does it where it is missing."""
         if self.fl_model is None:
-            self.fl_model = OrchestraFLModel(
-                server=self.server,
-                device_list=self.devices,
-                model=self.model_builder,
-                strategy=self.config.strategy,
-                random_seed=self.config.seed,
-                num_gpus=self.config.num_gpus,
-                strategy_config=self.config.parameters,
-            )
+            self.fl_model = self._build({})
         return self.fl_model
 
-    def train(self, federated_data: Any) -> TrainingResults:
+    def _build(self, changed: Mapping[str, Any]) -> OrchestraFLModel:
+        return OrchestraFLModel(
+            server=self.server,
+            device_list=self.devices,
+            model=self.model_builder,
+            strategy=self.config.strategy,
+            random_seed=self.config.seed,
+            num_gpus=self.config.num_gpus,
+            strategy_config={**self.config.parameters, **changed},
+        )
+
+    def tune(
+        self,
+        federated_data: Any,
+        grid: Mapping[str, Sequence[Any]],
+        rounds: int | None = None,
+        out_dir: str | Path | None = None,
+    ) -> Tuning:
+        """Choose parameters without labels, by alignment + uniformity of the trained encoders.
+
+        Args:
+            federated_data: As for :meth:`train`.
+            grid: Values to try by the parameter's name; every combination is trained once.
+            rounds: Of each trial; those of the configuration by default.
+            out_dir: Keeps finished trials, so that an interrupted search goes on.
+
+        Returns:
+            All trials, the best first; ``.best`` are the parameters to train with.
+
+        Raises:
+            ParameterError: A value of the grid is unknown or out of range; nothing is trained.
+        """
+        config_class = our_strategy(self.config.strategy).config_class
+        for point in grid_points(grid):
+            parse_config(config_class, {**self.config.parameters, **point})
+        return tune(
+            self._build,
+            federated_values(federated_data, self.config.data_options),
+            grid,
+            self.config.rounds if rounds is None else rounds,
+            out_dir,
+            identity=self.config.model_dump(exclude={"out_dir", "progress", "rounds"}),
+            tell=None if self.console is None else self.console.print,
+        )
+
+    def train(self, federated_data: Any, callbacks: Sequence[Any] = ()) -> TrainingResults:
         """Train for the configured number of rounds.
 
         Args:
-            federated_data: FedNdarray or HDataFrame: samples without labels, one partition a party.
+            federated_data: Samples without labels, one partition a party: FedNdarray, HDataFrame,
+                or a mapping from PYU to the path of an image folder, a CSV, .npy or .npz file,
+                or CIFAR batches, as that party sees it.
+            callbacks: FLModel callbacks; :meth:`encoder` gives them the model so far.
 
         Returns:
             History, cost ledger and manifest; also written to ``out_dir/results.json``.
@@ -148,6 +198,7 @@ class FederatedOrchestraTrainer:
             DataError: A party's data cannot be used.
         """
         fl_model = self.setup_model()
+        federated_data = federated_values(federated_data, self.config.data_options)
         manifest = fl_model.manifest()
         progress = RoundProgress(
             self.config.rounds,
@@ -155,10 +206,14 @@ class FederatedOrchestraTrainer:
             self.console,
         )
         try:
-            fl_model.fit(federated_data, epochs=self.config.rounds, callbacks=[progress])
+            fl_model.fit(
+                federated_data, epochs=self.config.rounds, callbacks=[progress, *callbacks]
+            )
+            if fl_model.stop_reason is not None:
+                progress.on_epoch_end()  # the host leaves before it tells of the last round
         finally:
             progress.close()
-        names = [k for k in progress.ledger[-1] if k.startswith("train_")]
+        names = [k for k in progress.ledger[-1] if k.startswith(("train_", "health_"))]
         results = TrainingResults(
             history={k: [row[k] for row in progress.ledger] for k in names},
             metrics={k: progress.ledger[-1][k] for k in names},
@@ -166,6 +221,7 @@ class FederatedOrchestraTrainer:
             manifest=manifest,
             rounds=sum(row["rounds"] for row in progress.ledger),
             seconds=sum(row["seconds"] for row in progress.ledger),
+            stop_reason=fl_model.stop_reason,
         )
         self.results = results
         if self.config.out_dir is not None:
@@ -173,16 +229,16 @@ class FederatedOrchestraTrainer:
         return results
 
     def encoder(self) -> OrchestraModel:
-        """Return the trained global model, on the CPU of this process.
+        """Return the global model after the last round done, on the CPU of this process.
 
         Raises:
-            OrchestraError: Nothing has been trained.
+            OrchestraError: No round has been done.
         """
-        if self.fl_model is None or self.results is None:
+        workers = [] if self.fl_model is None else list(self.fl_model._workers.values())
+        if not workers or not reveal(workers[0].work_done())["rounds"]:
             raise OrchestraError("Expected a trained model, got none: call `train` first.")
-        first = next(iter(self.fl_model._workers.values()))
         # The averaged weights alone, which every party has: not what a party sends to the server.
-        weights = reveal(first.averaged_weights())
+        weights = reveal(workers[0].averaged_weights())
         model = self.untrained_encoder()
         write_weights(model, weights)
         return model.eval()

@@ -24,7 +24,9 @@ def test_train_embed_evaluate(devices, tmp_path):  # noqa: F811
     untrained = trainer.untrained_encoder().state_dict()
     results = trainer.train(toy.data(devices))
     assert results.rounds == 2
-    assert [len(v) for v in results.history.values()] == [2, 2, 2]
+    assert {len(v) for v in results.history.values()} == {2}
+    assert {"train_cluster", "health_effective_rank"} <= set(results.history)
+    assert results.stop_reason is None
     assert results.metrics["train_loss"] == results.history["train_loss"][-1]
     for row in results.ledger:
         assert row["samples"] == 61
@@ -88,3 +90,57 @@ def test_nothing_trained_is_refused(devices):  # noqa: F811
     trainer.setup_model()
     with pytest.raises(OrchestraError, match="call `train` first"):
         trainer.encoder()
+
+
+def test_a_training_that_collapses_says_so_and_keeps_its_history(devices):  # noqa: F811
+    zeros = {**CONFIG, "rounds": 5}
+    trainer = FederatedOrchestraTrainer(zeros, devices)
+    for worker in trainer.setup_model()._workers.values():
+        host.reveal(worker.apply(_report_collapse))
+    results = trainer.train(toy.data(devices))
+    assert "collapsed at 2 of 2 parties" in results.stop_reason
+    assert results.rounds == 1
+    assert len(results.history["train_loss"]) == 1
+
+
+def _report_collapse(worker):
+    worker.collapse_found = lambda: "as the test wants it."
+
+
+def test_tune_ranks_the_grid_and_goes_on_where_it_was(devices, tmp_path):  # noqa: F811
+    trainer = FederatedOrchestraTrainer(CONFIG, devices)
+    grid = {"lr": [0.001, 0.05], "temperature": [0.1]}
+    tuning = trainer.tune(toy.data(devices), grid, rounds=1, out_dir=tmp_path)
+    scores = [trial.score for trial in tuning.trials]
+    assert scores == sorted(scores)
+    assert tuning.best == tuning.trials[0].parameters
+    assert {trial.parameters["lr"] for trial in tuning.trials} == {0.001, 0.05}
+    files = {f: f.stat().st_mtime_ns for f in tmp_path.iterdir()}
+    assert len(files) == 2
+    # One trial is gone: it alone is run again, to the same numbers.
+    gone = sorted(files)[0]
+    gone.unlink()
+    again = FederatedOrchestraTrainer(CONFIG, devices)
+    assert again.tune(toy.data(devices), grid, rounds=1, out_dir=tmp_path) == tuning
+    assert {f for f in files if f.stat().st_mtime_ns == files[f]} == set(files) - {gone}
+    # Another seed is another search.
+    other = FederatedOrchestraTrainer({**CONFIG, "seed": 8}, devices)
+    other.tune(toy.data(devices), {"lr": [0.001]}, rounds=1, out_dir=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({}, "`grid` to name a parameter"),
+        ({"lr": 0.1}, "list of values for `lr`"),
+        ({"lr": []}, "list of values for `lr`"),
+        ({"lr": [0.1, -1.0]}, "`lr` to be greater than 0"),
+        ({"learning_rate": [0.1]}, "`learning_rate`"),
+    ],
+)
+def test_tune_refuses_a_bad_grid_before_anything_is_trained(devices, grid, message):  # noqa: F811
+    trainer = FederatedOrchestraTrainer(CONFIG, devices)
+    with pytest.raises(ParameterError, match=message):
+        trainer.tune(toy.data(devices), grid)
+    assert trainer.fl_model is None

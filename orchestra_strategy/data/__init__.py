@@ -1,4 +1,4 @@
-"""A party's data: partitions, checks, the order of batches, and random views."""
+"""A party's data: reading, partitions, checks, the order of batches, and random views."""
 
 from orchestra_strategy.data.arrays import (
     PartyReport,
@@ -8,6 +8,8 @@ from orchestra_strategy.data.arrays import (
 )
 from orchestra_strategy.data.batches import batch_slices, num_batches, round_batches
 from orchestra_strategy.data.equal_parts import dirichlet_equal_parts
+from orchestra_strategy.data.loading import load_local
+from orchestra_strategy.data.local_data import LocalData
 from orchestra_strategy.data.partition import (
     dirichlet_partition,
     iid_partition,
@@ -27,6 +29,7 @@ from orchestra_strategy.data.views import (
 __all__ = [
     "VIEWS",
     "ColourViews",
+    "LocalData",
     "PartyReport",
     "SmallGreyViews",
     "TableViews",
@@ -40,6 +43,7 @@ __all__ = [
     "dirichlet_equal_parts",
     "dirichlet_partition",
     "iid_partition",
+    "load_local",
     "num_batches",
     "round_batches",
     "shard_partition",

@@ -6,7 +6,7 @@ parties before any training starts.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping, Sized
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -19,6 +19,7 @@ from orchestra_strategy.errors import DataError
 __all__ = ["PartyReport", "as_samples", "check_parties", "describe_samples"]
 
 _KINDS = "iuf"  # numpy's codes for signed and unsigned integers and floats
+_BLOCK = 2**20  # values that are looked at in one go
 _RANKS = {2: "a table (N, F)", 3: "grey images (N, H, W)", 4: "images (N, C, H, W)"}
 
 
@@ -56,11 +57,10 @@ def as_samples(x: Any) -> NDArray[Any]:
     # An overflow to inf is found, and reported with its index, by the check below.
     with np.errstate(over="ignore"):
         samples = np.ascontiguousarray(x, dtype=np.uint8 if x.dtype == np.uint8 else np.float32)
-    bad = ~np.isfinite(samples)
-    if bad.any():
-        first = tuple(int(i) for i in np.argwhere(bad)[0])
+    bad, first = _not_finite(samples)
+    if bad:
         raise DataError(
-            f"Expected `x` to be finite, got {int(bad.sum())} NaN or infinite values of "
+            f"Expected `x` to be finite, got {bad} NaN or infinite values of "
             f"{x.size} (in float32), the first at index {first}; remove or fill them"
         )
     view = samples.view()
@@ -110,7 +110,7 @@ def describe_samples(x: NDArray[Any], y: Sized | None = None) -> dict[str, Any]:
         got = "shape ()" if isinstance(x, np.ndarray) else type(x).__name__
         raise DataError(f"Expected `x` to be a numpy array (N, ...), got {got}")
     numeric = x.dtype.kind in _KINDS
-    num_not_finite = x.size - int(np.isfinite(x).sum()) if numeric else x.size
+    num_not_finite = _not_finite(x)[0] if numeric else x.size
     has_scale = numeric and x.ndim > 2 and x.dtype != np.uint8
     report = PartyReport(
         num_samples=x.shape[0],
@@ -119,10 +119,31 @@ def describe_samples(x: NDArray[Any], y: Sized | None = None) -> dict[str, Any]:
         finite=num_not_finite == 0,
         num_not_finite=num_not_finite,
         # NaN compares false on both sides, so it does not count twice.
-        unit_range=not (has_scale and bool(((x < 0) | (x > 1)).any())),
+        unit_range=not (has_scale and any(((b < 0) | (b > 1)).any() for _, b in _blocks(x))),
         num_labels=None if y is None else len(y),
     )
     return asdict(report)
+
+
+def _blocks(x: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yield a large array in pieces with their first rows: a mask of all of it is as large."""
+    rows = max(1, _BLOCK * len(x) // max(x.size, 1))
+    for start in range(0, len(x), rows):
+        yield start, x[start : start + rows]
+
+
+def _not_finite(x: NDArray[Any]) -> tuple[int, tuple[int, ...] | None]:
+    """Return how many values are NaN or infinite, and the index of the first."""
+    if x.dtype.kind != "f":
+        return 0, None
+    count, first = 0, None
+    for start, block in _blocks(x):
+        bad = ~np.isfinite(block)
+        if bad.any():
+            count += int(bad.sum())
+            row, *rest = (int(i) for i in np.argwhere(bad)[0])
+            first = first or (start + row, *rest)
+    return count, first
 
 
 def check_parties(reports: Mapping[str, Mapping[str, Any]], k_min: int) -> None:

@@ -15,6 +15,7 @@ from orchestra_strategy.data import colour_transforms as colours
 from orchestra_strategy.data.transforms import rotate_quarters, warp
 from orchestra_strategy.data.view_set import (
     ViewSet,
+    channels_last,
     check_batch,
     check_range,
     check_square,
@@ -99,7 +100,8 @@ class ColourViews:
         draws = torch.rand(14, 3, len(x), generator=generator, device=generator.device)
         changed = self._change(to_unit_images(x), draws.to(x.device))
         x1, x2, x3 = changed.sub_(0.5).div_(0.5).chunk(3)
-        return ViewSet(x1, x2, rotate_quarters(x3, target), target)
+        x3 = rotate_quarters(x3, target)
+        return ViewSet(channels_last(x1), channels_last(x2), channels_last(x3), target)
 
     def _change(self, x: Tensor, draws: Tensor) -> Tensor:
         """Return t(x), t'(x) and t(x) below each other, (3 B, 3, H, H), from draws (14, 3, B)."""

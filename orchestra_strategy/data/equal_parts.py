@@ -69,7 +69,7 @@ def _draw_counts(
     stock: NDArray[np.int64],
     generator: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Return how many samples of each class a party gets: ``size`` in all, none beyond the stock."""
+    """Return how many samples of each class a party gets: ``size`` in all."""
     counts = np.zeros_like(stock)
     while (missing := size - int(counts.sum())) > 0:
         left = stock - counts

@@ -1,5 +1,7 @@
-"""Where a party's samples come from, in SecretFlow's terms."""
+"""Where the parties' samples come from, in SecretFlow's terms."""
 
+import logging
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,9 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestra_strategy import host
-from orchestra_strategy.errors import DataError
+from orchestra_strategy.data.loading import check_options, load_local
+from orchestra_strategy.errors import DataError, ParameterError
 
-__all__ = ["fed_ndarray"]
+__all__ = ["fed_from_paths", "fed_labelled_from_paths", "fed_ndarray"]
+
+_log = logging.getLogger(__name__)
+
+_LOAD_SECONDS = 1800.0
 
 
 def _identity(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -19,7 +26,7 @@ def _identity(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def fed_ndarray(arrays: Mapping[Any, npt.NDArray[Any]]) -> Any:
     """Hand one array to each device, for simulations where one process holds them all.
 
-    In a real deployment every party loads its own data: ``alice(np.load)("path")``.
+    In a real deployment every party loads its own data: :func:`fed_from_paths`.
 
     Args:
         arrays: PYU -> that party's samples, shape (n, ...), n may differ.
@@ -30,14 +37,145 @@ def fed_ndarray(arrays: Mapping[Any, npt.NDArray[Any]]) -> Any:
     Raises:
         DataError: No party, or something that is no array.
     """
-    if not arrays:
-        raise DataError("Expected `arrays` to have at least one device, got none.")
+    _check_devices("arrays", arrays)
     for device, array in arrays.items():
         if not isinstance(array, np.ndarray):
             raise DataError(
                 f"Expected the data of {device} to be a numpy array, got {type(array).__name__}."
             )
-    return host.FedNdarray(
-        partitions={device: device(_identity)(array) for device, array in arrays.items()},
-        partition_way=host.PartitionWay.HORIZONTAL,
+    return _federated({device: device(_identity)(array) for device, array in arrays.items()})
+
+
+def fed_from_paths(
+    paths: Mapping[Any, str | os.PathLike[str]], *, timeout_s: float = _LOAD_SECONDS, **options: Any
+) -> Any:
+    """Let every party read its samples from its own disk; they do not pass through the driver.
+
+    Args:
+        paths: PYU -> the path as that party sees it; see :func:`~.loading.load_local`.
+        timeout_s: The longest wait for all parties, in local mode.
+        **options: The same for all parties; see :func:`~.loading.load_local`.
+
+    Returns:
+        A horizontally partitioned FedNdarray, uint8 or float32.
+
+    Raises:
+        ParameterError: An option is unknown or out of its range.
+        DataError: A party's data cannot be read, or tables differ in their columns; all parties'
+            problems in one message.
+        HostError: Some party is not ready in time.
+    """
+    return _load_everywhere(paths, options, timeout_s, labelled=False)[0]
+
+
+def fed_labelled_from_paths(
+    paths: Mapping[Any, str | os.PathLike[str]], *, timeout_s: float = _LOAD_SECONDS, **options: Any
+) -> tuple[Any, Any | None]:
+    """Read samples like :func:`fed_from_paths`, and labels, which stay at the parties too.
+
+    The driver compares the names of the classes, so that a number means the same everywhere.
+
+    Args:
+        paths: As in :func:`fed_from_paths`.
+        timeout_s: As there.
+        **options: As there.
+
+    Returns:
+        Samples and labels (n,) int64 as FedNdarrays; None for the labels if any party has none.
+
+    Raises:
+        ParameterError: As there.
+        DataError: As there; also if the classes differ between parties.
+        HostError: As there.
+    """
+    return _load_everywhere(paths, options, timeout_s, labelled=True)
+
+
+def _load_everywhere(
+    paths: Mapping[Any, Any], options: Mapping[str, Any], timeout_s: float, labelled: bool
+) -> tuple[Any, Any | None]:
+    _check_devices("paths", paths)
+    check_options(options)
+    for device, path in paths.items():
+        if not isinstance(path, (str, os.PathLike)):
+            raise DataError(
+                f"Expected the path of party `{device.party}` to be a string or a Path, got "
+                f"{type(path).__name__}."
+            )
+    loaded = {
+        device: device(_load_at_party, num_returns=3)(os.fspath(path), dict(options), labelled)
+        for device, path in paths.items()
+    }
+    reports = host.reveal_within(
+        {device.party: report for device, (_, _, report) in loaded.items()},
+        timeout_s,
+        "the data of all parties to be read",
     )
+    _check_reports(reports)
+    x = _federated({device: samples for device, (samples, _, _) in loaded.items()})
+    if not all(report["labelled"] for report in reports.values()):
+        return x, None
+    return x, _federated({device: labels for device, (_, labels, _) in loaded.items()})
+
+
+def _load_at_party(path: str, options: dict[str, Any], labelled: bool) -> tuple[Any, Any, Any]:
+    """Read a party's data in its own process.
+
+    Returns:
+        Samples, labels, and the report, the only one of the three that is revealed: plain values,
+        the names of columns and (if ``labelled``) of classes, or what went wrong.
+    """
+    report: dict[str, Any] = {"error": "", "message": "", "labelled": False, "skipped": 0}
+    try:
+        data = load_local(path, **options)
+    except Exception as error:  # raised here, it would leave the others waiting in cluster mode
+        if not isinstance(error, (DataError, ParameterError)):
+            _log.exception("Reading the data failed.")
+        kind = "ParameterError" if isinstance(error, ParameterError) else "DataError"
+        message = str(error) or type(error).__name__
+        return None, None, {**report, "error": kind, "message": message.rstrip(".")}
+    with_labels = labelled and data.labels is not None
+    report |= {"labelled": with_labels, "skipped": len(data.skipped)}
+    report["feature_names"] = list(data.feature_names or ())
+    report["class_names"] = list(data.class_names or ()) if with_labels else []
+    return data.samples, data.labels if with_labels else None, report
+
+
+def _check_reports(reports: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise what the parties could not, and refuse columns and classes that differ."""
+    failed = {party: report for party, report in reports.items() if report["error"]}
+    if failed:
+        listed = "; ".join(f"party `{p}`: {report['message']}" for p, report in failed.items())
+        only_parameters = {report["error"] for report in failed.values()} == {"ParameterError"}
+        raise (ParameterError if only_parameters else DataError)(
+            f"The data of {len(failed)} of {len(reports)} parties cannot be read: {listed}."
+        )
+    _require_same(reports, "feature_names", "columns", "`columns` and `categories`")
+    _require_same(reports, "class_names", "classes", "`class_names`")
+    for party, report in reports.items():
+        if report["skipped"]:
+            _log.warning("Party %s left out %d corrupt images.", party, report["skipped"])
+
+
+def _require_same(
+    reports: Mapping[str, Mapping[str, Any]], key: str, what: str, remedy: str
+) -> None:
+    found = {party: report[key] for party, report in reports.items()}
+    if len({tuple(names) for names in found.values()}) > 1:
+        listed = ", ".join(f"{names} at `{party}`" for party, names in found.items())
+        raise DataError(
+            f"Expected the same {what} in the same order at all parties, got {listed}: give "
+            f"{remedy}."
+        )
+
+
+def _check_devices(name: str, values: Mapping[Any, Any]) -> None:
+    if not values:
+        raise DataError(f"Expected `{name}` to have at least one device, got none.")
+    strange = [device for device in values if not isinstance(device, host.PYU)]
+    if strange:
+        raise DataError(f"Expected the keys of `{name}` to be PYUs, got {strange[0]!r}.")
+
+
+def _federated(partitions: Mapping[Any, Any]) -> Any:
+    return host.FedNdarray(partitions=dict(partitions), partition_way=host.PartitionWay.HORIZONTAL)

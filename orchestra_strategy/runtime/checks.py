@@ -1,11 +1,13 @@
 """What OrchestraFLModel refuses on the driver, before any worker starts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from orchestra_strategy import host
+from orchestra_strategy.data.sources import fed_from_paths, fed_ndarray
 from orchestra_strategy.errors import DataError, HostError, ParameterError
 from orchestra_strategy.strategies.base import FederatedStrategy
 from orchestra_strategy.strategies.registry import lookup_strategy
@@ -94,13 +96,33 @@ def check_model(cls: Any, model: Any) -> None:
         cls.check_model(build(**getattr(model, "kwargs", {})))
 
 
-def federated_values(federated: Any) -> Any:
-    """Return a FedNdarray, of an HDataFrame its values, or refuse anything else."""
+def federated_values(federated: Any, options: Mapping[str, Any] | None = None) -> Any:
+    """Return a FedNdarray: of an HDataFrame its values, of ``{PYU: path or array}`` the contents.
+
+    Args:
+        federated: FedNdarray, HDataFrame, or a mapping.
+        options: How paths are read, see :func:`~orchestra_strategy.data.load_local`.
+
+    Raises:
+        DataError: It is anything else, or a party cannot read its data.
+        ParameterError: An option is unknown, or given where there is no path.
+    """
+    of_arrays = isinstance(federated, Mapping) and any(
+        isinstance(value, np.ndarray) for value in federated.values()
+    )
+    if isinstance(federated, Mapping) and not of_arrays:
+        return fed_from_paths(federated, **(options or {}))
+    if options:
+        raise ParameterError(
+            f"Expected options of reading only with {{PYU: path}}, got {sorted(options)}."
+        )
+    if of_arrays:
+        return fed_ndarray(federated)
     if isinstance(federated, host.HDataFrame):
         return federated.values
     if not isinstance(federated, host.FedNdarray):
         raise DataError(
-            "Expected `x` (and `y`, where given) to be a FedNdarray or an HDataFrame, got "
-            f"{type(federated).__name__}."
+            "Expected `x` (and `y`, where given) to be a FedNdarray, an HDataFrame or {PYU: path}, "
+            f"got {type(federated).__name__}."
         )
     return federated

@@ -1,5 +1,6 @@
 """FLModel with early refusals, default wiring, and ``fit(strategy_kwargs=)``."""
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +21,8 @@ from orchestra_strategy.runtime.checks import (
 from orchestra_strategy.strategies.worker import refuse_fixed, strategy_parameters
 
 __all__ = ["OrchestraFLModel"]
+
+_log = logging.getLogger(__name__)
 
 # FLModel refuses a step of 1024 samples or more at any party; ours do not use its steps.
 _HOST_MAX_BATCH = 1000
@@ -44,7 +47,11 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         server_agg_method: By default a :func:`~orchestra_strategy.server_aggregation` with this
             strategy's parameters and its ``aggregate_weights``.
         strategy_config: Parameters by name.
-        **kwargs: Parameters by name, and FLModel's own (``num_gpus``, ...).
+        **kwargs: Parameters by name, and FLModel's own: ``num_gpus``, and ``consensus_num``, how
+            many parties must find their encoder collapsed to stop the training (more than half).
+
+    Attributes:
+        stop_reason: Why the last ``fit`` ended before its last round; None if it did not.
 
     Raises:
         HostError: The devices cannot be used in that way.
@@ -63,7 +70,9 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         strategy_config: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        host_kwargs = {k: kwargs.pop(k) for k in ("num_gpus", "consensus_num") if k in kwargs}
+        # Training stops when so many parties report a collapsed encoder.
+        host_kwargs = {"consensus_num": len(device_list) // 2 + 1}
+        host_kwargs |= {k: kwargs.pop(k) for k in ("num_gpus", "consensus_num") if k in kwargs}
         check_backend(kwargs.pop("backend", "torch"))
         check_unsupported(kwargs)
         check_devices(server, device_list)
@@ -87,6 +96,8 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
             **self._parameters,
         )
         self._seed = 42 if random_seed is None else random_seed
+        self._consensus: int = host_kwargs["consensus_num"]
+        self.stop_reason: str | None = None
         self._configure({})
 
     def fit(
@@ -102,7 +113,9 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         """Train for ``epochs`` rounds.
 
         Args:
-            x: FedNdarray or HDataFrame; one partition per party, of any size.
+            x: FedNdarray or HDataFrame, one partition per party, of any size; or a mapping from
+                PYU to the path of the party's data (see
+                :func:`~orchestra_strategy.data.load_local`), or to an array.
             y: Ignored but for its length: training uses no labels.
             epochs: Rounds; each party does ``local_epochs`` passes over its data in each. With
                 ``user_type="local_gradient"`` a round is one batch, and an epoch as many rounds as
@@ -135,7 +148,7 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         rate, aggregate_freq = self._host_steps(sizes, overrides)
         self._configure(overrides)
         try:
-            return super().fit(
+            history = super().fit(
                 x,
                 x if y is None else y,
                 batch_sampling_rate=rate,
@@ -145,6 +158,69 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
                 callbacks=callbacks,
                 random_seed=self._seed,
             )
+            self.stop_reason = self._why_stopped()
+            return history
+        finally:
+            self._configure({})
+
+    def _why_stopped(self) -> str | None:
+        """Ask the parties why training ended early, and warn if it did."""
+        found: dict[str, str | None] = host.reveal(
+            {d.party: w.collapse_found() for d, w in self._workers.items()}
+        )
+        reasons = {party: reason for party, reason in found.items() if reason is not None}
+        if len(reasons) < self._consensus:
+            return None
+        party, reason = next(iter(reasons.items()))
+        told = (
+            f"Training stopped: the encoder has collapsed at {len(reasons)} of {len(found)} "
+            f"parties; {party}: {reason} Lower `lr`, or set `stop_on_collapse=False` to go on."
+        )
+        _log.warning("%s", told)
+        return told
+
+    def evaluate(self, x: Any, y: Any = None, **kwargs: Any) -> Any:
+        """Measure the encoder at the parties: its health, and with labels its clusters.
+
+        Args:
+            x: FedNdarray or HDataFrame.
+            y: Class numbers, in the same form, or None; they stay at their parties.
+            **kwargs: FLModel's; ``return_dict=True`` gives metrics by name.
+
+        Returns:
+            FLModel's pair: the parties' numbers averaged by their samples, and each party's.
+
+        Raises:
+            DataError: The data cannot be used.
+        """
+        x, y = federated_values(x), None if y is None else federated_values(y)
+        self.check_data(x, y, min_samples=1)
+        # Workers look at all their samples at once; one sample a step passes FLModel's limits.
+        return super().evaluate(x, x if y is None else y, **{**kwargs, "batch_size": 1})
+
+    def predict(self, x: Any, output: str | None = None, **kwargs: Any) -> Any:
+        """Return what the encoder makes of samples, which stays at the parties until revealed.
+
+        Args:
+            x: FedNdarray or HDataFrame.
+            output: ``"features"``, ``"projections"`` or ``"clusters"``; the parameter
+                ``predict_output`` by default.
+            **kwargs: FLModel's.
+
+        Returns:
+            ``{PYU: PYUObject}``: of features (n, d), projections (n, p) or ids of clusters (n,).
+
+        Raises:
+            DataError: The data cannot be used.
+            ParameterError: There is no such output.
+        """
+        x = federated_values(x)
+        self.check_data(x, min_samples=1)
+        overrides = {} if output is None else {"predict_output": output}
+        parse_config(self._strategy_class.config_class, {**self._parameters, **overrides})
+        self._configure(overrides)
+        try:
+            return super().predict(x, **{**kwargs, "batch_size": 1})
         finally:
             self._configure({})
 
@@ -157,12 +233,15 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         batch_size = overrides.get("batch_size", self.strategy_config.batch_size)
         return min(most, batch_size / min(sizes)), 1
 
-    def check_data(self, x: Any, y: Any = None) -> dict[str, dict[str, Any]]:
-        """Ask every party for the size and type of its data, and refuse what cannot be trained on.
+    def check_data(
+        self, x: Any, y: Any = None, min_samples: int | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Ask every party for the size and type of its data, and refuse what cannot be used.
 
         Args:
-            x: FedNdarray or HDataFrame.
+            x: As in :meth:`fit`.
             y: The same, or None.
+            min_samples: Of each party; by default what training needs.
 
         Returns:
             Per party: number of samples, shape and dtype of one, whether all are finite.
@@ -182,7 +261,9 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
             for device, worker in self._workers.items()
         }
         reports = host.reveal_within(described, _START_SECONDS, "a description of the data")
-        check_parties(reports, getattr(self.strategy_config, "k_min", 1))
+        if min_samples is None:
+            min_samples = getattr(self.strategy_config, "k_min", 1)
+        check_parties(reports, min_samples)
         return reports
 
     def manifest(self) -> list[dict[str, Any]]:

@@ -83,7 +83,11 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
         self._bar.stop()
 
     def _show(self, row: dict[str, Any], metrics: dict[str, float]) -> None:
-        losses = "  ".join(f"{k.removeprefix('train_')} {v:.3f}" for k, v in metrics.items())
+        losses = "  ".join(
+            f"{name.removeprefix('train_')} {value:.3f}"
+            for name, value in metrics.items()
+            if name.startswith("train_")
+        )
         status = f"{losses}  {row['images_per_second']:,.0f} samples/s"
         self._bar.update(self._task, advance=1, status=status)
         # A log file gets lines, not a bar: about ten of them.

@@ -36,6 +36,20 @@ def test_as_samples__dtypes_and_ranks(shape, dtype, expected):
     assert np.array_equal(samples, x)
 
 
+def test_not_finite__is_found_in_any_block(monkeypatch):
+    monkeypatch.setattr("orchestra_strategy.data.arrays._BLOCK", 6)
+    x = np.zeros((7, 3))  # two rows a block
+    x[4, 1], x[5, 0], x[6, 2] = np.nan, np.inf, -np.inf
+    with pytest.raises(DataError, match=r"got 3 NaN .* of 21 .* the first at index \(4, 1\)"):
+        as_samples(x)
+    assert describe_samples(x)["num_not_finite"] == 3
+    assert describe_samples(np.asfortranarray(x))["num_not_finite"] == 3
+    images = np.zeros((7, 2, 2))
+    images[6, 1, 1] = 1.5
+    assert not describe_samples(images)["unit_range"]
+    assert describe_samples(images[:6])["unit_range"]
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_as_samples__is_a_read_only_view(dtype):
     x = np.ones((4, 3), dtype)

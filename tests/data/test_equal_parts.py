@@ -15,7 +15,7 @@ from orchestra_strategy.errors import DataError, ParameterError
     seed=st.integers(0, 5),
     spare=st.integers(0, 20),
 )
-def test_parts_are_equal_and_disjoint_even_when_classes_run_out(counts, parties, alpha, seed, spare):
+def test_parts_are_equal_and_disjoint_when_classes_run_out(counts, parties, alpha, seed, spare):
     labels = np.repeat(np.arange(len(counts)), counts)
     size = max((len(labels) - spare) // parties, 0)
     if size == 0:
