@@ -1,0 +1,149 @@
+"""How many images a second does a local step of Orchestra train on, and against which step?
+
+Three steps side by side in one run, on the same random 32x32 images, network and threads:
+
+- ``ours``: views ``colour``, the objective, backward, SGD, as a party does it.
+- ``published order``: the same views, and the online network on view 1 too, whose result the
+  published code throws away; images laid out channel by channel.
+- ``published order, PIL views``: that, and the views made one by one with PIL.
+
+Run: ``python benchmarks/orchestra_step.py [--backbone resnet8] [--batch 32] [--threads 2]``.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision.transforms as v1
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+
+from orchestra_strategy import orchestra_model
+from orchestra_strategy.algorithms.clustering import random_unit_rows
+from orchestra_strategy.algorithms.orchestra import OrchestraObjective, OrchestraSettings
+from orchestra_strategy.data.view_set import ViewSet
+from orchestra_strategy.data.views import build_views
+
+SIDE = 32
+Step = Callable[[], None]
+
+
+def one_step(
+    backbone: str, x: Tensor, views: Callable[[Tensor, torch.Generator], Any], twice: bool
+) -> Step:
+    """Return a local step: objective, backward, SGD; ``twice`` runs view 1 online as well."""
+    torch.manual_seed(0)
+    model = orchestra_model(backbone)
+    generator = torch.Generator().manual_seed(0)
+    seen: list[Tensor] = []
+
+    def draw(batch: Tensor, stream: torch.Generator) -> Any:
+        drawn = views(batch, stream)
+        seen[:] = [drawn[0]]
+        return drawn
+
+    objective = OrchestraObjective(model, draw, OrchestraSettings(), generator)
+    objective.centroids = random_unit_rows(128, 512, generator)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    ids = torch.arange(len(x))
+
+    def step() -> None:
+        optimizer.zero_grad()
+        loss = objective(model, {"inputs": x, "ids": ids}).total
+        if twice:
+            model.forward_orchestra(seen[0])
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def pil_views() -> Callable[[Tensor, torch.Generator], ViewSet]:
+    """Return the views as the published code makes them: one image and one view after the other."""
+
+    def chain(blur: float, solarise: float) -> Any:
+        return v1.Compose(
+            [
+                v1.RandomResizedCrop(SIDE, scale=(0.5, 1.0)),
+                v1.RandomHorizontalFlip(),
+                v1.RandomApply([v1.ColorJitter(0.4, 0.4, 0.2, 0.1)], p=0.8),
+                v1.RandomGrayscale(p=0.2),
+                v1.RandomApply([v1.GaussianBlur(3, (0.1, 2.0))], p=blur),
+                v1.RandomSolarize(128, p=solarise),
+                v1.ToTensor(),
+                v1.Normalize((0.5,) * 3, (0.5,) * 3),
+            ]
+        )
+
+    t, t2 = chain(0.5, 0.0), chain(0.1, 0.2)
+
+    def draw(x: Tensor, generator: torch.Generator) -> ViewSet:
+        target = torch.randint(4, (len(x),), generator=generator)
+        images = [to_pil_image(image) for image in x]
+        x3 = [torch.rot90(t(i), int(k), (1, 2)) for i, k in zip(images, target, strict=True)]
+        return ViewSet(
+            torch.stack([t(i) for i in images]),
+            torch.stack([t2(i) for i in images]),
+            torch.stack(x3),
+            target,
+        )
+
+    return draw
+
+
+def channel_by_channel(x: Tensor, generator: torch.Generator) -> ViewSet:
+    views = build_views("colour")(x, generator)
+    return ViewSet(*(v.contiguous() for v in views[:3]), views.pretext_target)
+
+
+def measure(steps: dict[str, Step], batch: int, rounds: int) -> dict[str, list[float]]:
+    """Return images per second of each step; they take turns, so that they share the noise."""
+    speeds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(3):
+        for step in steps.values():
+            step()
+    for _ in range(rounds):
+        for name, step in steps.items():
+            begun = time.perf_counter()
+            step()
+            speeds[name].append(batch / (time.perf_counter() - begun))
+    return speeds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
+    parser.add_argument("--backbone", default="resnet8")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    x = torch.randint(0, 256, (args.batch, 3, SIDE, SIDE), dtype=torch.uint8)
+    steps = {
+        "ours": one_step(args.backbone, x, build_views("colour"), twice=False),
+        "published order": one_step(args.backbone, x, channel_by_channel, twice=True),
+        "published order, PIL views": one_step(args.backbone, x, pil_views(), twice=True),
+    }
+    speeds = measure(steps, args.batch, args.rounds)
+    result: dict[str, Any] = {**vars(args), "out": str(args.out), "steps": {}}
+    for name, values in speeds.items():
+        ratios = [o / v for o, v in zip(speeds["ours"], values, strict=True)]
+        quarters = statistics.quantiles(ratios, n=4)
+        result["steps"][name] = {
+            "images_per_second": statistics.median(values),
+            "ours_is_faster_by": statistics.median(ratios),
+            "quartiles": [quarters[0], quarters[2]],
+        }
+    print(json.dumps(result, indent=2))
+    if args.out is not None:
+        args.out.write_text(json.dumps(result, indent=2), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

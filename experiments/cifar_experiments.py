@@ -1,0 +1,132 @@
+"""Orchestra and its baselines on CIFAR-10 or CIFAR-100: config in, results and report out.
+
+    python -m experiments.cifar_experiments --data FOLDER --config smoke --out results
+
+``FOLDER`` holds ``train/`` and ``test/`` with a folder per class, or CIFAR's python batches.
+``--config`` is a preset (``smoke``: 1 minute on 2 cores; ``cpu``: 10 parties, an hour; ``paper``:
+the published setting, for a GPU) or a JSON file with the same fields. Every run is written to
+``OUT/runs`` when it is done, and is not run again: an interrupted experiment goes on where it was.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.cifar import make_split, read_cifar
+from experiments.report import write_report
+from experiments.runs import measure_controls, run_one
+from experiments.settings import PRESETS, Experiment, load_experiment
+from orchestra_strategy import orchestra_model
+from orchestra_strategy.errors import DataError, OrchestraError
+from orchestra_strategy.evaluation import write_json
+
+__all__ = ["main", "run_experiment"]
+
+
+def run_experiment(setting: Experiment, data: str | Path, out: str | Path) -> dict[str, Any]:
+    """Run what is missing in ``out/runs``, then write ``out/results.json`` and ``out/report.html``.
+
+    Args:
+        setting: The experiment.
+        data: Folder of the images.
+        out: Folder of the results.
+
+    Returns:
+        The content of ``results.json``: ``setting``, ``controls`` by seed, ``runs``.
+
+    Raises:
+        OrchestraError: The data or the parameters cannot be used, or ``out`` holds the results of
+            another setting.
+    """
+    out = Path(out)
+    _claim(out, setting)
+    train, test, class_names = read_cifar(data)
+    controls, runs = [], []
+    for seed in setting.seeds:
+        split = make_split(train, test, class_names, setting, seed)
+        file = out / "runs" / f"controls-{seed}.json"
+        controls.append(_once(file, partial(_controls, setting, split, seed)))
+        for strategy in setting.strategies:
+            file = out / "runs" / f"{strategy}-{seed}.json"
+            run = partial(run_one, setting, split, strategy, seed, out / "pictures", _tell)
+            runs.append(_once(file, run))
+    results = {
+        "setting": setting.model_dump(),
+        "class_names": class_names,
+        "controls": controls,
+        "runs": runs,
+    }
+    write_json(out / "results.json", results)
+    write_report(out, results)
+    return results
+
+
+def _controls(setting: Experiment, split: Any, seed: int) -> dict[str, Any]:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        untrained = orchestra_model(**setting.model.model_dump()).eval()
+    return {"seed": seed, **measure_controls(untrained, split)}
+
+
+def _tell(line: str) -> None:
+    # Not sys.stdout as it is during a run: there the host's own prints are caught.
+    print(line, file=sys.__stdout__, flush=True)
+
+
+def _once(file: Path, run: Callable[[], Any]) -> Any:
+    """Return what ``file`` holds, or run and write it."""
+    if not file.is_file():
+        write_json(file, run())
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _claim(out: Path, setting: Experiment) -> None:
+    """Write the setting into ``out``, or refuse a folder that has another one's results."""
+    file, wanted = out / "setting.json", json.loads(setting.model_dump_json())
+    if not file.is_file():
+        write_json(file, wanted)
+        return
+    known = json.loads(file.read_text(encoding="utf-8"))
+    # More seeds or strategies extend an experiment; anything else makes another one of it.
+    free = ("seeds", "strategies")
+    different = sorted(k for k in wanted if k not in free and known.get(k) != wanted[k])
+    if different:
+        raise DataError(
+            f"Expected `out` to be empty or to hold this experiment, got {out} with another "
+            f"{', '.join(f'`{name}`' for name in different)}: choose another folder."
+        )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run from the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", required=True, help="folder with the images")
+    parser.add_argument(
+        "--config", default="smoke", help=f"a preset ({', '.join(PRESETS)}) or file"
+    )
+    parser.add_argument("--out", default="results", help="folder for results and report")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--seeds", type=int, nargs="+")
+    parser.add_argument("--strategies", nargs="+")
+    args = parser.parse_args(arguments)
+    chosen = {k: getattr(args, k) for k in ("rounds", "seeds", "strategies")}
+    try:
+        setting = load_experiment(args.config, {k: v for k, v in chosen.items() if v is not None})
+        run_experiment(setting, args.data, args.out)
+    except OrchestraError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"report: {Path(args.out) / 'report.html'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
