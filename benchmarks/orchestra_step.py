@@ -54,7 +54,7 @@ def one_step(
 
     def step() -> None:
         optimizer.zero_grad()
-        loss = objective(model, {"inputs": x, "ids": ids}).total
+        loss: Any = objective(model, {"inputs": x, "ids": ids}).total
         if twice:
             model.forward_orchestra(seen[0])
         loss.backward()
@@ -98,7 +98,8 @@ def pil_views() -> Callable[[Tensor, torch.Generator], ViewSet]:
 
 def channel_by_channel(x: Tensor, generator: torch.Generator) -> ViewSet:
     views = build_views("colour")(x, generator)
-    return ViewSet(*(v.contiguous() for v in views[:3]), views.pretext_target)
+    x1, x2, x3 = (view.contiguous() for view in views[:3])
+    return ViewSet(x1, x2, x3, views.pretext_target)
 
 
 def measure(steps: dict[str, Step], batch: int, rounds: int) -> dict[str, list[float]]:

@@ -27,6 +27,8 @@ from orchestra_strategy.threads import torch_threads
 
 __all__ = ["FederatedStrategy"]
 
+_ROWS_TO_JUDGE = 16  # of fewer samples an effective rank below 2 is no sign of a collapse
+
 LossFn = Callable[[nn.Module, Batch], LossParts | Tensor]
 
 
@@ -254,8 +256,10 @@ class FederatedStrategy(PartyWorker):
 
     def _health(self) -> dict[str, float]:
         """Measure the party's own network after its local steps; collapse stops the training."""
-        health = measure_health(self, self.require_data().samples, self.config.health_samples)
-        self.collapse = None if health is None else collapse_reason(health)
+        samples, most = self.require_data().samples, self.config.health_samples
+        health = measure_health(self, samples, most)
+        enough = min(len(samples), most) >= _ROWS_TO_JUDGE
+        self.collapse = collapse_reason(health) if enough and health is not None else None
         return health_metrics(health)
 
     def _send(self, phase: Any, samples: int | None = None) -> dict[str, Any]:

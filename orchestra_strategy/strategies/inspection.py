@@ -85,7 +85,7 @@ class Inspection:
                 metrics |= clustering_of(self, samples, self._eval_labels)
         if not metrics:
             raise DataError(
-                f"Expected at least 8 samples per party, or labels, for `evaluate`, got "
+                f"Expected at least 2 samples per party, or labels, for `evaluate`, got "
                 f"{len(samples)} samples."
             )
         n = len(samples)

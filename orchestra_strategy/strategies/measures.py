@@ -32,7 +32,7 @@ __all__ = [
 HEALTH_NAMES = tuple(f"health_{name}" for name in Health._fields)
 """Names under which a party's health is logged."""
 
-_MIN_ROWS = 8  # fewer say nothing about a distribution
+_MIN_ROWS = 2  # a distance needs two
 
 
 def measure_health(party: Any, samples: npt.NDArray[Any], num_samples: int) -> Health | None:

@@ -29,7 +29,8 @@ def ask(worker, func):
 
 def test_history_has_the_loss_and_its_parts(devices):
     history = toy.build(devices).fit(toy.data(devices), epochs=2)
-    assert set(history["global_history"]) == {"train_loss", "train_cluster", "train_degeneracy"}
+    losses = {name for name in history["global_history"] if name.startswith("train_")}
+    assert losses == {"train_loss", "train_cluster", "train_degeneracy"}
     assert all(len(v) == 2 for v in history["global_history"].values())
     mine = history["local_history"]
     n = toy.SIZES
