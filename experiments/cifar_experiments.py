@@ -26,7 +26,7 @@ from orchestra_strategy import orchestra_model
 from orchestra_strategy.errors import DataError, OrchestraError
 from orchestra_strategy.evaluation import write_json
 
-__all__ = ["main", "run_experiment"]
+__all__ = ["main", "report", "run_experiment"]
 
 
 def run_experiment(setting: Experiment, data: str | Path, out: str | Path) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def run_experiment(setting: Experiment, data: str | Path, out: str | Path) -> di
         out: Folder of the results.
 
     Returns:
-        The content of ``results.json``: ``setting``, ``controls`` by seed, ``runs``.
+        What :func:`report` returns.
 
     Raises:
         OrchestraError: The data or the parameters cannot be used, or ``out`` holds the results of
@@ -47,21 +47,35 @@ def run_experiment(setting: Experiment, data: str | Path, out: str | Path) -> di
     out = Path(out)
     _claim(out, setting)
     train, test, class_names = read_cifar(data)
-    controls, runs = [], []
     for seed in setting.seeds:
         split = make_split(train, test, class_names, setting, seed)
         file = out / "runs" / f"controls-{seed}.json"
-        controls.append(_once(file, partial(_controls, setting, split, seed)))
+        _once(file, partial(_controls, setting, split, seed))
         for strategy in setting.strategies:
             file = out / "runs" / f"{strategy}-{seed}.json"
-            run = partial(run_one, setting, split, strategy, seed, out / "pictures", _tell)
-            runs.append(_once(file, run))
+            _once(file, partial(run_one, setting, split, strategy, seed, out / "pictures", _tell))
+    return report(setting, out)
+
+
+def report(setting: Experiment, out: str | Path) -> dict[str, Any]:
+    """Write ``out/results.json`` and ``out/report.html`` of all runs in ``out/runs``.
+
+    Returns:
+        The content of ``results.json``: ``setting``, ``controls`` by seed, ``runs``.
+
+    Raises:
+        DataError: There are no runs so far.
+    """
+    out = Path(out)
+    files = sorted((out / "runs").glob("*.json"))
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
     results = {
         "setting": setting.model_dump(),
-        "class_names": class_names,
-        "controls": controls,
-        "runs": runs,
+        "controls": [run for run in found if "strategy" not in run],
+        "runs": [run for run in found if "strategy" in run],
     }
+    if not results["runs"]:
+        raise DataError(f"Expected finished runs in `{out / 'runs'}`, got none.")
     write_json(out / "results.json", results)
     write_report(out, results)
     return results
@@ -79,11 +93,10 @@ def _tell(line: str) -> None:
     print(line, file=sys.__stdout__, flush=True)
 
 
-def _once(file: Path, run: Callable[[], Any]) -> Any:
-    """Return what ``file`` holds, or run and write it."""
+def _once(file: Path, run: Callable[[], Any]) -> None:
+    """Run and write ``file``, unless it is there."""
     if not file.is_file():
         write_json(file, run())
-    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def _claim(out: Path, setting: Experiment) -> None:
@@ -108,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", required=True, help="folder with the images")
+    parser.add_argument("--data", help="folder with the images")
     parser.add_argument(
         "--config", default="smoke", help=f"a preset ({', '.join(PRESETS)}) or file"
     )
@@ -116,11 +129,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seeds", type=int, nargs="+")
     parser.add_argument("--strategies", nargs="+")
+    parser.add_argument(
+        "--report-only", action="store_true", help="run nothing, report what is in OUT"
+    )
     args = parser.parse_args(arguments)
+    if args.data is None and not args.report_only:
+        parser.error("--data is needed, or --report-only")
     chosen = {k: getattr(args, k) for k in ("rounds", "seeds", "strategies")}
     try:
         setting = load_experiment(args.config, {k: v for k, v in chosen.items() if v is not None})
-        run_experiment(setting, args.data, args.out)
+        if args.report_only:
+            report(setting, args.out)
+        else:
+            run_experiment(setting, args.data, args.out)
     except OrchestraError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

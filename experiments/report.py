@@ -54,7 +54,7 @@ def summary_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
     """
     groups = _by_strategy(results["runs"])
     known = [k for k in _PROBES if any(k in _values(r) for r in results["runs"])]
-    headers = ["", *(_PROBES[k] for k in known), "images/s", "minutes"]
+    headers = ["", "seeds", *(_PROBES[k] for k in known), "images/s", "minutes"]
     rows = []
     for strategy, runs in sorted(
         groups.items(), key=lambda item: -mean(r["final"]["knn"] for r in item[1])
@@ -62,11 +62,12 @@ def summary_rows(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
         speeds = [row["images_per_second"] for run in runs for row in run["ledger"]]
         cells = [spread([_values(r)[k] for r in runs if k in _values(r)]) for k in known]
         minutes = mean(run["seconds"] for run in runs) / 60
-        rows.append([strategy, *cells, f"{median(speeds):.0f}", f"{minutes:.1f}"])
+        speed = f"{median(speeds):.0f}"
+        rows.append([strategy, str(len(runs)), *cells, speed, f"{minutes:.1f}"])
     for control in ("untrained", "pixels"):
         measured = [c[control] for c in results["controls"]]
         cells = [spread([m[k] for m in measured if k in m]) for k in known]
-        rows.append([f"{control} (control)", *cells, "", ""])
+        rows.append([f"{control} (control)", str(len(measured)), *cells, "", ""])
     return headers, rows
 
 
@@ -81,15 +82,12 @@ def write_report(out: Path, results: Mapping[str, Any]) -> Path:
         The report's path.
     """
     headers, rows = summary_rows(results)
-    seeds = len(results["controls"])
     sections = [
         HtmlSection(
             "Results",
             [
                 _verdict(results),
-                HtmlTable(
-                    headers, rows, f"Test set; mean ± standard deviation over {seeds} seed(s)"
-                ),
+                HtmlTable(headers, rows, "Test set; mean ± standard deviation over the seeds"),
             ],
         ),
         _curves(out, results),

@@ -167,7 +167,8 @@ def _accuracies(
 def _small(x: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     block = x.shape[-1] // _PIXELS
     grid = x.reshape(len(x), 3, _PIXELS, block, _PIXELS, block).mean((3, 5), dtype=np.float32)
-    return (grid.reshape(len(x), -1) / 127.5 - 1).astype(np.float32)
+    small: npt.NDArray[np.float32] = (grid.reshape(len(x), -1) / 127.5 - 1).astype(np.float32)
+    return small
 
 
 def _final(

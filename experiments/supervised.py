@@ -30,13 +30,14 @@ class Classifier(nn.Module):
     def __init__(self, num_classes: int, **model: Any) -> None:
         super().__init__()
         self.encoder = orchestra_model(**model)
+        width: Any = self.encoder.backbone.out_dim
         # Nothing but the backbone is trained here, and the host averages all that is in the model.
         del self.encoder.projector, self.encoder.degeneracy_head
         for module in self.encoder.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 # The host's aggregator cannot write back an array without a dimension.
                 module.num_batches_tracked = torch.zeros(1, dtype=torch.long)
-        self.head = nn.Linear(self.encoder.backbone.out_dim, num_classes)
+        self.head = nn.Linear(width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, num_classes)."""

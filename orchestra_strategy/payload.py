@@ -202,10 +202,17 @@ def meta_entries(metric_names: Iterable[str]) -> tuple[Entry, ...]:
     """Return the entries for the scalars that leave a party beside its arrays.
 
     Args:
-        metric_names: Names of the losses that are logged.
+        metric_names: Names of the losses and of the health that are logged.
     """
     metrics = tuple(
-        Entry(name, (), "float64", "mean in the log", "driver", "mean over the round's local steps")
+        Entry(
+            *(name, (), "float64", "mean in the log", "driver"),
+            (
+                "measured on some of the party's samples after its local steps"
+                if name.startswith("health_")
+                else "mean over the round's local steps"
+            ),
+        )
         for name in metric_names
     )
     return (
@@ -219,6 +226,14 @@ def meta_entries(metric_names: Iterable[str]) -> tuple[Entry, ...]:
         Entry(
             *("averaged weights", (), "float32", "check", "driver"),
             "the model that all parties have, where the driver asks for the encoder",
+        ),
+        Entry(
+            *("collapse found", (), "float64", "check", "driver"),
+            "why the party votes to stop the training, with its health; else nothing",
+        ),
+        Entry(
+            *("evaluation", (), "float64", "mean in the log", "driver"),
+            "health and cluster scores, where the driver calls `evaluate`",
         ),
         *metrics,
     )

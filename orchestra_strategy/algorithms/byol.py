@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from orchestra_strategy.algorithms.ema import follow
 from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.algorithms.objective import Batch, LossParts
 from orchestra_strategy.algorithms.self_supervised import TargetObjective
@@ -65,7 +64,7 @@ class BYOLObjective(TargetObjective):
             target's unit-norm projections of them, ``target1`` and ``target2`` (B, D).
         """
         x1, x2, _, _ = self.draw(batch)
-        t1, t2 = follow(self.target, parts_of(model).encoder, self.settings.ema_decay, x1, x2)
+        t1, t2 = self.follow(model, x1, x2)
 
         def loss(model: nn.Module, prepared: Batch) -> LossParts:
             encoder, (predictor,) = parts_of(model, self.heads)

@@ -7,7 +7,8 @@ temperature, M projection memory, tau EMA decay; a prime marks the target networ
 
 Where we deviate from the published code: the log of the online assignment is a log_softmax, the
 online network does not run on x1 (the result was thrown away), and neither M nor the target
-networks ever leave the party.
+networks ever leave the party: between rounds a target follows the averaged network in place of
+being averaged by the server.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orchestra_strategy.algorithms.clustering import LocalClusters, local_clustering
-from orchestra_strategy.algorithms.ema import follow, frozen_statistics
+from orchestra_strategy.algorithms.ema import frozen_statistics
 from orchestra_strategy.algorithms.memory import ProjectionMemory
 from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.algorithms.objective import Batch, LossParts
@@ -141,7 +142,7 @@ class OrchestraObjective(TargetObjective):
                 "has not been run."
             )
         x1, x2, x3, rotation = self.draw(batch)
-        (tz1,) = follow(self.target, parts_of(model).encoder, self.settings.ema_decay, x1)
+        (tz1,) = self.follow(model, x1)
         self.memory.append(tz1, batch["ids"])
         centroids, settings = self.centroids, self.settings
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from orchestra_strategy.algorithms.ema import frozen_copy
+from orchestra_strategy.algorithms.ema import ema_update, follow, frozen_copy
 from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.algorithms.objective import Batch, LossParts
 from orchestra_strategy.errors import DataError
@@ -108,8 +108,14 @@ class RowwiseObjective(SelfSupervisedObjective):
 class TargetObjective(RowwiseObjective):
     """An objective with a target network, which stays at the party.
 
+    Within a round the target follows the party's own encoder, step by step. Between rounds
+    :meth:`settle` lets it follow the averaged one instead, so that the targets of all parties stay
+    near each other. The published code has the server average the targets for that; here no target
+    leaves its party.
+
     Attributes:
         target: Moving average of the encoder.
+        moves: How often it has moved since it was last settled.
     """
 
     def __init__(
@@ -117,14 +123,29 @@ class TargetObjective(RowwiseObjective):
     ) -> None:
         super().__init__(model, views, settings, generator)
         self.target = frozen_copy(parts_of(model).encoder)
+        self.moves = 0
+
+    def follow(self, model: nn.Module, *views: Tensor) -> list[Tensor]:
+        """Move the target towards the model's encoder; return its projections (B, p) of views."""
+        self.moves += 1
+        return follow(self.target, parts_of(model).encoder, self.settings.ema_decay, *views)
+
+    def settle(self, averaged: nn.Module, moves: int) -> None:
+        """Move the target towards the averaged model as far as ``moves`` steps would.
+
+        t <- tau^moves t + (1 - tau^moves) o, with the averaged encoder for o.
+        """
+        ema_update(self.target, parts_of(averaged).encoder, self.settings.ema_decay**moves)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what must survive at the party: the target network."""
-        return {"target": {k: v.clone() for k, v in self.target.state_dict().items()}}
+        """Return what must survive at the party: the target network and its moves."""
+        target = {k: v.clone() for k, v in self.target.state_dict().items()}
+        return {"target": target, "moves": self.moves}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take the state of :meth:`state_dict`."""
         self.target.load_state_dict(state["target"])
+        self.moves = state["moves"]
 
 
 def two_projections(model: nn.Module, x1: Tensor, x2: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,6 @@ from orchestra_strategy.errors import DataError, ParameterError
 from orchestra_strategy.rng import torch_generator
 from orchestra_strategy.strategies.base import FederatedStrategy
 from orchestra_strategy.strategies.party import PartyData
-from orchestra_strategy.users.running_mean import RunningMean
 
 __all__ = ["SelfSupervisedStrategy", "TargetNetworkStrategy"]
 
@@ -111,9 +110,11 @@ class TargetNetworkStrategy(SelfSupervisedStrategy):
     objective: TargetObjective
 
     def start_round(self) -> None:
-        """Start the mean of the users' target networks."""
+        """Let the target follow the averaged network, by the moves of the round before."""
+        self.objective.settle(self.model, self.objective.moves)
+        self.objective.moves = 0
         self._target = copy.deepcopy(self.objective.target.state_dict())
-        self._targets = RunningMean()
+        self._moves = 0
 
     def before_local_training(self, user: int | None) -> None:
         """Give the views their stream, and a virtual user the target network of the round."""
@@ -121,16 +122,13 @@ class TargetNetworkStrategy(SelfSupervisedStrategy):
         if user is not None:
             # One target network per party: kept for each user, it would be a model per user.
             self.objective.target.load_state_dict(self._target)
+            self.objective.moves = 0
 
     def after_local_training(self, user: int | None) -> None:
-        """Add a virtual user's target network to the mean."""
-        if user is not None:
-            self._targets.add(list(self.objective.target.state_dict().values()), weight=1)
+        """Note how far a user's steps have moved the target."""
+        self._moves = max(self._moves, self.objective.moves)
 
     def finish_round(self) -> None:
-        """Take the mean of the virtual users' target networks as the party's."""
-        if self._targets.weight:
-            names = self._target.keys()
-            self.objective.target.load_state_dict(
-                dict(zip(names, self._targets.result(), strict=True))
-            )
+        """Take the round's local moves back; the averaged network will make them."""
+        self.objective.target.load_state_dict(self._target)
+        self.objective.moves = self._moves

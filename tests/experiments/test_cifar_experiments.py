@@ -124,7 +124,11 @@ def test_an_experiment_runs_reports_and_goes_on_where_it_was(folder, config, tmp
     times = {f: f.stat().st_mtime_ns for f in (out / "runs").iterdir()}
     setting = load_experiment(str(config), {"strategies": ["orchestra", "fed_rotpred"]})
     more = run_experiment(setting, folder, out)
-    assert [run["strategy"] for run in more["runs"]] == ["orchestra", "fed_rotpred"]
+    done = [run["strategy"] for run in more["runs"]]
+    assert done == ["fed_rotpred", "orchestra", "supervised"]
+    (out / "report.html").unlink()
+    assert main(["--report-only", "--config", str(config), "--out", str(out)]) == 0
+    assert "fed_rotpred" in (out / "report.html").read_text()
     assert all(f.stat().st_mtime_ns == time for f, time in times.items())
     with pytest.raises(DataError, match="another `rounds`: choose another folder"):
         run_experiment(load_experiment(str(config), {"rounds": 3}), folder, out)
@@ -139,9 +143,9 @@ def test_the_table_has_means_and_spreads_best_first():
     control = {"untrained": {"knn": 0.2, "linear": 0.3}, "pixels": {"knn": 0.3, "linear": 0.3}}
     runs = [run("a", 0.30), run("a", 0.40), run("b", 0.50), run("b", 0.50)]
     headers, rows = summary_rows({"runs": runs, "controls": [control, control]})
-    assert headers[:3] == ["", "kNN %", "linear %"]
+    assert headers[:4] == ["", "seeds", "kNN %", "linear %"]
     assert [row[0] for row in rows] == ["b", "a", "untrained (control)", "pixels (control)"]
-    assert rows[1][1] == "35.0 ± 7.1"
+    assert rows[1][1:3] == ["2", "35.0 ± 7.1"]
     assert spread([0.123]) == "12.3"
 
 
@@ -155,6 +159,14 @@ def test_the_table_has_means_and_spreads_best_first():
 def test_the_command_line_says_what_is_wrong(folder, tmp_path, capsys, arguments, message):
     assert main(["--data", str(folder), "--out", str(tmp_path), *arguments]) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_report_of_nothing_is_refused(tmp_path, capsys):
+    assert main(["--report-only", "--out", str(tmp_path)]) == 2
+    assert "Expected finished runs" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--out", str(tmp_path)])
+    assert "--data is needed" in capsys.readouterr().err
 
 
 def test_other_mistakes_are_refused(folder, tmp_path, config):

@@ -205,30 +205,6 @@ def test_parameters_of_one_call_reach_the_objective():
     assert simple.objective.settings.contrastive_weight == 0.25
 
 
-def test_byol_has_one_target_per_party_the_mean_of_its_users():
-    alice = party("fed_byol", user_type="multiuser_aggregate", ema_decay=0.5, local_epochs=2)
-    before = {k: v.clone() for k, v in alice.objective.target.state_dict().items()}
-    started, ended = [], []
-    start, end = alice.before_local_training, alice.after_local_training
-
-    def before_user(user):
-        start(user)
-        started.append({k: v.clone() for k, v in alice.objective.target.state_dict().items()})
-
-    def after_user(user):
-        ended.append({k: v.clone() for k, v in alice.objective.target.state_dict().items()})
-        end(user)
-
-    alice.before_local_training, alice.after_local_training = before_user, after_user
-    alice.train_step(None, 0, 1)
-    name = "0.0.weight"
-    assert len(ended) == 3
-    assert all(torch.equal(s[name], before[name]) for s in started)
-    mean = torch.stack([t[name].double() for t in ended]).mean(dim=0).float()
-    assert torch.allclose(alice.objective.target.state_dict()[name], mean, atol=1e-7)
-    assert not torch.allclose(ended[0][name], ended[1][name], atol=1e-7)
-
-
 def test_byol_keeps_its_target_from_round_to_round():
     (alice, _), _, _ = trained("fed_byol", rounds=2, ema_decay=0.999)
     fresh = party("fed_byol").objective.target.state_dict()["0.0.weight"]

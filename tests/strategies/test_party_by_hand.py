@@ -173,7 +173,10 @@ def test_parties_have_different_random_streams():
 
 
 def test_one_party_is_centralised_training():
-    """A plain loop over the same batches and views, without federation, gives the same model."""
+    """A plain loop over the same batches and views, without federation, gives the same model.
+
+    After a pass the target follows the network that the pass has led to, as after a round.
+    """
     alice = party("alice", size=24)
     exchange([alice], [alice.get_weights()])
     model = toy_copy(alice)
@@ -186,10 +189,16 @@ def test_one_party_is_centralised_training():
         batches = alice.require_data().training_batches(
             *(0, 1), batch_size=8, passes=1, seed=7, party="alice", epoch=epoch, device="cpu"
         )
-        for batch in batches:
+        first = [p.clone() for p in reference.target.parameters()]
+        for steps, batch in enumerate(batches, start=1):
             optimizer.zero_grad()
             reference(model, batch).total.backward()
             optimizer.step()
+        keep = 0.9**steps  # ema_decay of the toy run
+        online = [*model.backbone.parameters(), *model.projector.parameters()]
+        with torch.no_grad():
+            for t, before, o in zip(reference.target.parameters(), first, online):
+                t.copy_(keep * before + (1 - keep) * o)
         alice.train_step(None, 0, 1)
     for (name, want), got in zip(model.state_dict().items(), alice.model.state_dict().values()):
         assert torch.allclose(want, got, atol=1e-5), name

@@ -257,22 +257,64 @@ def test_users_are_drawn_each_round_and_the_others_keep_their_memory():
     assert len(wire["arrays"]["local_centroids"]) == 2
 
 
-def test_the_target_network_is_the_mean_of_the_users():
-    party = aggregate(ema_decay=0.5, local_epochs=2)
+def encoder_of(party):
+    return {n: p.detach().clone() for n, p in nn.Sequential(
+        party.model.backbone, party.model.projector).named_parameters()}  # fmt: skip
+
+
+def target_of(party):
+    return {n: p.clone() for n, p in party.objective.target.named_parameters()}
+
+
+@pytest.mark.parametrize("user_type", ["local_update", "multiuser_aggregate"])
+def test_between_rounds_the_target_follows_the_averaged_network(user_type):
+    party = aggregate(ema_decay=0.9, local_epochs=2, user_type=user_type, users_per_round=None)
     start(party)
-    targets = []
+    first = target_of(party)
+    ends, moves = [], []
     original = party.after_local_training
 
     def spy(user):
-        targets.append({k: v.clone() for k, v in party.objective.target.state_dict().items()})
+        ends.append(target_of(party))
+        moves.append(party.objective.moves)
         original(user)
 
     party.after_local_training = spy
+    wire, _ = party.train_step(None, 0, 1)
+    # Local steps have moved it, and the round has taken that back.
+    assert all(not torch.equal(end["0.body.0.weight"], first["0.body.0.weight"]) for end in ends)
+    assert all(torch.equal(now, first[name]) for name, now in target_of(party).items())
+    # The server's reply differs from the party's own weights; the target follows the reply.
+    reply = server_aggregation(num_global_clusters=4, seed=7)([wire])[0]
+    reply["arrays"] = {
+        k: v * 1.5 if k.startswith("weights/") else v for k, v in reply["arrays"].items()
+    }
+    party.apply_weights(reply)
+    online, tau = encoder_of(party), 0.9 ** max(moves)
+    party.start_round()
+    for name, now in target_of(party).items():
+        expected = tau * first[name].double() + (1 - tau) * online[name].double()
+        torch.testing.assert_close(now.double(), expected, atol=1e-6, rtol=1e-5)
+    # It is settled once, not twice.
+    before = target_of(party)
+    party.start_round()
+    assert all(torch.equal(now, before[name]) for name, now in target_of(party).items())
+
+
+def test_each_virtual_user_starts_from_the_partys_target():
+    party = aggregate(ema_decay=0.5)
+    start(party)
+    first, starts = target_of(party), []
+    original = party.before_local_training
+
+    def spy(user):
+        original(user)
+        starts.append(target_of(party))
+
+    party.before_local_training = spy
     party.train_step(None, 0, 1)
-    name = "0.body.0.weight"
-    mean = torch.stack([t[name].double() for t in targets]).mean(dim=0).float()
-    assert torch.allclose(party.objective.target.state_dict()[name], mean, atol=1e-7)
-    assert not torch.allclose(targets[0][name], targets[1][name], atol=1e-6)
+    assert len(starts) == 4
+    assert all(torch.equal(t[name], first[name]) for t in starts for name in first)
 
 
 def test_private_folder_goes_with_the_worker():
