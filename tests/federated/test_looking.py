@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from orchestra_strategy import OrchestraFLModel, host
+from orchestra_strategy import OrchestraFLModel, host, server_aggregation
 from orchestra_strategy.data.sources import fed_ndarray
 from orchestra_strategy.errors import DataError, ParameterError
 from orchestra_strategy.evaluation import clustering_scores
@@ -64,6 +64,28 @@ def test_evaluate_without_labels_gives_the_health(devices, trained):
     for name, value in values(overall).items():
         expected = sum(by_party[p][name] * sizes[p] for p in sizes) / sum(sizes.values())
         assert value == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_hosts_own_class_evaluates_and_predicts(devices):
+    model = host.FLModel(
+        server=devices[0],
+        device_list=devices,
+        model=toy.MODEL,
+        strategy="orchestra",
+        backend="torch",
+        random_seed=7,
+        server_agg_method=server_aggregation(num_global_clusters=4, seed=7),
+        predict_output="clusters",
+        **toy.PARAMETERS,
+    )
+    x = toy.data(devices)
+    model.fit(x, x, epochs=1, aggregate_freq=10**6, verbose=0)
+    overall, _ = model.evaluate(x, x, return_dict=True)
+    assert set(overall) == HEALTH
+    overall, _ = model.evaluate(x, labels(devices), return_dict=True)
+    assert set(overall) > HEALTH
+    ids = host.reveal(model.predict(x, batch_size=8))[devices[0]]
+    assert ids.shape == (41,)
 
 
 def test_evaluate_with_labels_adds_how_clusters_fit_them(devices, trained):
