@@ -103,7 +103,8 @@ class FederatedOrchestraTrainer:
     Args:
         config: A :class:`TrainerConfig`, or a dictionary with its fields.
         devices: The parties' PYUs, at least two.
-        server: The PYU that aggregates; the first party if not given.
+        server: The PYU that aggregates; the first party if neither it nor an aggregator is given.
+        aggregator: SecretFlow's, in place of a server: route ``secure``.
 
     Raises:
         OrchestraError: The configuration or the devices cannot be used.
@@ -114,12 +115,16 @@ class FederatedOrchestraTrainer:
         config: TrainerConfig | Mapping[str, Any],
         devices: Sequence[Any],
         server: Any = None,
+        aggregator: Any = None,
     ) -> None:
         self.config = (
             config if isinstance(config, TrainerConfig) else parse_config(TrainerConfig, config)
         )
         self.devices = list(devices)
-        self.server = server if server is not None else next(iter(devices), None)
+        self.aggregator = aggregator
+        if server is None and aggregator is None:
+            server = next(iter(devices), None)
+        self.server = server
         # Each strategy gets the heads that it trains; one that names none, those of Orchestra.
         heads = getattr(our_strategy(self.config.strategy), "heads", OrchestraStrategy.heads)
         options = self.config.model.model_dump()
@@ -137,6 +142,7 @@ class FederatedOrchestraTrainer:
     def _build(self, changed: Mapping[str, Any]) -> OrchestraFLModel:
         return OrchestraFLModel(
             server=self.server,
+            aggregator=self.aggregator,
             device_list=self.devices,
             model=self.model_builder,
             strategy=self.config.strategy,

@@ -40,6 +40,8 @@ class StrategyConfig(FrozenConfig):
         stop_on_collapse: Whether a collapsed encoder at a party votes to stop the training.
         predict_output: What ``predict`` returns: ``features`` of the backbone, unit-norm
             ``projections``, or ids of ``clusters`` where the strategy has some.
+        route: How payloads are combined: by a ``server``, which sees each party's, or as sums through
+            an aggregator of SecretFlow (``secure``). OrchestraFLModel sets it from its arguments.
         torch_threads: CPU threads of torch during a call. The results depend on it in their last
             bits, so it must be the same wherever they are compared.
         party: The party's name, for its random streams. Handed out by OrchestraFLModel; where it is
@@ -60,6 +62,7 @@ class StrategyConfig(FrozenConfig):
     health_samples: int = Field(256, ge=0)
     stop_on_collapse: bool = True
     predict_output: Literal["features", "projections", "clusters"] = "features"
+    route: Literal["server", "secure"] = "server"
     torch_threads: int = Field(1, ge=1)
     party: str | None = None
 

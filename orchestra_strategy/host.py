@@ -16,6 +16,8 @@ from orchestra_strategy.errors import HostError
 
 __all__ = [
     "PYU",
+    "SPU",
+    "Aggregator",
     "BaseTorchModel",
     "Callback",
     "FLModel",
@@ -25,12 +27,16 @@ __all__ = [
     "PYUObject",
     "PartitionWay",
     "PlainAggregator",
+    "SPUAggregator",
+    "SecureAggregator",
     "TorchModel",
+    "aggregator_parties",
     "check_versions",
     "dispatcher_table",
     "host_register",
     "host_root",
     "is_installed",
+    "is_worker",
     "load_builtin_strategies",
     "logical_cpus",
     "on_local_ray",
@@ -120,7 +126,12 @@ reveal: Any = importlib.import_module("secretflow.device").reveal
 FedNdarray: Any = importlib.import_module("secretflow.data.ndarray").FedNdarray
 PartitionWay: Any = importlib.import_module("secretflow.data.ndarray").PartitionWay
 HDataFrame: Any = importlib.import_module("secretflow.data.horizontal").HDataFrame
-PlainAggregator: Any = importlib.import_module("secretflow.security.aggregation").PlainAggregator
+SPU: Any = importlib.import_module("secretflow.device").SPU
+_aggregation: Any = importlib.import_module("secretflow.security.aggregation")
+Aggregator: Any = _aggregation.Aggregator
+PlainAggregator: Any = _aggregation.PlainAggregator
+SecureAggregator: Any = _aggregation.SecureAggregator
+SPUAggregator: Any = _aggregation.SPUAggregator
 FLModel: Any = _load("ml.nn.fl.fl_model", "FLModel")
 BaseTorchModel: Any = _load("ml.nn.fl.backend.torch.fl_base", "BaseTorchModel")
 TorchModel: Any = _load("ml.nn.core.torch", "TorchModel")
@@ -133,6 +144,28 @@ def dispatcher_table() -> dict[str, type]:
     """Return the host's table of strategies, ``{f"{name}_{backend}": class}``; not a copy."""
     table: dict[str, type] = _load("ml.nn.fl.strategy_dispatcher", "_strategy_dispatcher")._ops
     return table
+
+
+def is_worker(strategy: Any) -> bool:
+    """Whether a strategy runs under an FLModel, and has not been built by hand."""
+    return bool(getattr(type(strategy), "__is_wrapped__", False))
+
+
+def aggregator_parties(aggregator: Any) -> tuple[str, list[str]]:
+    """Return who sees what an aggregator of SecretFlow computes, and who holds shares of it.
+
+    Args:
+        aggregator: A PlainAggregator, SecureAggregator or SPUAggregator.
+
+    Returns:
+        The party that hosts it, empty for an SPU, and the parties that must give their data to it,
+        empty where any may.
+    """
+    if isinstance(aggregator, SecureAggregator):
+        return aggregator._device.party, sorted(d.party for d in aggregator._participants)
+    if isinstance(aggregator, SPUAggregator):
+        return "", []
+    return getattr(getattr(aggregator, "device", None), "party", ""), []
 
 
 def on_local_ray() -> bool:

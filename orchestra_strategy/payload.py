@@ -27,6 +27,7 @@ WIRE_VERSION = 1
 FloatArray = npt.NDArray[np.float32]
 Combine = Literal[
     "weighted mean",
+    "secure sum",
     "clustered",
     "echo",
     "factor of the weight",
@@ -44,7 +45,8 @@ class Entry(NamedTuple):
         shape: Shape; None stands for "up to ``max_rows``".
         dtype: Its dtype on the wire.
         combine: What the receiver does with it.
-        to: Who receives it: the aggregating server, or the driver that runs FLModel.
+        to: Who receives it: the aggregating server, SecretFlow's aggregator, or the driver that runs
+            FLModel.
         meaning: One sentence for the auditor.
         max_rows: Upper limit of a None in ``shape``.
     """
@@ -53,7 +55,7 @@ class Entry(NamedTuple):
     shape: tuple[int | None, ...]
     dtype: str
     combine: Combine
-    to: Literal["server", "driver"]
+    to: Literal["server", "aggregator", "driver"]
     meaning: str
     max_rows: int = 0
 
@@ -88,7 +90,7 @@ class Manifest(NamedTuple):
     def arrays(self) -> dict[str, Entry]:
         """Return the entries that are arrays of the payload, by name, in their order."""
         scalars = ("weight", "check", "mean in the log")
-        return {e.name: e for e in self.entries if e.to == "server" and e.combine not in scalars}
+        return {e.name: e for e in self.entries if e.to != "driver" and e.combine not in scalars}
 
     def check(self, arrays: Mapping[str, npt.NDArray[Any]], who: str = "this party") -> None:
         """Refuse arrays that differ from the manifest.

@@ -19,6 +19,7 @@ __all__ = [
     "check_unsupported",
     "federated_values",
     "our_strategy",
+    "route_of",
 ]
 
 
@@ -35,10 +36,6 @@ def check_unsupported(kwargs: dict[str, Any]) -> None:
             "Expected `skip_bn` to be False, got True: SecretFlow's flag misaligns the weights. "
             "Use `norm='group'` in the model instead."
         )
-    if kwargs.pop("aggregator", None) is not None:
-        raise HostError(
-            "Expected `server` and `server_agg_method` (centroid route 'server'), got `aggregator`."
-        )
     if kwargs.pop("dp_strategy", None) is not None:
         raise ParameterError(
             "Expected no `dp_strategy`: SecretFlow's clips whole weights instead of updates and "
@@ -46,9 +43,44 @@ def check_unsupported(kwargs: dict[str, Any]) -> None:
         )
 
 
-def check_devices(server: Any, device_list: Sequence[Any]) -> None:
+def route_of(aggregator: Any, server: Any, server_agg_method: Any, given: str | None) -> str:
+    """Return the route that follows from FLModel's arguments.
+
+    Args:
+        aggregator: One of SecretFlow's, or None.
+        server: A PYU, or None.
+        server_agg_method: As given.
+        given: The parameter ``route`` as given.
+
+    Raises:
+        HostError: The arguments belong to two routes.
+        ParameterError: ``route`` is another one than theirs.
+    """
+    if aggregator is not None and (server is not None or server_agg_method is not None):
+        name = "server" if server is not None else "server_agg_method"
+        raise HostError(
+            f"Expected either an `aggregator` (route 'secure') or a `server` (route 'server'), got "
+            f"`aggregator` and `{name}`; leave one of them out."
+        )
+    if aggregator is not None and not isinstance(aggregator, host.Aggregator):
+        raise HostError(
+            "Expected `aggregator` to be SecretFlow's PlainAggregator, SecureAggregator or "
+            f"SPUAggregator, got {aggregator!r}."
+        )
+    route = "server" if aggregator is None else "secure"
+    if given is not None and given != route:
+        remedy = (
+            "leave out the `aggregator`" if given == "server" else "give an `aggregator`, no server"
+        )
+        raise ParameterError(
+            f"Expected `route` to be '{route}', as the arguments say, got {given!r}; {remedy}."
+        )
+    return route
+
+
+def check_devices(server: Any, device_list: Sequence[Any], aggregator: Any = None) -> None:
     """Refuse devices with which FLModel would fail late, or wait for ever."""
-    if not isinstance(server, host.PYU):
+    if aggregator is None and not isinstance(server, host.PYU):
         raise HostError(
             f"Expected `server` to be a PYU (it aggregates), got {server!r}; for example "
             "`server=alice`."
@@ -60,7 +92,8 @@ def check_devices(server: Any, device_list: Sequence[Any]) -> None:
     twice = sorted({p for p in parties if parties.count(p) > 1})
     if twice:
         raise HostError(f"Expected every device once in `device_list`, got {twice} more than once.")
-    if host.on_local_ray() and host.logical_cpus() <= len(parties):
+    actors = len(parties) * (2 if isinstance(aggregator, host.SecureAggregator) else 1)
+    if host.on_local_ray() and host.logical_cpus() <= actors:
         raise HostError(
             f"Expected Ray to have more logical CPUs than there are parties, got "
             f"{host.logical_cpus()} for {len(parties)}: workers would wait for ever. Start "
@@ -70,6 +103,12 @@ def check_devices(server: Any, device_list: Sequence[Any]) -> None:
         raise HostError(
             f"Expected `device_list` to have at least two parties, got {len(parties)}: "
             "SecretFlow's server route cannot run with fewer."
+        )
+    _, members = (None, None) if aggregator is None else host.aggregator_parties(aggregator)
+    if members and members != sorted(parties):
+        raise HostError(
+            f"Expected the parties of `aggregator` to be those of `device_list`, got {members} and "
+            f"{sorted(parties)}."
         )
 
 

@@ -17,7 +17,9 @@ from orchestra_strategy.runtime.checks import (
     check_unsupported,
     federated_values,
     our_strategy,
+    route_of,
 )
+from orchestra_strategy.runtime.visibility import seen_by
 from orchestra_strategy.strategies.worker import refuse_fixed, strategy_parameters
 
 __all__ = ["OrchestraFLModel"]
@@ -39,7 +41,7 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
     arguments and bad data are refused on the driver, in one sentence each, before training.
 
     Args:
-        server: The PYU that aggregates; it may be one of the parties.
+        server: The PYU that aggregates (route ``server``); it may be one of the parties.
         device_list: The parties, at least two.
         model: SecretFlow's ``TorchModel``, or a callable that returns the model.
         strategy: A registered name of this package.
@@ -47,6 +49,8 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         server_agg_method: By default a :func:`~orchestra_strategy.server_aggregation` with this
             strategy's parameters and its ``aggregate_weights``.
         strategy_config: Parameters by name.
+        aggregator: SecretFlow's PlainAggregator, SecureAggregator or SPUAggregator, in place of a
+            server (route ``secure``): nobody clusters, all parties make the centroids of sums.
         **kwargs: Parameters by name, and FLModel's own: ``num_gpus``, and ``consensus_num``, how
             many parties must find their encoder collapsed to stop the training (more than half).
 
@@ -68,6 +72,7 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         random_seed: int | None = None,
         server_agg_method: ServerAggregation | None = None,
         strategy_config: Mapping[str, Any] | None = None,
+        aggregator: Any = None,
         **kwargs: Any,
     ) -> None:
         # Training stops when so many parties report a collapsed encoder.
@@ -75,12 +80,15 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         host_kwargs |= {k: kwargs.pop(k) for k in ("num_gpus", "consensus_num") if k in kwargs}
         check_backend(kwargs.pop("backend", "torch"))
         check_unsupported(kwargs)
-        check_devices(server, device_list)
         self._strategy_class = our_strategy(strategy)
         self._parameters = strategy_parameters(strategy_config, kwargs)
+        route = route_of(aggregator, server, server_agg_method, self._parameters.get("route"))
+        self._parameters["route"] = route
+        check_devices(server, device_list, aggregator)
+        self._strategy_class.check_route(route)
         config = parse_config(self._strategy_class.config_class, self._parameters)
         check_model(self._strategy_class, model)
-        if server_agg_method is None:
+        if server_agg_method is None and route == "server":
             server_agg_method = _default_server(self._strategy_class, config, random_seed)
         self._strategy_class.check_server(server_agg_method, config)
         self.strategy_config = config
@@ -91,7 +99,8 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
             strategy=strategy,
             backend="torch",
             random_seed=random_seed,
-            server_agg_method=server_agg_method,
+            aggregator=aggregator,
+            **({} if server_agg_method is None else {"server_agg_method": server_agg_method}),
             **host_kwargs,
             **self._parameters,
         )
@@ -270,7 +279,11 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         """Return all that leaves a party in a round, one dictionary per entry."""
         worker = next(iter(self._workers.values()))
         rows: list[dict[str, Any]] = host.reveal(worker.manifest_rows())
-        return rows
+        parties = [d.party for d in self._workers]
+        server = getattr(self.server, "party", "")
+        return [
+            {**row, "seen_by": seen_by(row, server, self._aggregator, parties)} for row in rows
+        ]
 
     def _configure(self, overrides: Mapping[str, Any]) -> None:
         """Hand every party its name and this call's parameters, and wait for it."""

@@ -8,6 +8,7 @@ travels beside the weights.
 This module must not import annotations from the future: SecretFlow reads ``train_step``'s.
 """
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Tuple  # noqa: UP035
@@ -15,10 +16,12 @@ from typing import Any, ClassVar, Tuple  # noqa: UP035
 import numpy as np
 from torch import Tensor, nn
 
+from orchestra_strategy.aggregation.routes import ROUTES, Sent
 from orchestra_strategy.aggregation.weighted import FloatArray, weighted_mean
 from orchestra_strategy.algorithms.objective import Batch, LossParts, Objective
+from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.evaluation import collapse_reason
-from orchestra_strategy.payload import Entry, Manifest, Payload, meta_entries, pack, unpack
+from orchestra_strategy.payload import Entry, Manifest, Payload, meta_entries
 from orchestra_strategy.strategies.measures import HEALTH_NAMES, health_metrics, measure_health
 from orchestra_strategy.strategies.user_types import USER_TYPES
 from orchestra_strategy.strategies.weights import read_weights
@@ -48,17 +51,22 @@ class FederatedStrategy(PartyWorker):
     """
 
     metric_names: ClassVar[tuple[str, ...]] = ("train_loss",)
+    server_only: ClassVar[str | None] = None
+    """Why the strategy cannot go route ``secure``; None if it can."""
 
     def __init__(self, builder_base: Any, random_seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(builder_base, random_seed, **kwargs)
         self.rounds_done = 0
         self.round_index = 0
+        self.route = ROUTES[self.config.route]
+        self._sent = Sent(0, "init")
         self.rows_trained = 0
         self._epoch = -1
         self._host_steps = (0, 1)
         self.optim_fn = getattr(builder_base, "optim_fn", None)
         self.objective: Objective = self.make_objective()
         self.user_type = USER_TYPES[self.config.user_type](self)
+        self.manifest()  # the route may refuse what would be sent
 
     # ---- Hooks -----------------------------------------------------------------------------
 
@@ -69,6 +77,23 @@ class FederatedStrategy(PartyWorker):
     def loss_terms(self, model: nn.Module, batch: Batch) -> LossParts | Tensor:
         """Return the loss of one local step; by default the objective's."""
         return self.objective(model, batch)
+
+    @classmethod
+    def check_route(cls, route: str) -> None:
+        """Refuse route ``secure`` for what only a server can do.
+
+        Raises:
+            ParameterError: The strategy weighs parties in a way of its own.
+        """
+        reason = cls.server_only
+        # The host wraps the methods of a worker's class.
+        if inspect.unwrap(cls.aggregate_weights) is not FederatedStrategy.aggregate_weights:
+            reason = "it overrides `aggregate_weights`, which needs each party's weights"
+        if route == "secure" and reason is not None:
+            raise ParameterError(
+                f"Expected `route='server'` for {cls.__name__}, got 'secure': {reason}, and an "
+                "aggregator gives out the mean alone."
+            )
 
     @staticmethod
     def aggregate_weights(
@@ -135,7 +160,7 @@ class FederatedStrategy(PartyWorker):
         if weights is not None:
             self.apply_weights(weights)
         if self.needs_initial_pass():
-            return self.get_weights(), len(data)
+            return self._first_payload(len(data)), len(data)  # type: ignore[return-value]
         step = cur_steps % data.steps_per_epoch
         self._epoch += step == 0
         self._host_steps = (step, train_steps)
@@ -154,13 +179,16 @@ class FederatedStrategy(PartyWorker):
             raise self._data_error
         if not self.needs_initial_pass():
             return self._send("sync")
+        return self._first_payload()
+
+    def _first_payload(self, samples: int | None = None) -> Any:
         with torch_threads(self.config.torch_threads):
             if self._data is not None:
                 self.start_round()
                 for user, batches in self.user_type.all_data():
                     with self.local_training(user):
                         self.initial_pass(batches)
-            return self._send("init")
+            return self._send("init", samples)
 
     def set_weights(self, weights: Any) -> None:
         """Take the server's reply."""
@@ -172,9 +200,7 @@ class FederatedStrategy(PartyWorker):
         Raises:
             ReplyError: It has another form than the manifest's.
         """
-        reply = unpack(weights, "the server")
-        entries = self.user_type.entries(trained=reply.phase == "round")
-        Manifest((*entries, *self.reply_entries())).check(reply.arrays, "the server")
+        reply = self.route.unpack(weights, self._sent, self.reply_manifest)
         self.user_type.receive(reply.arrays)
         self.receive_extras({e.name: reply.arrays[e.name] for e in self.reply_entries()})
 
@@ -184,7 +210,14 @@ class FederatedStrategy(PartyWorker):
         """Return the list of all that leaves this party after training, or before any."""
         entries = self.user_type.entries(trained)
         metrics = (*self.metric_names, *HEALTH_NAMES)
-        return Manifest((*entries, *self.extra_entries(), *meta_entries(metrics)))
+        entries = (*entries, *self.extra_entries(), *meta_entries(metrics))
+        return Manifest(self.route.address(entries))
+
+    def reply_manifest(self, trained: bool = True) -> Manifest:
+        """Return the list of all that comes back."""
+        if self.route.returns_all:
+            return self.manifest(trained)
+        return Manifest((*self.user_type.entries(trained), *self.reply_entries()))
 
     def manifest_rows(self) -> list[dict[str, Any]]:
         """Return all that ever leaves this party as plain dictionaries.
@@ -262,8 +295,11 @@ class FederatedStrategy(PartyWorker):
         self.collapse = collapse_reason(health) if enough and health is not None else None
         return health_metrics(health)
 
-    def _send(self, phase: Any, samples: int | None = None) -> dict[str, Any]:
+    def _send(self, phase: Any, samples: int | None = None) -> Any:
+        """Pack the payload; without ``samples`` it is a plain mean that it goes into."""
         trained = phase == "round"
         arrays = {**self.user_type.arrays(trained), **self.extras()}
         weight = self.num_samples() if samples is None else samples
-        return pack(Payload(arrays, self.rounds_done, phase, weight), self.manifest(trained))
+        self._sent = Sent(self.rounds_done, phase)
+        payload = Payload(arrays, self.rounds_done, phase, weight)
+        return self.route.pack(payload, self.manifest(trained), weighted=samples is not None)

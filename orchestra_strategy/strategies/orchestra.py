@@ -1,4 +1,4 @@
-"""Strategy ``orchestra``: the full method, centroid route ``server``.
+"""Strategy ``orchestra``: the full method, on centroid route ``server`` or ``secure``.
 
 This module must not import annotations from the future: SecretFlow reads ``train_step``'s.
 """
@@ -20,6 +20,7 @@ from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.payload import Entry
 from orchestra_strategy.strategies.party import PartyData
 from orchestra_strategy.strategies.registry import register_strategy
+from orchestra_strategy.strategies.shared_clusters import SharedClustering
 from orchestra_strategy.strategies.self_supervised import TargetNetworkStrategy
 from orchestra_strategy.strategies.user_store import UserStore
 
@@ -59,6 +60,10 @@ class OrchestraStrategy(TargetNetworkStrategy):
         objective = super().make_objective()
         assert isinstance(objective, OrchestraObjective)
         self._empty_memory = objective.memory.state_dict()
+        self.shared: SharedClustering | None = None
+        if self.config.route == "secure":
+            dim = objective.memory.rows.shape[1]
+            self.shared = SharedClustering(self.config.num_global_clusters, dim, self.seed)
         return objective
 
     @staticmethod
@@ -102,9 +107,11 @@ class OrchestraStrategy(TargetNetworkStrategy):
         self.objective.fill_memory(batches)
 
     def start_round(self) -> None:
-        """Forget the clusters that were sent, and start the mean of the users' target networks."""
+        """Forget what was sent, and start the mean of the users' target networks."""
         super().start_round()
         self._clusters = []
+        if self.shared is not None:
+            self.shared.forget()
 
     def before_local_training(self, user: int | None) -> None:
         """Give the views a random stream of this round and user, and a virtual user its memory."""
@@ -114,8 +121,16 @@ class OrchestraStrategy(TargetNetworkStrategy):
             self.objective.memory.load_state_dict(self._store.load(user) or self._empty_memory)
 
     def after_local_training(self, user: int | None) -> None:
-        """Cluster the memory; a virtual user's memory is put away until its next round."""
+        """Cluster or sum up the memory; a virtual user's is put away until its next round."""
         super().after_local_training(user)
+        if self.shared is not None:
+            self.shared.add(self.objective.memory.rows)
+        else:
+            self._cluster_memory(user)
+        if user is not None:
+            self._store.save(user, self.objective.memory.state_dict())
+
+    def _cluster_memory(self, user: int | None) -> None:
         k_min = self.config.k_min
         wanted = self._sizes(user).num_local_clusters
         # A memory that has just been emptied may hold fewer rows than the party has samples.
@@ -123,8 +138,6 @@ class OrchestraStrategy(TargetNetworkStrategy):
         if num_clusters > 0:
             stream = self._stream("local clustering", user)
             self._clusters.append(self.objective.local_clusters(num_clusters, k_min, stream))
-        if user is not None:
-            self._store.save(user, self.objective.memory.state_dict())
 
     def assign_clusters(self, z: Tensor) -> tuple[Tensor, int] | None:
         """Return the nearest global centroid (B,) of projections, and N_g."""
@@ -134,7 +147,12 @@ class OrchestraStrategy(TargetNetworkStrategy):
         return (z.to(centroids) @ centroids.T).argmax(dim=1), len(centroids)
 
     def extra_entries(self) -> tuple[Entry, ...]:
-        """Local centroids go up, and the last global ones as an echo: the server has no memory."""
+        """Local centroids go up, and the last global ones as an echo: the server has no memory.
+
+        On route ``secure`` it is moments, which are summed up over the parties.
+        """
+        if self.shared is not None:
+            return self.shared.entries()
         dim = self.objective.memory.rows.shape[1]
         k = self.config.k_min
         return (
@@ -151,6 +169,8 @@ class OrchestraStrategy(TargetNetworkStrategy):
 
     def extras(self) -> dict[str, FloatArray]:
         """Return the arrays of :meth:`extra_entries`."""
+        if self.shared is not None:
+            return self.shared.arrays()
         dim = self.objective.memory.rows.shape[1]
         local = torch.cat([torch.empty(0, dim), *(c.centroids.cpu() for c in self._clusters)])
         if len(self._clusters) > 1:  # which user's is which is nobody's business
@@ -164,11 +184,21 @@ class OrchestraStrategy(TargetNetworkStrategy):
         }
 
     def reply_entries(self) -> tuple[Entry, ...]:
-        """Return the entry of the global centroids, which come back to every party."""
+        """Return the entry of the global centroids, which come back to every party.
+
+        On route ``secure`` the averaged moments come back, and every party makes C of them.
+        """
+        if self.shared is not None:
+            return self.shared.entries()
         return tuple(e for e in self.extra_entries() if e.combine == "echo")
 
     def receive_extras(self, arrays: Mapping[str, FloatArray]) -> None:
-        """Take the global centroids, unless the server has made none so far."""
+        """Take the global centroids, unless none have been made so far."""
+        if self.shared is not None:
+            new = self.shared.receive(arrays)
+            if new is not None:
+                self.objective.centroids = new.to(self.exe_device)
+            return
         centroids = torch.from_numpy(np.array(arrays["global_centroids"]))
         if self._clusters or self.objective.centroids is not None:
             self.objective.centroids = centroids.to(self.exe_device)

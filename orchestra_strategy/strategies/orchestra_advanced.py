@@ -41,6 +41,7 @@ class OrchestraAdvancedStrategy(OrchestraStrategy):
 
     config_class: ClassVar[type[StrategyConfig]] = OrchestraAdvancedConfig
     metric_names: ClassVar[tuple[str, ...]] = (*OrchestraStrategy.metric_names, "train_l2")
+    server_only: ClassVar[str | None] = "its parties are weighted by a `quality` that each one sends"
 
     def make_objective(self) -> Any:
         """Return Orchestra's objective."""

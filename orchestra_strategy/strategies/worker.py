@@ -19,7 +19,13 @@ from orchestra_strategy.strategies.measures import labels_of
 from orchestra_strategy.strategies.party import PartyData, fingerprint
 from orchestra_strategy.threads import torch_threads
 
-__all__ = ["HOST_KEYWORDS", "PartyWorker", "refuse_fixed", "strategy_parameters"]
+__all__ = [
+    "HOST_KEYWORDS",
+    "PartyWorker",
+    "check_wiring",
+    "refuse_fixed",
+    "strategy_parameters",
+]
 
 HOST_KEYWORDS = frozenset({"server_agg_method", "dp_strategy", "simulation", "use_gpu"})
 """What FLModel passes to every strategy on its own account."""
@@ -60,6 +66,24 @@ def refuse_fixed(fixed: Iterable[str], given: Iterable[str]) -> None:
         )
 
 
+def check_wiring(route: str, server_agg_method: Any, in_fl_model: bool = True) -> None:
+    """Refuse a route that contradicts how FLModel was built.
+
+    Raises:
+        ParameterError: Route ``secure`` with a server method, or ``server`` without one.
+    """
+    if route == "secure" and server_agg_method is not None:
+        raise ParameterError(
+            "Expected no `server_agg_method` on `route='secure'`, where nobody may see a party's "
+            f"payload, got {server_agg_method!r}; leave it out and give an `aggregator`."
+        )
+    if route == "server" and server_agg_method is None and in_fl_model:
+        raise ParameterError(
+            "Expected `server_agg_method` on `route='server'`, got None; give `server=` and "
+            "`server_agg_method=server_aggregation(...)`, or an `aggregator` and `route='secure'`."
+        )
+
+
 class PartyWorker(Inspection, host.BaseTorchModel):  # type: ignore[misc]
     """A party's model, data, parameters and logs; see :class:`FederatedStrategy` for training.
 
@@ -77,6 +101,7 @@ class PartyWorker(Inspection, host.BaseTorchModel):  # type: ignore[misc]
 
     config_class: ClassVar[type[StrategyConfig]] = StrategyConfig
     fixed_parameters: ClassVar[tuple[str, ...]] = (
+        "route",
         "user_type",
         "num_virtual_users",
         "user_split",
@@ -102,6 +127,8 @@ class PartyWorker(Inspection, host.BaseTorchModel):  # type: ignore[misc]
         self.seed = _DEFAULT_SEED if random_seed is None else int(random_seed)
         self._given = strategy_parameters(strategy_config, kwargs)
         self.config: Any = parse_config(self.config_class, self._given)
+        self.check_route(self.config.route)
+        check_wiring(self.config.route, kwargs.get("server_agg_method"), host.is_worker(self))
         self.check_server(kwargs.get("server_agg_method"), self.config)
         # The model's initial weights are the one draw that torch takes from its global generator;
         # fork_rng gives the caller's generator back as it was.
@@ -116,6 +143,10 @@ class PartyWorker(Inspection, host.BaseTorchModel):  # type: ignore[misc]
         self._metrics: dict[str, float] = {}
 
     # ---- Hooks -----------------------------------------------------------------------------
+
+    @classmethod
+    def check_route(cls, route: str) -> None:
+        """Refuse a route that the strategy cannot go; by default none."""
 
     @staticmethod
     def check_server(server_agg_method: Any, config: Any) -> None:
