@@ -1,4 +1,4 @@
-"""One party of the toy run as a process of its own: ``cluster_party.py ME PORT_A PORT_B OUT``."""
+"""One party of the toy run as a process of its own: ``cluster_party.py ME PORT_A PORT_B OUT ROUTE``."""
 
 import sys
 
@@ -9,12 +9,12 @@ from orchestra_strategy.runtime.session import quiet_host_logs
 from tests.federated import toy
 
 
-def main(me, port_alice, port_bob, out):
+def main(me, port_alice, port_bob, out, route):
     with quiet_host_logs():
-        run(me, port_alice, port_bob, out)
+        run(me, port_alice, port_bob, out, route)
 
 
-def run(me, port_alice, port_bob, out):
+def run(me, port_alice, port_bob, out, route):
     addresses = {"alice": f"127.0.0.1:{port_alice}", "bob": f"127.0.0.1:{port_bob}"}
     host.secretflow.init(
         cluster_config={
@@ -26,7 +26,8 @@ def run(me, port_alice, port_bob, out):
         cross_silo_comm_options={"timeout_in_ms": 60_000},
     )
     devices = [host.PYU(party) for party in toy.PARTIES]
-    history, states = toy.run(devices)
+    secure = host.SecureAggregator(devices[0], devices) if route == "secure" else None
+    history, states = toy.run(devices, aggregator=secure)
     losses = {f"history/{k}": np.array(v) for k, v in history["global_history"].items()}
     flat = {f"{party}/{k}": v for party, state in states.items() for k, v in state.items()}
     np.savez(out, **losses, **flat)

@@ -60,15 +60,15 @@ def free_ports(count):
     return ports
 
 
-@pytest.mark.cluster
-def test_two_processes_over_grpc_equal_debug(debug_run, tmp_path):
+def run_two_processes(tmp_path, route):
+    """Run the toy as two processes; return what each of them revealed, by party."""
     ports = [str(p) for p in free_ports(2)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     parties = {
         me: subprocess.Popen(
             [
                 *(sys.executable, "-m", "tests.federated.cluster_party", me, *ports),
-                str(tmp_path / f"{me}.npz"),
+                *(str(tmp_path / f"{me}.npz"), route),
             ],
             cwd=ROOT,
             env=environment,
@@ -86,12 +86,25 @@ def test_two_processes_over_grpc_equal_debug(debug_run, tmp_path):
         for process in parties.values():
             process.kill()
             process.wait(10)
+    revealed = {}
     for me in toy.PARTIES:
         saved = dict(np.load(tmp_path / f"{me}.npz"))
+        revealed[me] = {
+            party: {
+                k.removeprefix(f"{party}/"): v
+                for k, v in saved.items()
+                if k.startswith(f"{party}/")
+            }
+            for party in toy.PARTIES
+        }
+    return revealed
+
+
+@pytest.mark.cluster
+def test_two_processes_over_grpc_equal_debug(debug_run, tmp_path):
+    for states in run_two_processes(tmp_path, "server").values():
         for party in toy.PARTIES:
-            prefix = f"{party}/"
-            got = {k.removeprefix(prefix): v for k, v in saved.items() if k.startswith(prefix)}
-            assert_equal(got, debug_run[1][party])
+            assert_equal(states[party], debug_run[1][party])
 
 
 @pytest.mark.ray

@@ -51,9 +51,10 @@ def state_of(worker):
     return state
 
 
-def run(devices, rounds=2):
-    """Train and return history and final states by party."""
-    model = build(devices)
+def run(devices, rounds=2, aggregator=None):
+    """Train and return history and final states by party; with an aggregator on route secure."""
+    options = {} if aggregator is None else {"server": None, "aggregator": aggregator}
+    model = build(devices, **options)
     history = model.fit(data(devices), epochs=rounds)
     states = host.reveal({d.party: w.apply(state_of) for d, w in model._workers.items()})
     return history, states
