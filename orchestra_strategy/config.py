@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from orchestra_strategy.errors import DataError, ParameterError, did_you_mean
+from orchestra_strategy.privacy.settings import PrivacyFields
 
 __all__ = ["ClusterSizes", "FrozenConfig", "OrchestraConfig", "StrategyConfig", "parse_config"]
 
@@ -17,8 +18,10 @@ class FrozenConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class StrategyConfig(FrozenConfig):
+class StrategyConfig(FrozenConfig, PrivacyFields):
     """Parameters that every strategy of this package has; defaults are the published ones.
+
+    Those of differential privacy are :class:`~orchestra_strategy.privacy.settings.PrivacyFields`.
 
     Attributes:
         batch_size: Samples per local step, at every party, whatever the size of its data.

@@ -13,6 +13,7 @@ __all__ = [
     "ModelError",
     "OrchestraError",
     "ParameterError",
+    "PrivacyError",
     "RegistrationError",
     "ReplyError",
     "did_you_mean",
@@ -33,6 +34,10 @@ class DataError(OrchestraError):
 
 class ModelError(OrchestraError):
     """A model lacks a part that the objective needs."""
+
+
+class PrivacyError(OrchestraError):
+    """A privacy budget is spent, or something would leave a party beside its guarantee."""
 
 
 class RegistrationError(OrchestraError):

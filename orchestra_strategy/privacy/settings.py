@@ -1,0 +1,78 @@
+"""The parameters of differential privacy, which every strategy has."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = ["PrivacyFields"]
+
+_BUDGET = ("noise_multiplier", "target_epsilon", "planned_rounds", "max_epsilon", "noise_seed")
+
+
+class PrivacyFields(BaseModel):
+    """Differential privacy of what leaves a party; off by default.
+
+    Attributes:
+        privacy: The unit that is protected: ``none``; ``user``, a federated user with all its data
+            (the party, or each of its virtual users); ``record``, one sample of a party.
+        clip_norm: C, the largest L2 norm of a user's update, or of one example's gradient.
+        noise_multiplier: Standard deviation of the noise over the sensitivity: of a whole round
+            (``user``), or of one local step (``record``).
+        target_epsilon: In place of ``noise_multiplier``: the noise is found with which
+            ``planned_rounds`` rounds cost so much.
+        planned_rounds: See ``target_epsilon``.
+        delta: The probability with which epsilon may fail; below 1 / (number of units).
+        max_epsilon: The budget: a round that would exceed it is not begun. ``target_epsilon`` where
+            that is given, else without limit.
+        accountant: ``rdp``, or ``pld``, which is tighter and slower.
+        noise_seed: For tests alone: makes the noise repeat, and so removable. None draws it from
+            the operating system's cryptographic generator.
+        log_unprotected: Whether losses and health, which no noise protects, go to the driver's log
+            nevertheless; the guarantee does not cover them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    privacy: Literal["none", "user", "record"] = "none"
+    clip_norm: float = Field(1.0, gt=0, allow_inf_nan=False)
+    noise_multiplier: float | None = Field(None, gt=0, allow_inf_nan=False)
+    target_epsilon: float | None = Field(None, gt=0, allow_inf_nan=False)
+    planned_rounds: int | None = Field(None, ge=1)
+    delta: float = Field(1e-5, gt=0, lt=1)
+    max_epsilon: float | None = Field(None, gt=0)
+    accountant: Literal["rdp", "pld"] = "rdp"
+    noise_seed: int | None = Field(None, ge=0)
+    log_unprotected: bool = False
+
+    @property
+    def budget(self) -> float | None:
+        """The epsilon that must not be exceeded, or None."""
+        return self.target_epsilon if self.max_epsilon is None else self.max_epsilon
+
+    @model_validator(mode="after")
+    def _privacy_is_whole(self) -> Any:
+        if self.privacy == "none":
+            given = [name for name in _BUDGET if getattr(self, name) is not None]
+            if given:
+                raise ValueError(
+                    f"Expected `privacy` to be 'user' or 'record' where `{given[0]}` is given, got "
+                    "'none': without it nothing is protected"
+                )
+            return self
+        if (self.noise_multiplier is None) == (self.target_epsilon is None):
+            got = "neither" if self.noise_multiplier is None else "both"
+            raise ValueError(
+                "Expected either `noise_multiplier` or `target_epsilon` with `privacy="
+                f"{self.privacy!r}`, got {got}"
+            )
+        if (self.target_epsilon is None) != (self.planned_rounds is None):
+            raise ValueError(
+                "Expected `target_epsilon` and `planned_rounds` together, since the noise depends "
+                f"on both, got {self.target_epsilon} and {self.planned_rounds}"
+            )
+        if self.privacy == "record" and getattr(self, "user_type", "") == "multiuser_aggregate":
+            raise ValueError(
+                "Expected `privacy` to be 'user' with `user_type='multiuser_aggregate'`, got "
+                "'record'; use user_type='local_update' for records"
+            )
+        return self
