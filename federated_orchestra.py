@@ -29,6 +29,7 @@ from orchestra_strategy.evaluation import (
 )
 from orchestra_strategy.host import reveal
 from orchestra_strategy.runtime.checks import federated_values, our_strategy
+from orchestra_strategy.runtime.privacy_budget import spent
 from orchestra_strategy.runtime.progress import RoundProgress
 from orchestra_strategy.runtime.tuning import Tuning, grid_points, tune
 from orchestra_strategy.strategies.weights import write_weights
@@ -86,6 +87,8 @@ class TrainingResults:
         rounds: Rounds done.
         seconds: Wall-clock seconds of the training.
         stop_reason: Why it ended before its last round; None if it did not.
+        epsilon: The largest of the parties' privacy losses, at ``delta``; None without privacy.
+        delta: See ``epsilon``.
     """
 
     history: dict[str, list[float]]
@@ -95,6 +98,8 @@ class TrainingResults:
     rounds: int
     seconds: float
     stop_reason: str | None = None
+    epsilon: float | None = None
+    delta: float | None = None
 
 
 class FederatedOrchestraTrainer:
@@ -212,11 +217,11 @@ class FederatedOrchestraTrainer:
             fl_model.fit(
                 federated_data, epochs=self.config.rounds, callbacks=[progress, *callbacks]
             )
-            if fl_model.stop_reason is not None:
+            if fl_model.collapse_reason is not None:
                 progress.on_epoch_end()  # the host leaves before it tells of the last round
         finally:
             progress.close()
-        names = [k for k in progress.ledger[-1] if k.startswith(("train_", "health_"))]
+        names = [k for k in progress.ledger[-1] if k.startswith(("train_", "health_", "privacy_"))]
         results = TrainingResults(
             history={k: [row[k] for row in progress.ledger] for k in names},
             metrics={k: progress.ledger[-1][k] for k in names},
@@ -225,6 +230,7 @@ class FederatedOrchestraTrainer:
             rounds=sum(row["rounds"] for row in progress.ledger),
             seconds=sum(row["seconds"] for row in progress.ledger),
             stop_reason=fl_model.stop_reason,
+            **spent(fl_model._workers),
         )
         self.results = results
         if self.config.out_dir is not None:

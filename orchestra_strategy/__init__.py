@@ -28,6 +28,7 @@ if find_spec("secretflow") is not None:
     )
     from orchestra_strategy.strategies.orchestra import OrchestraStrategy
     from orchestra_strategy.strategies.orchestra_advanced import OrchestraAdvancedStrategy
+    from orchestra_strategy.strategies.orchestra_private import OrchestraPrivateStrategy
     from orchestra_strategy.strategies.orchestra_simple import OrchestraSimpleStrategy
     from orchestra_strategy.strategies.points import (
         OrchestraAggregateStrategy,
@@ -45,6 +46,7 @@ if find_spec("secretflow") is not None:
         "OrchestraAdvancedStrategy",
         "OrchestraAggregateStrategy",
         "OrchestraFLModel",
+        "OrchestraPrivateStrategy",
         "OrchestraSimpleStrategy",
         "OrchestraSingleStepStrategy",
         "OrchestraStrategy",

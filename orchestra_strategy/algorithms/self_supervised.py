@@ -137,6 +137,12 @@ class TargetObjective(RowwiseObjective):
         """
         ema_update(self.target, parts_of(averaged).encoder, self.settings.ema_decay**moves)
 
+    def empty_step(self, model: nn.Module) -> None:
+        """Move on what moves with every step, where a step's random sample is empty."""
+        if "ema_decay" in self.settings._fields:
+            self.moves += 1
+            ema_update(self.target, parts_of(model).encoder, self.settings.ema_decay)
+
     def state_dict(self) -> dict[str, Any]:
         """Return what must survive at the party: the target network and its moves."""
         target = {k: v.clone() for k, v in self.target.state_dict().items()}

@@ -1,7 +1,7 @@
 """What has been spent of a privacy budget, by Google's dp-accounting.
 
-All mechanisms here are Gaussian, with or without Poisson sampling; neighbours differ by the presence
-of one unit (a record, or a user), "add or remove one".
+All mechanisms here are Gaussian, with or without Poisson sampling; neighbours differ by the
+presence of one unit (a record, or a user), "add or remove one".
 
 Sources:
     - I. Mironov, "Renyi Differential Privacy", CSF 2017, https://arxiv.org/abs/1702.07476.
@@ -25,7 +25,14 @@ from dp_accounting.pld import PLDAccountant
 
 from orchestra_strategy.errors import ParameterError, PrivacyError
 
-__all__ = ["ACCOUNTANTS", "Costs", "PrivacyLedger", "Release", "epsilon_of", "find_noise_multiplier"]
+__all__ = [
+    "ACCOUNTANTS",
+    "Costs",
+    "PrivacyLedger",
+    "Release",
+    "epsilon_of",
+    "find_noise_multiplier",
+]
 
 ACCOUNTANTS = ("rdp", "pld")
 

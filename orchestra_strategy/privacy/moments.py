@@ -13,7 +13,6 @@ for route ``server`` a party turns its own into centroids.
 import math
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -1,8 +1,8 @@
 """Record-level privacy: DP-SGD with Poisson-sampled batches.
 
 M. Abadi et al., "Deep Learning with Differential Privacy", CCS 2016,
-https://arxiv.org/abs/1607.00133, algorithm 1. Neighbours differ by one record of a party. The number
-of a party's records counts as known.
+https://arxiv.org/abs/1607.00133, algorithm 1. Neighbours differ by one record of a party. How many
+records a party has counts as known.
 """
 
 from collections.abc import Iterator

@@ -39,7 +39,8 @@ def check_unsupported(kwargs: dict[str, Any]) -> None:
     if kwargs.pop("dp_strategy", None) is not None:
         raise ParameterError(
             "Expected no `dp_strategy`: SecretFlow's clips whole weights instead of updates and "
-            "under-reports the budget of several parties."
+            "under-reports the budget of several parties; use `privacy='user'` or 'record' with "
+            "`noise_multiplier` or `target_epsilon`."
         )
 
 
@@ -123,7 +124,7 @@ def our_strategy(strategy: str) -> Any:
     return cls
 
 
-def check_model(cls: Any, model: Any) -> None:
+def check_model(cls: Any, model: Any, config: Any) -> None:
     """Build the model once on the driver, for the strategy to look for its parts."""
     if model is None:
         raise ParameterError(
@@ -132,7 +133,9 @@ def check_model(cls: Any, model: Any) -> None:
         )
     build = getattr(model, "model_fn", None) or model
     with torch.random.fork_rng():
-        cls.check_model(build(**getattr(model, "kwargs", {})))
+        built = build(**getattr(model, "kwargs", {}))
+    cls.check_model(built)
+    cls.check_privacy(config, built)
 
 
 def federated_values(federated: Any, options: Mapping[str, Any] | None = None) -> Any:

@@ -19,6 +19,7 @@ from orchestra_strategy.runtime.checks import (
     our_strategy,
     route_of,
 )
+from orchestra_strategy.runtime.privacy_budget import affordable, budget_stop, report_largest
 from orchestra_strategy.runtime.visibility import seen_by
 from orchestra_strategy.strategies.worker import refuse_fixed, strategy_parameters
 
@@ -56,6 +57,7 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
 
     Attributes:
         stop_reason: Why the last ``fit`` ended before its last round; None if it did not.
+        collapse_reason: The same, if that was a collapsed encoder.
 
     Raises:
         HostError: The devices cannot be used in that way.
@@ -87,7 +89,7 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         check_devices(server, device_list, aggregator)
         self._strategy_class.check_route(route)
         config = parse_config(self._strategy_class.config_class, self._parameters)
-        check_model(self._strategy_class, model)
+        check_model(self._strategy_class, model, config)
         if server_agg_method is None and route == "server":
             server_agg_method = _default_server(self._strategy_class, config, random_seed)
         self._strategy_class.check_server(server_agg_method, config)
@@ -107,6 +109,7 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         self._seed = 42 if random_seed is None else random_seed
         self._consensus: int = host_kwargs["consensus_num"]
         self.stop_reason: str | None = None
+        self.collapse_reason: str | None = None
         self._configure({})
 
     def fit(
@@ -141,6 +144,7 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
 
         Raises:
             DataError: Any party's data cannot be used; all problems in one message.
+            PrivacyError: The privacy budget does not allow a single round.
             ParameterError: As in the constructor.
         """
         if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
@@ -157,6 +161,8 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         rate, aggregate_freq = self._host_steps(sizes, overrides)
         self._configure(overrides)
         try:
+            rounds_per_epoch = math.ceil(math.ceil(1.0 / rate) / aggregate_freq)
+            planned, epochs = epochs, affordable(self._workers, sizes, epochs, rounds_per_epoch)
             history = super().fit(
                 x,
                 x if y is None else y,
@@ -167,7 +173,10 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
                 callbacks=callbacks,
                 random_seed=self._seed,
             )
-            self.stop_reason = self._why_stopped()
+            report_largest(history)
+            self.stop_reason = self.collapse_reason = self._why_stopped()
+            if self.stop_reason is None and epochs < planned:
+                self.stop_reason = budget_stop(epochs, planned)
             return history
         finally:
             self._configure({})

@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from orchestra_strategy import host
+from orchestra_strategy.runtime.privacy_budget import spent
+from orchestra_strategy.strategies.privacy import EPSILON
 
 __all__ = ["RoundProgress"]
 
@@ -57,6 +59,8 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: Any = None, logs: Any = None) -> None:
         """Note what the round cost and yielded; asking for the losses waits for the parties."""
         metrics = {k: float(v) for k, v in self._calc_aggregated_metrics().items()}
+        if EPSILON in metrics:  # the host has taken the mean of what is a bound
+            metrics[EPSILON] = spent(self._workers or {})["epsilon"]
         seconds = time.perf_counter() - self._begun
         work = host.reveal([worker.work_done() for worker in (self._workers or {}).values()])
         done = {"rounds": max(w["rounds"] for w in work), "rows": sum(w["rows"] for w in work)}
@@ -88,6 +92,8 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
             for name, value in metrics.items()
             if name.startswith("train_")
         )
+        if EPSILON in metrics:
+            losses += f"  epsilon {metrics[EPSILON]:.3g}"
         status = f"{losses}  {row['images_per_second']:,.0f} samples/s"
         self._bar.update(self._task, advance=1, status=status)
         # A log file gets lines, not a bar: about ten of them.

@@ -23,6 +23,13 @@ from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.evaluation import collapse_reason
 from orchestra_strategy.payload import Entry, Manifest, Payload, meta_entries
 from orchestra_strategy.strategies.measures import HEALTH_NAMES, health_metrics, measure_health
+from orchestra_strategy.strategies.privacy import (
+    EPSILON,
+    PartyPrivacy,
+    PerExampleLoss,
+    refuse_coupled,
+    refuse_unprotected,
+)
 from orchestra_strategy.strategies.user_types import USER_TYPES
 from orchestra_strategy.strategies.weights import read_weights
 from orchestra_strategy.strategies.worker import PartyWorker
@@ -53,6 +60,8 @@ class FederatedStrategy(PartyWorker):
     metric_names: ClassVar[tuple[str, ...]] = ("train_loss",)
     server_only: ClassVar[str | None] = None
     """Why the strategy cannot go route ``secure``; None if it can."""
+    sends_unprotected: ClassVar[tuple[str, ...]] = ()
+    """What travels beside the weights and has no noise: refused where ``privacy`` is on."""
 
     def __init__(self, builder_base: Any, random_seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(builder_base, random_seed, **kwargs)
@@ -64,7 +73,11 @@ class FederatedStrategy(PartyWorker):
         self._epoch = -1
         self._host_steps = (0, 1)
         self.optim_fn = getattr(builder_base, "optim_fn", None)
+        self.check_privacy(self.config, self.model)
+        protected = self.config.privacy != "none"
+        self.privacy = PartyPrivacy(self) if protected else None
         self.objective: Objective = self.make_objective()
+        refuse_coupled(self.config, self.objective, self._own_loss())
         self.user_type = USER_TYPES[self.config.user_type](self)
         self.manifest()  # the route may refuse what would be sent
 
@@ -140,6 +153,13 @@ class FederatedStrategy(PartyWorker):
     def receive_extras(self, arrays: Mapping[str, FloatArray]) -> None:
         """Take the arrays of :meth:`reply_entries`."""
 
+    @classmethod
+    def check_privacy(cls, config: Any, model: nn.Module) -> None:
+        """Refuse ``privacy`` where it would not cover all that leaves a party."""
+        refuse_unprotected(config, model, cls.sends_unprotected)
+        if hasattr(cls, "objective_class"):
+            refuse_coupled(config, cls.objective_class, cls._own_loss())
+
     # ---- What FLModel calls ----------------------------------------------------------------
 
     def train_step(
@@ -161,6 +181,8 @@ class FederatedStrategy(PartyWorker):
             self.apply_weights(weights)
         if self.needs_initial_pass():
             return self._first_payload(len(data)), len(data)  # type: ignore[return-value]
+        if self.privacy is not None:
+            self.privacy.begin_round()
         step = cur_steps % data.steps_per_epoch
         self._epoch += step == 0
         self._host_steps = (step, train_steps)
@@ -168,9 +190,12 @@ class FederatedStrategy(PartyWorker):
         with torch_threads(self.config.torch_threads):
             self.start_round()
             samples = self.user_type.run()
-            self._metrics = self._losses() | self._health()
+            self._metrics = self._losses() | self._health() if self._tells_all() else {}
             self.rounds_done = self.round_index
             self.finish_round()
+            if self.privacy is not None:
+                samples = self.privacy.weight()
+                self._metrics[EPSILON] = self.privacy.epsilon()
             return self._send("round", samples), samples  # type: ignore[return-value]
 
     def get_weights(self, return_numpy: bool = True) -> Any:
@@ -209,7 +234,9 @@ class FederatedStrategy(PartyWorker):
     def manifest(self, trained: bool = True) -> Manifest:
         """Return the list of all that leaves this party after training, or before any."""
         entries = self.user_type.entries(trained)
-        metrics = (*self.metric_names, *HEALTH_NAMES)
+        metrics = (*self.metric_names, *HEALTH_NAMES) if self._tells_all() else ()
+        if self.privacy is not None:
+            metrics += (EPSILON,)
         entries = (*entries, *self.extra_entries(), *meta_entries(metrics))
         return Manifest(self.route.address(entries))
 
@@ -252,6 +279,28 @@ class FederatedStrategy(PartyWorker):
         """Tell the kind of user that there are new data."""
         self.user_type.take_data()
 
+    def privacy_spent(self) -> dict[str, float]:
+        """Return epsilon at delta of all that this party has released; empty without privacy."""
+        if self.privacy is None:
+            return {}
+        return {"epsilon": self.privacy.epsilon(), "delta": self.config.delta}
+
+    def privacy_rounds_left(self, num_samples: int) -> int | None:
+        """Return how many rounds the budget allows on so many samples; None without a budget."""
+        return None if self.privacy is None else self.privacy.rounds_left(num_samples)
+
+    def user_loss(self) -> Any:
+        """Return the loss in the form that the users of this party take."""
+        return PerExampleLoss(self) if self.config.privacy == "record" else self.counted_loss
+
+    def _tells_all(self) -> bool:
+        """Whether losses and health, which no noise protects, may leave this party."""
+        return bool(self.config.privacy == "none" or self.config.log_unprotected)
+
+    @classmethod
+    def _own_loss(cls) -> bool:
+        return cls.loss_terms is not FederatedStrategy.loss_terms
+
     def counted_loss(self, model: nn.Module, batch: Batch) -> LossParts | Tensor:
         """Return the loss, and count the rows for the cost ledger."""
         self.rows_trained += len(next(iter(batch.values())))
@@ -267,13 +316,28 @@ class FederatedStrategy(PartyWorker):
     def local_batches(self) -> Iterator[Batch]:
         """Return the batches of the round under way."""
         step, steps = self._host_steps
+        if self.privacy is not None and self.config.privacy == "record":
+            data = self.require_data()
+            total = self.privacy.plan().steps
+            first = step * total // data.steps_per_epoch
+            last = min((step + steps) * total // data.steps_per_epoch, total)
+            return self._poisson_batches(last - first)
         return self.require_data().training_batches(
             step, steps, passes=self.config.local_epochs, epoch=self._epoch, **self._order()
         )
 
     def next_batch(self, position: int) -> Batch:
         """Return one batch of an endless walk over the party's data."""
+        if self.config.privacy == "record":
+            return next(self._poisson_batches(1))
         return self.require_data().batch_at(position, **self._order())
+
+    def _poisson_batches(self, steps: int) -> Iterator[Batch]:
+        """Draw batches by chance; the work done counts what is expected: their sizes are secret."""
+        assert self.privacy is not None
+        data = self.require_data()
+        self.rows_trained += steps * min(self.config.batch_size, len(data))
+        return (data.batch(rows, self.exe_device) for rows in self.privacy.batches(steps))
 
     def _order(self) -> dict[str, Any]:
         return {
@@ -301,5 +365,7 @@ class FederatedStrategy(PartyWorker):
         arrays = {**self.user_type.arrays(trained), **self.extras()}
         weight = self.num_samples() if samples is None else samples
         self._sent = Sent(self.rounds_done, phase)
+        if self.privacy is not None:
+            weight = self.privacy.weight()
         payload = Payload(arrays, self.rounds_done, phase, weight)
         return self.route.pack(payload, self.manifest(trained), weighted=samples is not None)

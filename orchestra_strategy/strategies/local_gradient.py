@@ -51,7 +51,7 @@ class LocalGradient(LocalUpdate):
         self._gradients: list[Tensor] = []
         return UserSingleStep(
             self.party.model,
-            self.party.counted_loss,
+            self.party.user_loss(),
             self.loader,
             self.setup(),
             0,

@@ -32,7 +32,7 @@ class LocalUpdate:
     def _make_user(self) -> UserSingleStep:
         return UserMultiStep(
             self.party.model,
-            self.party.counted_loss,
+            self.party.user_loss(),
             None,
             self.setup(),
             0,

@@ -51,6 +51,7 @@ class OrchestraStrategy(TargetNetworkStrategy):
         *("num_global_clusters", "memory_size", "num_local_clusters", "k_min"),
         "clustering_steps",
     )
+    sends_unprotected: ClassVar[tuple[str, ...]] = ("local_centroids",)
     objective: OrchestraObjective
 
     def make_objective(self) -> OrchestraObjective:

@@ -105,7 +105,10 @@ class SelfSupervisedStrategy(FederatedStrategy):
 
 
 class TargetNetworkStrategy(SelfSupervisedStrategy):
-    """A method with a target network: one per party, whatever the number of its virtual users."""
+    """A method with a target network: one per party, whatever the number of its virtual users.
+
+    With user-level privacy, virtual users start each round from the averaged network as target.
+    """
 
     objective: TargetObjective
 

@@ -32,7 +32,8 @@ class VirtualUsers(LocalUpdate):
         return self._aggregate(self.num_users(), 1, 1)
 
     def _aggregate(self, num_users: int, steps: int, size: int) -> MultiUserAggregate:
-        per_round = self.party.config.users_per_round
+        config = self.party.config
+        per_round = config.users_per_round
         cfg_user = SimpleNamespace(
             num_data_points="all",
             num_local_updates=steps,
@@ -40,7 +41,8 @@ class VirtualUsers(LocalUpdate):
             provide_buffers=True,
             # Its own for each party: their users' draws must not be the same.
             seed=derive_seed(self.party.seed, self.party.party, 0, "virtual users"),
-            aggregate_weights="num_samples",
+            # Users of another weight would need more noise.
+            aggregate_weights="uniform" if config.privacy == "user" else "num_samples",
             users_per_round=num_users if per_round is None else per_round,
         )
         return MultiUserAggregate(

@@ -105,6 +105,9 @@ class PartyWorker(Inspection, host.BaseTorchModel):  # type: ignore[misc]
         "user_type",
         "num_virtual_users",
         "user_split",
+        "privacy",
+        "accountant",
+        "noise_seed",
     )
     """Parameters that decide the form of what parties hold: for the constructor alone."""
 

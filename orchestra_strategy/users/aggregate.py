@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from orchestra_strategy.algorithms.objective import Objective
+from orchestra_strategy.errors import PrivacyError
 from orchestra_strategy.rng import numpy_generator
 from orchestra_strategy.users.batches import data_key, num_rows
 from orchestra_strategy.users.collected import Collected, joined
@@ -101,6 +102,7 @@ class MultiUserAggregate(UserMultiStep):
             ReplyError: The payload does not fit the model.
             OrchestraError: Fewer than ``min_users`` succeeded; names the failed and why.
         """
+        self._refuse_weights()
         collected = Collected()
         with self._query(server_payload):
             start = self._buffers()
@@ -114,8 +116,12 @@ class MultiUserAggregate(UserMultiStep):
             collected.settle(self.aggregation.min_users)
             self._set_buffers(collected.buffers.result())
         self.loss_means, self.steps_done = collected.loss_means(), collected.steps
+        updates = collected.updates.result()
+        if self.update_privacy is not None:
+            expected = self.aggregation.users_per_round
+            updates = self._noised(updates, len(collected.done), expected)
         shared = self._share(
-            collected.updates.result(),
+            updates,
             num_data_points=collected.points,
             labels=joined(collected.labels) if self.settings.provide_labels else None,
             local_hyperparams=collected.local_hyperparams(),
@@ -149,12 +155,22 @@ class MultiUserAggregate(UserMultiStep):
             log = self._run_steps(as_objective(objective), samples, idx)
         uniform = self.aggregation.aggregate_weights == "uniform"
         update = self._difference(payload["parameters"])
+        if self.update_privacy is not None:
+            update = self.update_privacy.clip(update)
         weight = 1 if uniform else num_rows(samples)
         collected.add(idx, samples, log, update, list(self.model.buffers()), weight)
         if self.settings.provide_local_hyperparams:
             collected.hyperparams.append(self._hyperparams(log))
         if self.keep_true_data:
             collected.samples.append(samples)
+
+    def _refuse_weights(self) -> None:
+        if self.update_privacy is not None and self.aggregation.aggregate_weights != "uniform":
+            raise PrivacyError(
+                "Expected `aggregate_weights` to be 'uniform' with user-level privacy, got "
+                f"{self.aggregation.aggregate_weights!r}: noise for one clipped update does not "
+                "cover a user that weighs more than the others."
+            )
 
     @torch.no_grad()
     def _set_buffers(self, values: Sequence[Tensor]) -> None:

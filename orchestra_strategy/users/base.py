@@ -14,6 +14,8 @@ from orchestra_strategy.errors import ModelError, ParameterError
 from orchestra_strategy.privacy.clipping import PerExampleClipper
 from orchestra_strategy.privacy.noise import add_noise, draw_noise
 from orchestra_strategy.privacy.per_example import loss_gradients, scalar_loss
+from orchestra_strategy.privacy.record_level import RecordLevelPrivacy
+from orchestra_strategy.privacy.user_level import UserLevelPrivacy
 from orchestra_strategy.rng import torch_generator
 from orchestra_strategy.users.batches import data_key, sorted_labels
 from orchestra_strategy.users.messages import Metadata, SharedData, TrueUserData, load_payload
@@ -40,11 +42,16 @@ class FederatedUser(ABC):
         counted_queries: Calls of :meth:`compute_local_updates`, those that failed included.
         loss_means: After a call, the mean over its steps of ``total`` and of the loss's parts.
         steps_done: Steps of the last call.
+        update_privacy: Clips and noises what is shared (user level), if its owner sets it.
+        record_privacy: Makes each gradient private (DP-SGD), if its owner sets it.
 
     Raises:
         ParameterError: A configuration entry is missing or out of its range.
         ModelError: The model has nothing to train.
     """
+
+    update_privacy: UserLevelPrivacy | None = None
+    record_privacy: RecordLevelPrivacy | None = None
 
     def __init__(
         self,
@@ -101,13 +108,17 @@ class FederatedUser(ABC):
 
     def _gradient(
         self, objective: Objective, batch: Batch, generator: torch.Generator
-    ) -> tuple[list[Tensor | None], LossParts]:
+    ) -> tuple[list[Tensor | None], LossParts | None]:
         """Return one private gradient: noise on the inputs, clip, noise on the gradient.
 
         Returns:
             A tensor per parameter, None where there is none to be shared (a frozen parameter, or
-            one that the loss does not use), and the loss.
+            one that the loss does not use), and the loss, None for a Poisson sample of no record.
         """
+        if self.record_privacy is not None:
+            private, mean_loss = self.record_privacy.gradient(objective, batch)
+            trains = (p.requires_grad for p in self.model.parameters())
+            return [g if t else None for g, t in zip(private, trains, strict=True)], mean_loss
         privacy = self.settings.privacy
         batch = self._with_input_noise(batch, generator)
         parameters = list(self.model.parameters())
@@ -138,6 +149,20 @@ class FederatedUser(ABC):
             )
         noise = draw_noise(batch[key], privacy.input_noise, privacy.distribution, generator)
         return {**batch, key: batch[key] + noise}
+
+    def _protected(self, update: Sequence[Tensor]) -> list[Tensor]:
+        """Clip and noise what one user shares, where user-level privacy is on."""
+        if self.update_privacy is None:
+            return list(update)
+        return self._noised(self.update_privacy.clip(update), 1, 1)
+
+    def _noised(self, mean: Sequence[Tensor], users: int, expected: int) -> list[Tensor]:
+        """Add noise to a mean of clipped updates; a frozen parameter's is zero, and stays so."""
+        assert self.update_privacy is not None
+        trains = [p.requires_grad for p in self.model.parameters()]
+        moved = [u for u, t in zip(mean, trains, strict=True) if t]
+        noisy = iter(self.update_privacy.noisy_mean(moved, users, expected))
+        return [next(noisy) if t else u for u, t in zip(mean, trains, strict=True)]
 
     def _share(
         self,
@@ -180,8 +205,13 @@ class FederatedUser(ABC):
             "user": user,
             "settings": common | settings,
             "server_learns": server_learns(self.settings, update, hyperparams),
-            "defences": active_defences(self.settings.privacy),
+            "defences": self._defences(),
         }
+
+    def _defences(self) -> dict[str, str]:
+        privacy = self.update_privacy or self.record_privacy
+        told = {} if privacy is None else {"differential_privacy": privacy.describe()}
+        return active_defences(self.settings.privacy) | told
 
     def __repr__(self) -> str:
         return render(self.summary())

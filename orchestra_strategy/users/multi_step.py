@@ -105,7 +105,7 @@ class UserMultiStep(UserSingleStep):
             raise
         self.loss_means, self.steps_done = mean_losses(log.losses), len(log.losses)
         shared = self._share(
-            self._difference(server_payload["parameters"]),
+            self._protected(self._difference(server_payload["parameters"])),
             num_data_points=sum(log.rows) if samples is None else num_rows(samples),
             labels=self._all_labels(samples, log),
             local_hyperparams=self._hyperparams(log),
@@ -146,7 +146,8 @@ class UserMultiStep(UserSingleStep):
             for parameter, gradient in zip(self.model.parameters(), gradients, strict=True):
                 parameter.grad = gradient
             self.optimizer.step()
-            log.add(batch, loss, keep_labels)
+            if loss is not None:
+                log.add(batch, loss, keep_labels)
         self.optimizer.zero_grad(set_to_none=True)
         return log
 

@@ -9,7 +9,7 @@ from torch import nn
 from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.errors import DataError
 from orchestra_strategy.users.base import FederatedUser, filled
-from orchestra_strategy.users.batches import data_key, num_rows, read_samples
+from orchestra_strategy.users.batches import as_batch, data_key, num_rows, read_samples
 from orchestra_strategy.users.messages import SharedData, TrueUserData
 from orchestra_strategy.users.step_log import mean_losses
 
@@ -81,9 +81,9 @@ class UserSingleStep(FederatedUser):
             generator = self._noise_generator(self.user_idx)
             found, loss = self._gradient(self.objective, samples, generator)
         gradients = [g.detach() for g in filled(found, list(self.model.parameters()))]
-        self.loss_means, self.steps_done = mean_losses([loss]), 1
+        self.loss_means, self.steps_done = mean_losses([] if loss is None else [loss]), 1
         shared = self._share(
-            gradients,
+            self._protected(gradients),
             num_data_points=num_rows(samples),
             labels=samples.get("labels"),
             local_hyperparams=None,
@@ -94,6 +94,8 @@ class UserSingleStep(FederatedUser):
     def _read(self, dataloader: Iterable[Any] | None, idx: int) -> Batch:
         if dataloader is None:
             raise DataError(f"Expected a `dataloader` for user {idx}, got None.")
+        if self.record_privacy is not None:  # a Poisson sample is one batch, and may be empty
+            return as_batch(next(iter(dataloader)), self.setup)
         return read_samples(
             dataloader, self.settings.num_data_points, self.setup, owner=f"user {idx}"
         )

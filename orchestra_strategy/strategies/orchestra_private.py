@@ -1,0 +1,142 @@
+"""Strategy ``orchestra_private``: Orchestra with differential privacy of all that leaves a party.
+
+This module must not import annotations from the future: SecretFlow reads ``train_step``'s.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from orchestra_strategy.aggregation.weighted import FloatArray
+from orchestra_strategy.algorithms.ema import frozen_statistics
+from orchestra_strategy.config import OrchestraConfig, StrategyConfig
+from orchestra_strategy.data.batches import batch_slices
+from orchestra_strategy.payload import Entry
+from orchestra_strategy.privacy.moments import (
+    MOMENTS_SENSITIVITY,
+    Moments,
+    centroids_of_moments,
+    nearest_moments,
+    privatise_moments,
+    user_moments,
+)
+from orchestra_strategy.strategies.orchestra import OrchestraStrategy
+from orchestra_strategy.strategies.registry import register_strategy
+
+__all__ = ["OrchestraPrivateConfig", "OrchestraPrivateStrategy"]
+
+_LEAST_DEVIATIONS = 2.0  # a cluster whose noisy count is below this is as good as noise
+
+
+class OrchestraPrivateConfig(OrchestraConfig):
+    """Orchestra's parameters; privacy is on, with ``noise_multiplier`` or ``target_epsilon``.
+
+    Attributes:
+        moments_share: Share of a round's privacy loss that goes into the moments of the clusters.
+    """
+
+    privacy: Literal["user", "record"] = "user"
+    moments_share: float = Field(0.1, gt=0, lt=1)
+
+
+@register_strategy(strategy_name="orchestra_private", backend="torch")
+class OrchestraPrivateStrategy(OrchestraStrategy):
+    """Orchestra whose weights and centroids are private releases.
+
+    Weights are protected as in every strategy with ``privacy``. The local centroids of Orchestra
+    have no useful sensitivity, since clustering depends on all samples at once; so a party releases
+    the noisy moments of the global clusters over its samples, and makes its centroids of them. In
+    round 0 no centroids leave: training begins with random global ones.
+    """
+
+    config_class: ClassVar[type[StrategyConfig]] = OrchestraPrivateConfig
+    sends_unprotected: ClassVar[tuple[str, ...]] = ()
+
+    def make_objective(self) -> Any:
+        """Return Orchestra's objective."""
+        self._moments: Moments | None = None
+        self._centroids: Tensor | None = None
+        return super().make_objective()
+
+    def forget_data(self) -> None:
+        """Drop what is tied to the samples of a former fit."""
+        super().forget_data()
+        self._centroids = None
+
+    def start_round(self) -> None:
+        """Begin the sum of the users' moments."""
+        super().start_round()
+        self._moments = None
+
+    def after_local_training(self, user: int | None) -> None:
+        """Add the user's moments to the party's sum; the clusters of its memory are not needed."""
+        super().after_local_training(user)
+        self._clusters = []
+        if self.objective.centroids is None:  # round 0
+            return
+        own = self.moments(user)
+        if self.config.privacy == "user":
+            own = user_moments(own, self.user_type.samples_of(user))
+        known = self._moments
+        self._moments = own if known is None else Moments(known.S + own.S, known.n + own.n)
+
+    def finish_round(self) -> None:
+        """Add noise to the moments, once for the party, and make centroids of them."""
+        super().finish_round()
+        if self._moments is None or self.privacy is None:
+            return
+        release = self.privacy.plan().moments
+        assert release is not None  # moments_share is above 0
+        z = release.noise_multiplier
+        noisy = privatise_moments(self._moments, z, self.privacy.mechanism)
+        self._moments = noisy
+        # Counted in samples with privacy='record', in users with 'user'.
+        fewest = self.config.k_min if self.config.privacy == "record" else 0
+        least = max(fewest, _LEAST_DEVIATIONS * z * MOMENTS_SENSITIVITY)
+        most = self.config.num_local_clusters * self.user_type.num_users()
+        self._centroids = centroids_of_moments(noisy, most, least).to(torch.float32)
+
+    @torch.no_grad()
+    def moments(self, user: int | None) -> Moments:
+        """Return S (N_g, D) and n (N_g,) over all samples of a user, without noise.
+
+        All samples, and not the memory's: a sample that is put in there pushes another one out, so
+        that it would move the sums twice.
+        """
+        data, rows = self.require_data(), self.user_type.rows_of(user)
+        C = self.objective.centroids
+        assert C is not None
+        total = Moments(torch.zeros_like(C), torch.zeros_like(C[:, 0]))
+        with frozen_statistics(self.objective.target):
+            for part in batch_slices(len(rows), max(self.config.batch_size, 256)):
+                batch = data.batch(rows[part], self.exe_device)
+                view, _, _, _ = self.objective.draw(batch)
+                own = nearest_moments(F.normalize(self.objective.target(view), dim=1), C)
+                total = Moments(total.S + own.S, total.n + own.n)
+        return total
+
+    def extra_entries(self) -> tuple[Entry, ...]:
+        """What Orchestra sends, with another meaning of the local centroids."""
+        meaning = "directions of the noisy sums of projections by global cluster; none in round 0"
+        return tuple(
+            entry._replace(meaning=meaning) if entry.name == "local_centroids" else entry
+            for entry in super().extra_entries()
+        )
+
+    def extras(self) -> dict[str, FloatArray]:
+        """Return the arrays of :meth:`extra_entries`."""
+        arrays = super().extras()
+        if self._centroids is not None:
+            arrays["local_centroids"] = self._centroids.cpu().numpy()
+        return arrays
+
+    def receive_extras(self, arrays: Mapping[str, FloatArray]) -> None:
+        """Take the global centroids; the first ones are random, and known to all."""
+        if self.num_samples():
+            centroids = torch.from_numpy(np.array(arrays["global_centroids"]))
+            self.objective.centroids = centroids.to(self.exe_device)

@@ -1,0 +1,218 @@
+"""A party's differential privacy: its plan of a round, its budget, and what it refuses to send.
+
+The third of the four choices. A strategy asks :class:`PartyPrivacy` before each round, which hands
+the user its protection; who adds the noise also writes the ledger.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from orchestra_strategy.algorithms.objective import Batch, LossParts
+from orchestra_strategy.data.batches import num_batches
+from orchestra_strategy.errors import ModelError, PrivacyError
+from orchestra_strategy.privacy.accounting import PrivacyLedger, find_noise_multiplier
+from orchestra_strategy.privacy.crypto_noise import NoiseSource
+from orchestra_strategy.privacy.mechanism import GaussianMechanism
+from orchestra_strategy.privacy.plan import RoundPlan, record_level_plan, user_level_plan
+from orchestra_strategy.privacy.record_level import (
+    RecordLevelPrivacy,
+    poisson_batches,
+    sampling_probability,
+)
+from orchestra_strategy.privacy.user_level import UserLevelPrivacy
+from orchestra_strategy.strategies.weights import buffer_names
+
+__all__ = ["EPSILON", "PartyPrivacy", "PerExampleLoss", "refuse_coupled", "refuse_unprotected"]
+
+EPSILON = "privacy_epsilon"
+"""Under which a party's epsilon so far is logged."""
+
+
+def refuse_unprotected(config: Any, model: nn.Module, sends: tuple[str, ...]) -> None:
+    """Refuse to send anything that no noise covers.
+
+    Args:
+        config: The strategy's parameters.
+        model: Whose weights leave the party.
+        sends: What else leaves it as it is, by name.
+
+    Raises:
+        PrivacyError: ``sends`` is not empty.
+        ModelError: The model has running statistics.
+    """
+    if config.privacy == "none":
+        return
+    if sends:
+        raise PrivacyError(
+            f"Expected a strategy that sends weights alone with privacy={config.privacy!r}, got "
+            f"one that sends {', '.join(f'`{name}`' for name in sends)} without noise; use "
+            "strategy 'orchestra_private'."
+        )
+    if buffer_names(model):
+        raise ModelError(
+            f"Expected a model without BatchNorm for privacy={config.privacy!r}, got one with "
+            f"{len(buffer_names(model))} running statistics, which mix a batch's samples and leave "
+            "the party unclipped; use GroupNorm: `orchestra_model(..., norm='group')`."
+        )
+
+
+def refuse_coupled(config: Any, objective: Any, own_loss: bool) -> None:
+    """Refuse record level where one example's gradient is not defined.
+
+    Raises:
+        PrivacyError: The objective has no ``per_example``, or ``loss_terms`` goes around it.
+    """
+    if config.privacy != "record":
+        return
+    if not hasattr(objective, "per_example"):
+        name = getattr(objective, "__name__", type(objective).__name__)
+        raise PrivacyError(
+            "Expected an objective with `per_example` for privacy='record', got "
+            f"{name}: where a loss couples the samples of a batch, as contrastive ones do, there "
+            "is no gradient of one sample to clip. Use privacy='user', or another strategy."
+        )
+    if own_loss:
+        raise PrivacyError(
+            "Expected `loss_terms` not to be overridden for privacy='record', got a strategy that "
+            "does: the per-example loss would miss its terms. Put them into `per_example`."
+        )
+
+
+class PerExampleLoss:
+    """A strategy's loss in the form that per-example clipping takes."""
+
+    def __init__(self, party: Any) -> None:
+        self.party = party
+
+    def __call__(self, model: nn.Module, batch: Batch) -> LossParts:
+        """Return the loss of a whole batch."""
+        loss: LossParts = self.party.objective(model, batch)
+        return loss
+
+    def per_example(self, model: nn.Module, batch: Batch) -> Any:
+        """Split a step in two, see :mod:`orchestra_strategy.privacy.clipping`."""
+        return self.party.objective.per_example(model, batch)
+
+    def empty_step(self, model: nn.Module) -> None:
+        """Move on what moves with every step, also with an empty one."""
+        step: Callable[[nn.Module], None] | None
+        step = getattr(self.party.objective, "empty_step", None)
+        if step is not None:
+            step(model)
+
+
+class PartyPrivacy:
+    """The privacy of one party, over all its rounds.
+
+    Args:
+        party: The strategy, with ``privacy`` not ``"none"``.
+
+    Attributes:
+        ledger: All that the party has released.
+    """
+
+    def __init__(self, party: Any) -> None:
+        self.party = party
+        self.ledger = PrivacyLedger(party.config.accountant)
+        self._mechanism: GaussianMechanism | None = None
+        self._found: dict[Any, float] = {}
+
+    @property
+    def mechanism(self) -> GaussianMechanism:
+        """What draws the party's noise: one stream, which goes on from fit to fit."""
+        if self._mechanism is None:
+            source = NoiseSource(self.party.config.noise_seed, self.party.party)
+            self._mechanism = GaussianMechanism(self.ledger, source)
+        return self._mechanism
+
+    def plan(self, num_samples: int | None = None) -> RoundPlan:
+        """Return the releases of a round.
+
+        Args:
+            num_samples: The party's; by default of the data it has.
+
+        Raises:
+            PrivacyError: No noise is enough for ``target_epsilon``.
+        """
+        config = self.party.config
+        n = self.party.num_samples() if num_samples is None else num_samples
+        share = getattr(config, "moments_share", 0.0)
+
+        def plan_for(z: float) -> RoundPlan:
+            if config.privacy == "user":
+                return user_level_plan(z, share)
+            single = config.user_type == "local_gradient"
+            steps = 1 if single else num_batches(n, config.batch_size, config.local_epochs)
+            return record_level_plan(z, sampling_probability(n, config.batch_size), steps, share)
+
+        if config.noise_multiplier is not None:
+            return plan_for(config.noise_multiplier)
+        target = (config.target_epsilon, config.delta, config.planned_rounds, config.accountant)
+        key = (*target, config.privacy, n, config.batch_size, config.local_epochs, share)
+        if key not in self._found:
+            self._found[key] = find_noise_multiplier(lambda z: plan_for(z).costs(), *target)
+        return plan_for(self._found[key])
+
+    def begin_round(self) -> None:
+        """Hand the user its protection, if the budget allows another round.
+
+        Raises:
+            PrivacyError: It does not; nothing has been drawn, trained or charged.
+        """
+        config, user, plan = self.party.config, self.party.user_type.user, self.plan()
+        if config.budget is not None:
+            after = self.ledger.epsilon(config.delta, plan.costs())
+            if after > config.budget:
+                raise PrivacyError(
+                    f"Expected a further round to stay within the budget of epsilon = "
+                    f"{config.budget:g} at delta = {config.delta:g}, got {self.epsilon():.4g} "
+                    f"spent and {after:.4g} after it. The party keeps its state; raise "
+                    "`max_epsilon`, or stop here."
+                )
+        z = plan.update.noise_multiplier
+        if config.privacy == "user":
+            user.update_privacy = UserLevelPrivacy(config.clip_norm, z, self.mechanism)
+            return
+        n = self.party.num_samples()
+        known = user.record_privacy
+        private = RecordLevelPrivacy(
+            *(user.model, config.clip_norm, z, n, config.batch_size, self.mechanism)
+        )
+        if known is not None and known.clipper.clip_norm == config.clip_norm:
+            private.clipper = known.clipper  # it has learnt how to vectorise this model
+        user.record_privacy = private
+
+    def batches(self, steps: int) -> Iterator[npt.NDArray[np.int64]]:
+        """Draw the Poisson samples of ``steps`` steps, as positions in the party's data."""
+        n = self.party.num_samples()
+        q = sampling_probability(n, self.party.config.batch_size)
+        return poisson_batches(n, q, steps, self.mechanism.source)
+
+    def weight(self) -> int:
+        """Return the party's weight in the mean: no function of what is protected.
+
+        User level: the number of its users in a round. Record level: its number of samples, which
+        counts as known; for a gradient, the expected number in a batch.
+        """
+        config, n = self.party.config, self.party.num_samples()
+        if config.privacy == "user":
+            if config.user_type != "multiuser_aggregate":
+                return 1
+            return int(config.users_per_round or config.num_virtual_users)
+        return int(min(config.batch_size, n) if config.user_type == "local_gradient" else n)
+
+    def epsilon(self) -> float:
+        """Return epsilon at ``delta`` of all that the party has released."""
+        return self.ledger.epsilon(self.party.config.delta)
+
+    def rounds_left(self, num_samples: int) -> int | None:
+        """Return how many rounds the budget allows, None without one."""
+        config = self.party.config
+        if config.budget is None:
+            return None
+        costs = self.plan(num_samples).costs()
+        return self.ledger.rounds_left(costs, config.budget, config.delta)
