@@ -54,7 +54,8 @@ class NoiseSource:
     def uniform(self, size: int) -> npt.NDArray[np.float64]:
         """Draw ``size`` independent numbers, uniform on the multiples of 2^-53 in [0, 1)."""
         bits = np.frombuffer(self._keystream(8 * size), dtype="<u8")
-        return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        numbers: npt.NDArray[np.float64] = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        return numbers
 
     def _keystream(self, count: int) -> bytes:
         self.draws += 1

@@ -56,7 +56,7 @@ class GaussianMechanism:
         self.ledger.spend(release)
         std = release.noise_multiplier * sensitivity
         noise = torch.from_numpy(self.source.normal(sum(t.numel() for t in tensors))).mul_(std)
-        parts = noise.split([t.numel() for t in tensors])
+        parts = torch.split(noise, [t.numel() for t in tensors])
         return [
             (t.detach().double().cpu() + part.view(t.shape)).to(t)
             for t, part in zip(tensors, parts, strict=True)

@@ -28,7 +28,9 @@ def affordable(
         PrivacyError: Not a single one; nothing has been trained or spent.
     """
     pairs = zip(workers.items(), sizes, strict=True)
-    left = host.reveal({d.party: w.privacy_rounds_left(n) for (d, w), n in pairs})
+    left: dict[str, int | None] = host.reveal(
+        {d.party: w.privacy_rounds_left(n) for (d, w), n in pairs}
+    )
     limits = {party: rounds for party, rounds in left.items() if rounds is not None}
     if not limits:
         return epochs

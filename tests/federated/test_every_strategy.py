@@ -30,7 +30,11 @@ def config(strategy, **changes):
     parameters = PARAMETERS.get(strategy, toy.PARAMETERS)
     if strategy == "orchestra_aggregate":
         parameters = {**parameters, "num_virtual_users": 2}
-    options = {"rounds": 1, "seed": 7, "model": MODEL, "progress": False}
+    model = MODEL
+    if strategy == "orchestra_private":
+        private = {"noise_multiplier": 0.5, "log_unprotected": True}
+        parameters, model = {**parameters, **private}, {**MODEL, "norm": "group"}
+    options = {"rounds": 1, "seed": 7, "model": model, "progress": False}
     return {**options, "strategy": strategy, "parameters": parameters, **changes}
 
 

@@ -137,8 +137,8 @@ def test_coupled_examples_and_batch_norm_are_refused():
         return model(batch["inputs"]).std()
 
     model = linear()
-    with pytest.raises(ParameterError, match="an objective with `per_example`.*couples the exam"):
+    with pytest.raises(ParameterError, match=r"an objective with `per_example`.*couples the exam"):
         private(model).gradient(contrastive, batch(3))
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
-    with pytest.raises(ModelError, match="without batch statistics.*Use GroupNorm"):
+    with pytest.raises(ModelError, match=r"without batch statistics.*Use GroupNorm"):
         private(model).gradient(Rowwise(), batch(3))

@@ -48,9 +48,7 @@ def aggregate(sizes=(6, 6, 6), **kwargs):
     torch.manual_seed(0)
     loaders = [samples(i, n) for i, n in enumerate(sizes)]
     cfg = settings(**kwargs)
-    return MultiUserAggregate(
-        nn.Linear(4, 300), objective, loaders, SETUP, cfg, range(len(sizes))
-    )
+    return MultiUserAggregate(nn.Linear(4, 300), objective, loaders, SETUP, cfg, range(len(sizes)))
 
 
 def payload(user):
@@ -70,7 +68,7 @@ def test_an_update_is_shortened_to_c_and_a_short_one_is_left():
     assert torch.equal(clip_update(short, 1.0)[0], short[0])
     assert not clip_update([torch.zeros(3)], 1.0)[0].any()
     for value in (torch.nan, torch.inf):
-        with pytest.raises(DataError, match="a finite update to clip"):
+        with pytest.raises(DataError, match=r"a finite update to clip"):
             clip_update([torch.tensor([value])], 1.0)
 
 
@@ -151,10 +149,10 @@ def test_a_frozen_parameter_gets_no_noise():
 def test_weights_by_sample_count_are_refused():
     users = aggregate((6, 60, 6), aggregate_weights="num_samples")
     users.update_privacy = private()
-    with pytest.raises(PrivacyError, match="`aggregate_weights` to be 'uniform'.*'num_samples'"):
+    with pytest.raises(PrivacyError, match=r"`aggregate_weights` to be 'uniform'.*'num_samples'"):
         users.compute_local_updates(payload(users))
 
 
 def test_a_clip_norm_of_zero_is_refused():
-    with pytest.raises(ParameterError, match="`clip_norm` to be positive, got 0"):
+    with pytest.raises(ParameterError, match=r"`clip_norm` to be positive, got 0"):
         private(clip_norm=0)

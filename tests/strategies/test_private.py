@@ -67,7 +67,6 @@ def moved(before, after):
 
 @pytest.mark.parametrize("kwargs", [{}, VIRTUAL, {"user_type": "local_gradient"}])
 def test_off_is_plain_bit_for_bit(kwargs):
-    """With an unreachable clip norm and noise below rounding, the private path is the plain one."""
     plain, wires = trained(cls=FedBYOLStrategy, model=TWO_HEADS, **kwargs)
     off, others = trained(cls=FedBYOLStrategy, model=TWO_HEADS, privacy="none", **kwargs)
     for name, value in weights_of(wires[-1]).items():
@@ -191,7 +190,7 @@ def test_a_spent_budget_refuses_before_anything_moves():
     strategy, _ = trained(rounds=2, **USER, max_epsilon=budget * 1.0001)
     before = {k: v.clone() for k, v in strategy.model.state_dict().items()}
     draws = strategy.privacy.mechanism.source.draws
-    with pytest.raises(PrivacyError, match="a further round to stay within the budget"):
+    with pytest.raises(PrivacyError, match=r"a further round to stay within the budget"):
         strategy.train_step(None, 0, 1)
     assert strategy.privacy.mechanism.source.draws == draws
     assert strategy.rounds_done == 2
@@ -223,9 +222,9 @@ def test_contradictory_parameters_are_refused(values, message):
 
 
 def test_orchestra_private_needs_a_budget_and_privacy():
-    with pytest.raises(ParameterError, match="got neither"):
+    with pytest.raises(ParameterError, match=r"got neither"):
         parse_config(OrchestraPrivateConfig, {})
-    with pytest.raises(ParameterError, match="`privacy` to be 'user' or 'record', got 'none'"):
+    with pytest.raises(ParameterError, match=r"`privacy` to be 'user' or 'record', got 'none'"):
         parse_config(OrchestraPrivateConfig, {"privacy": "none"})
     assert parse_config(OrchestraConfig, {}).privacy == "none"
 
@@ -246,7 +245,7 @@ def test_batch_norm_is_refused_with_the_remedy(options):
 
 
 def test_contrastive_objectives_are_refused_at_record_level():
-    with pytest.raises(PrivacyError, match="`per_example`.*got SimCLRObjective.*privacy='user'"):
+    with pytest.raises(PrivacyError, match=r"`per_example`.*got SimCLRObjective.*privacy='user'"):
         party(FedSimCLRStrategy, **RECORD)
     party(FedSimCLRStrategy, **USER).train_step(None, 0, 1)
 
@@ -256,14 +255,14 @@ def test_an_own_loss_is_refused_at_record_level():
         def loss_terms(self, model, batch):
             return 2 * super().loss_terms(model, batch).total
 
-    with pytest.raises(PrivacyError, match="`loss_terms` not to be overridden"):
+    with pytest.raises(PrivacyError, match=r"`loss_terms` not to be overridden"):
         party(Mine, **RECORD)
     party(Mine, **USER).train_step(None, 0, 1)
 
 
 def test_the_unit_of_protection_stays():
     strategy = party(**USER)
-    with pytest.raises(ParameterError, match="`privacy` to stay as in the constructor"):
+    with pytest.raises(ParameterError, match=r"`privacy` to stay as in the constructor"):
         strategy.configure({"privacy": "record"})
 
 
