@@ -43,8 +43,8 @@ class StrategyConfig(FrozenConfig, PrivacyFields):
         stop_on_collapse: Whether a collapsed encoder at a party votes to stop the training.
         predict_output: What ``predict`` returns: ``features`` of the backbone, unit-norm
             ``projections``, or ids of ``clusters`` where the strategy has some.
-        route: How payloads are combined: by a ``server``, which sees each party's, or as sums through
-            an aggregator of SecretFlow (``secure``). OrchestraFLModel sets it from its arguments.
+        route: How payloads are combined: by a ``server``, which sees each party's, or as sums
+            through an aggregator of SecretFlow (``secure``). OrchestraFLModel sets it itself.
         torch_threads: CPU threads of torch during a call. The results depend on it in their last
             bits, so it must be the same wherever they are compared.
         party: The party's name, for its random streams. Handed out by OrchestraFLModel; where it is

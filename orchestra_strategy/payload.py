@@ -45,8 +45,7 @@ class Entry(NamedTuple):
         shape: Shape; None stands for "up to ``max_rows``".
         dtype: Its dtype on the wire.
         combine: What the receiver does with it.
-        to: Who receives it: the aggregating server, SecretFlow's aggregator, or the driver that runs
-            FLModel.
+        to: Who receives it: the server, SecretFlow's aggregator, or the driver that runs FLModel.
         meaning: One sentence for the auditor.
         max_rows: Upper limit of a None in ``shape``.
     """

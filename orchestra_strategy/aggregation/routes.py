@@ -1,7 +1,7 @@
 """The two forms in which a party's payload travels; which one is the parameter ``route``.
 
-``server``: a dictionary, for :func:`~orchestra_strategy.server_aggregation`, which sees each party's.
-``secure``: one list of float32 arrays, for a SecretFlow aggregator, of which each party gets the mean.
+``server``: a dictionary, for :func:`~orchestra_strategy.server_aggregation`, which sees each one.
+``secure``: one list of float32 arrays, for an aggregator, of which all parties get the mean.
 """
 
 from collections.abc import Callable, Sequence

@@ -25,8 +25,11 @@ __all__ = ["Moments", "SharedClusters", "clusters_from_moments", "moments"]
 # A cluster with less than this share of an even one says nothing, or too much of one sample.
 _MIN_SHARE = 0.05
 
-# Scalings beyond this would hand a cluster samples from the other side of the sphere.
-_MAX_LOG_SCALING = 10.0
+# An empty cluster draws samples in by steps, since by the next exchange the centroids have moved.
+_MAX_LOG_STEP = 5.0
+
+# What it takes to reach the other side of the sphere at the default sharpness: 25 * (1 - -1).
+_MAX_LOG_SCALING = 50.0
 
 
 class Moments(NamedTuple):
@@ -127,7 +130,7 @@ def clusters_from_moments(
     usable = (n >= _MIN_SHARE * even) & (S.norm(dim=1) > 1e-3 * n) & (means.norm(dim=1) > 1e-6)
     C = torch.where(usable[:, None], F.normalize(means, dim=1), C)
     # Sinkhorn's r_j <- r_j / (N_g * share of j), damped by `balance`, floored for empty clusters.
-    log_ratio = (n / even).clamp_min(math.exp(-_MAX_LOG_SCALING)).log()
+    log_ratio = (n / even).clamp_min(math.exp(-_MAX_LOG_STEP)).log()
     log_scaling = clusters.log_scaling.double() - balance * log_ratio
     log_scaling = (log_scaling - log_scaling.mean()).clamp(-_MAX_LOG_SCALING, _MAX_LOG_SCALING)
     return SharedClusters(C.to(clusters.C), log_scaling.to(clusters.log_scaling))

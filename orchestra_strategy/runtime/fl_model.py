@@ -290,9 +290,7 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         rows: list[dict[str, Any]] = host.reveal(worker.manifest_rows())
         parties = [d.party for d in self._workers]
         server = getattr(self.server, "party", "")
-        return [
-            {**row, "seen_by": seen_by(row, server, self._aggregator, parties)} for row in rows
-        ]
+        return [{**row, "seen_by": seen_by(row, server, self._aggregator, parties)} for row in rows]
 
     def _configure(self, overrides: Mapping[str, Any]) -> None:
         """Hand every party its name and this call's parameters, and wait for it."""

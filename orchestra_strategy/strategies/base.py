@@ -180,7 +180,7 @@ class FederatedStrategy(PartyWorker):
         if weights is not None:
             self.apply_weights(weights)
         if self.needs_initial_pass():
-            return self._first_payload(len(data)), len(data)  # type: ignore[return-value]
+            return self._first_payload(len(data)), len(data)
         if self.privacy is not None:
             self.privacy.begin_round()
         step = cur_steps % data.steps_per_epoch
@@ -196,7 +196,7 @@ class FederatedStrategy(PartyWorker):
             if self.privacy is not None:
                 samples = self.privacy.weight()
                 self._metrics[EPSILON] = self.privacy.epsilon()
-            return self._send("round", samples), samples  # type: ignore[return-value]
+            return self._send("round", samples), samples
 
     def get_weights(self, return_numpy: bool = True) -> Any:
         """Return the payload without training; the first time this is round 0."""

@@ -20,8 +20,8 @@ from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.payload import Entry
 from orchestra_strategy.strategies.party import PartyData
 from orchestra_strategy.strategies.registry import register_strategy
-from orchestra_strategy.strategies.shared_clusters import SharedClustering
 from orchestra_strategy.strategies.self_supervised import TargetNetworkStrategy
+from orchestra_strategy.strategies.shared_clusters import SharedClustering
 from orchestra_strategy.strategies.user_store import UserStore
 
 __all__ = ["OrchestraStrategy"]

@@ -41,7 +41,7 @@ class OrchestraAdvancedStrategy(OrchestraStrategy):
 
     config_class: ClassVar[type[StrategyConfig]] = OrchestraAdvancedConfig
     metric_names: ClassVar[tuple[str, ...]] = (*OrchestraStrategy.metric_names, "train_l2")
-    server_only: ClassVar[str | None] = "its parties are weighted by a `quality` that each one sends"
+    server_only: ClassVar[str | None] = "parties are weighted by a `quality` that each sends"
     sends_unprotected: ClassVar[tuple[str, ...]] = ("local_centroids", "quality")
 
     def make_objective(self) -> Any:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from orchestra_strategy.aggregation.secure import (
@@ -53,7 +52,7 @@ class SharedClustering:
         return moment_arrays(self._sum, self.num_clusters, self.dim)
 
     def receive(self, arrays: Mapping[str, FloatArray]) -> Tensor | None:
-        """Take the mean over the parties; return the centroids, or None if there were no samples."""
+        """Take the mean over the parties; return C, or None if there were no samples."""
         self.forget()
         if not arrays["moments/n"].any():
             return None

@@ -115,7 +115,7 @@ def test_the_first_clusters_follow_from_the_root_seed_alone():
 def test_parties_at_different_rounds_notice(other, sent):
     wires = [SECURE.pack(p, manifest(), True) for p in (payload(), payload(**other))]
     # The other party has one part in a hundred of the samples.
-    with pytest.raises(ReplyError, match="all parties to be at round .* at different rounds"):
+    with pytest.raises(ReplyError, match=r"all parties to be at round .* at different rounds"):
         SECURE.unpack(mean(wires, (99, 1)), sent, manifest)
 
 

@@ -167,5 +167,7 @@ def test_momentum_keeps_a_share_of_the_former_centroid():
 
 
 def test_projections_of_another_width_are_refused():
-    with pytest.raises(ParameterError, match=r"`Z` to be \(m, 3\) like the centroids, got \(5, 2\)"):
+    with pytest.raises(
+        ParameterError, match=r"`Z` to be \(m, 3\) like the centroids, got \(5, 2\)"
+    ):
         moments(unit_rows(5, 2), shared(2, 3))

@@ -1,4 +1,4 @@
-"""One party of the toy run as a process of its own: ``cluster_party.py ME PORT_A PORT_B OUT ROUTE``."""
+"""One party of the toy run as its own process: ``cluster_party.py ME PORT_A PORT_B OUT ROUTE``."""
 
 import sys
 
