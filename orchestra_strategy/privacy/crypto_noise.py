@@ -49,7 +49,8 @@ class NoiseSource:
         radius = np.sqrt(-2.0 * np.log1p(-u[:pairs]))  # 1 - u is in (0, 1]
         angle = 2.0 * np.pi * u[pairs:]
         both = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
-        return both[:size]
+        drawn: npt.NDArray[np.float64] = both[:size]
+        return drawn
 
     def uniform(self, size: int) -> npt.NDArray[np.float64]:
         """Draw ``size`` independent numbers, uniform on the multiples of 2^-53 in [0, 1)."""
