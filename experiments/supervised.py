@@ -20,6 +20,7 @@ from experiments.settings import Experiment
 from orchestra_strategy import OrchestraModel, host, orchestra_model
 from orchestra_strategy.data import to_model_input
 from orchestra_strategy.strategies.weights import write_weights
+from orchestra_strategy.threads import torch_threads
 
 __all__ = ["Classifier", "train_supervised"]
 
@@ -110,7 +111,8 @@ def train_supervised(
         return trained.eval()
 
     clock = _Clock(setting, passes, images, lambda done: note(done, encoder()))
-    with redirect_stdout(io.StringIO()):  # the host prints every loss
+    # The host prints every loss; and one thread, as the other strategies have.
+    with redirect_stdout(io.StringIO()), torch_threads(1):
         fl_model.fit(
             x,
             y,
