@@ -205,8 +205,8 @@ def find_noise_multiplier(
         PrivacyError: No multiplier up to 100,000 is enough.
 
     >>> z = find_noise_multiplier(lambda z: {Release(z): 1}, 2.0, 1e-5, rounds=10)
-    >>> round(z, 2), round(epsilon_of({Release(z): 10}, 1e-5), 3)
-    (6.81, 2.0)
+    >>> round(z, 1), round(epsilon_of({Release(z): 10}, 1e-5), 1)
+    (6.8, 2.0)
     """
 
     def epsilon(z: float) -> float:

@@ -47,6 +47,7 @@ def nearest_moments(Z: Tensor, C: Tensor) -> Moments:
         Z: Projections, shape (m, D); longer ones than 1 are shortened to 1.
         C: Global unit-norm centroids, shape (N_g, D).
 
+    >>> import torch
     >>> nearest_moments(torch.tensor([[1.0, 0.0], [0.6, 0.8]]), torch.eye(2)).n
     tensor([1., 1.])
     """
@@ -97,6 +98,7 @@ def centroids_of_moments(noisy: Moments, most: int, least: float) -> Tensor:
         most: Largest number of centroids.
         least: Clusters with n_j below it are withheld; more than 0.
 
+    >>> import torch
     >>> S = torch.tensor([[0.0, 2.0], [9.0, 0.0], [1.0, 1.0]])
     >>> centroids_of_moments(Moments(S, torch.tensor([2.0, 5.0, 0.5])), most=2, least=1.0)
     tensor([[1., 0.],
