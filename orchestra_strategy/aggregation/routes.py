@@ -22,7 +22,7 @@ _SUM_SCALE = 128.0
 
 # Rounds are compared modulo this: small numbers survive fixed-point arithmetic.
 _ROUND_MODULUS = 16
-_CHECK_TOLERANCE = 2e-3
+_CHECK_TOLERANCE = 5e-4
 
 
 class Sent(NamedTuple):
