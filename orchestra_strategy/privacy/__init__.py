@@ -10,7 +10,7 @@ from orchestra_strategy.privacy.clipping import PerExampleClipper, per_example_c
 from orchestra_strategy.privacy.crypto_noise import NoiseSource
 from orchestra_strategy.privacy.local import LocalPrivacy
 from orchestra_strategy.privacy.mechanism import GaussianMechanism
-from orchestra_strategy.privacy.moments import Moments, privatise_moments
+from orchestra_strategy.privacy.moments import privatise_moments
 from orchestra_strategy.privacy.noise import add_noise, draw_noise
 from orchestra_strategy.privacy.record_level import RecordLevelPrivacy
 from orchestra_strategy.privacy.user_level import UserLevelPrivacy, clip_update
@@ -18,7 +18,6 @@ from orchestra_strategy.privacy.user_level import UserLevelPrivacy, clip_update
 __all__ = [
     "GaussianMechanism",
     "LocalPrivacy",
-    "Moments",
     "NoiseSource",
     "PerExampleClipper",
     "PrivacyLedger",

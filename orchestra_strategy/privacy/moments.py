@@ -11,18 +11,18 @@ for route ``server`` a party turns its own into centroids.
 """
 
 import math
-from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from orchestra_strategy.algorithms.moments import Moments
 from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.privacy.accounting import Release
 from orchestra_strategy.privacy.mechanism import GaussianMechanism
 
 __all__ = [
     "MOMENTS_SENSITIVITY",
-    "Moments",
+    "bounded",
     "centroids_of_moments",
     "nearest_moments",
     "privatise_moments",
@@ -33,11 +33,10 @@ MOMENTS_SENSITIVITY = math.sqrt(2.0)
 """L2 norm of what one sample, or one user with :func:`user_moments`, adds to (S, n) at most."""
 
 
-class Moments(NamedTuple):
-    """S, shape (N_g, D), and n, shape (N_g,)."""
-
-    S: Tensor
-    n: Tensor
+def bounded(Z: Tensor) -> Tensor:
+    """Return projections (m, D) whose L2 norm is at most 1: longer ones are shortened to it."""
+    lengths: Tensor = Z.norm(dim=1, keepdim=True)
+    return Z / lengths.clamp(min=1.0)
 
 
 def nearest_moments(Z: Tensor, C: Tensor) -> Moments:
@@ -51,7 +50,7 @@ def nearest_moments(Z: Tensor, C: Tensor) -> Moments:
     >>> nearest_moments(torch.tensor([[1.0, 0.0], [0.6, 0.8]]), torch.eye(2)).n
     tensor([1., 1.])
     """
-    Z = Z / Z.norm(dim=1, keepdim=True).clamp(min=1.0)
+    Z = bounded(Z)
     q = F.one_hot((Z @ C.T).argmax(dim=1), len(C)).to(Z)
     return Moments(q.T @ Z, q.sum(dim=0))
 

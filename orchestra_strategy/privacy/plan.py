@@ -69,10 +69,10 @@ def record_level_plan(
     update = Release(noise_multiplier, probability)
     if not moments_share:
         return RoundPlan(steps, update)
-    # Beyond this the steps protect nothing, and exp would overflow.
+    # Sampling can only help: without it the cost is exactly mu^2 = T / z^2. That bounds the
+    # approximation, which explodes where z is small.
     growth = math.expm1(min(noise_multiplier**-2, 500.0))
-    mu = math.sqrt(steps * growth) * (probability if probability < 1 else 1.0)
-    if probability == 1.0:  # without sampling the cost is known: mu^2 = T / z^2
-        mu = math.sqrt(steps) / noise_multiplier
+    sampled = probability * math.sqrt(steps * growth) if probability < 1 else math.inf
+    mu = min(sampled, math.sqrt(steps) / noise_multiplier)
     moments = Release(math.sqrt((1.0 - moments_share) / moments_share) / mu)
     return RoundPlan(steps, update, moments)

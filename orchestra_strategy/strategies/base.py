@@ -60,8 +60,6 @@ class FederatedStrategy(PartyWorker):
     metric_names: ClassVar[tuple[str, ...]] = ("train_loss",)
     server_only: ClassVar[str | None] = None
     """Why the strategy cannot go route ``secure``; None if it can."""
-    sends_unprotected: ClassVar[tuple[str, ...]] = ()
-    """What travels beside the weights and has no noise: refused where ``privacy`` is on."""
 
     def __init__(self, builder_base: Any, random_seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(builder_base, random_seed, **kwargs)
@@ -154,9 +152,14 @@ class FederatedStrategy(PartyWorker):
         """Take the arrays of :meth:`reply_entries`."""
 
     @classmethod
+    def sends_unprotected(cls, route: str) -> tuple[str, ...]:
+        """Return what travels beside the weights without noise: refused with ``privacy``."""
+        return ()
+
+    @classmethod
     def check_privacy(cls, config: Any, model: nn.Module) -> None:
         """Refuse ``privacy`` where it would not cover all that leaves a party."""
-        refuse_unprotected(config, model, cls.sends_unprotected)
+        refuse_unprotected(config, model, cls.sends_unprotected(config.route))
         if hasattr(cls, "objective_class"):
             refuse_coupled(config, cls.objective_class, cls._own_loss())
 

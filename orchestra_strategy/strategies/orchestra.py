@@ -51,7 +51,6 @@ class OrchestraStrategy(TargetNetworkStrategy):
         *("num_global_clusters", "memory_size", "num_local_clusters", "k_min"),
         "clustering_steps",
     )
-    sends_unprotected: ClassVar[tuple[str, ...]] = ("local_centroids",)
     objective: OrchestraObjective
 
     def make_objective(self) -> OrchestraObjective:
@@ -80,6 +79,11 @@ class OrchestraStrategy(TargetNetworkStrategy):
                     f"Expected `{name}` of the strategy and of `server_aggregation(...)` to be "
                     f"equal, got {ours} and {servers}."
                 )
+
+    @classmethod
+    def sends_unprotected(cls, route: str) -> tuple[str, ...]:
+        """Return the names of local centroids, or of moments."""
+        return ("moments/S", "moments/n") if route == "secure" else ("local_centroids",)
 
     def check_data(self, data: PartyData) -> None:
         """Refuse users with fewer than ``k_min`` samples; warn where sizes are scaled down."""

@@ -42,7 +42,11 @@ class OrchestraAdvancedStrategy(OrchestraStrategy):
     config_class: ClassVar[type[StrategyConfig]] = OrchestraAdvancedConfig
     metric_names: ClassVar[tuple[str, ...]] = (*OrchestraStrategy.metric_names, "train_l2")
     server_only: ClassVar[str | None] = "parties are weighted by a `quality` that each sends"
-    sends_unprotected: ClassVar[tuple[str, ...]] = ("local_centroids", "quality")
+
+    @classmethod
+    def sends_unprotected(cls, route: str) -> tuple[str, ...]:
+        """Return what Orchestra does, and the quality."""
+        return (*super().sends_unprotected(route), "quality")
 
     def make_objective(self) -> Any:
         """Return Orchestra's objective."""

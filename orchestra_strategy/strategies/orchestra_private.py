@@ -14,12 +14,13 @@ from torch import Tensor
 
 from orchestra_strategy.aggregation.weighted import FloatArray
 from orchestra_strategy.algorithms.ema import frozen_statistics
+from orchestra_strategy.algorithms.moments import Moments, moments
 from orchestra_strategy.config import OrchestraConfig, StrategyConfig
 from orchestra_strategy.data.batches import batch_slices
 from orchestra_strategy.payload import Entry
 from orchestra_strategy.privacy.moments import (
     MOMENTS_SENSITIVITY,
-    Moments,
+    bounded,
     centroids_of_moments,
     nearest_moments,
     privatise_moments,
@@ -50,12 +51,17 @@ class OrchestraPrivateStrategy(OrchestraStrategy):
 
     Weights are protected as in every strategy with ``privacy``. The local centroids of Orchestra
     have no useful sensitivity, since clustering depends on all samples at once; so a party releases
-    the noisy moments of the global clusters over its samples, and makes its centroids of them. In
-    round 0 no centroids leave: training begins with random global ones.
+    the noisy moments of the global clusters over its samples. On route ``server`` it makes its
+    centroids of them, on route ``secure`` they are what is summed up over the parties. In round 0
+    nothing of the clusters leaves: training begins with random global ones.
     """
 
     config_class: ClassVar[type[StrategyConfig]] = OrchestraPrivateConfig
-    sends_unprotected: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def sends_unprotected(cls, route: str) -> tuple[str, ...]:
+        """Return nothing: centroids and moments carry noise."""
+        return ()
 
     def make_objective(self) -> Any:
         """Return Orchestra's objective."""
@@ -74,19 +80,21 @@ class OrchestraPrivateStrategy(OrchestraStrategy):
         self._moments = None
 
     def after_local_training(self, user: int | None) -> None:
-        """Add the user's moments to the party's sum; the clusters of its memory are not needed."""
+        """Add the user's moments to the party's sum; what its memory gives is not needed."""
         super().after_local_training(user)
         self._clusters = []
+        if self.shared is not None:
+            self.shared.forget()
         if self.objective.centroids is None:  # round 0
             return
         own = self.moments(user)
         if self.config.privacy == "user":
             own = user_moments(own, self.user_type.samples_of(user))
         known = self._moments
-        self._moments = own if known is None else Moments(known.S + own.S, known.n + own.n)
+        self._moments = own if known is None else known + own
 
     def finish_round(self) -> None:
-        """Add noise to the moments, once for the party, and make centroids of them."""
+        """Add noise to the moments, once for the party; on route ``server`` cluster by them."""
         super().finish_round()
         if self._moments is None or self.privacy is None:
             return
@@ -95,6 +103,9 @@ class OrchestraPrivateStrategy(OrchestraStrategy):
         z = release.noise_multiplier
         noisy = privatise_moments(self._moments, z, self.privacy.mechanism)
         self._moments = noisy
+        if self.shared is not None:
+            self.shared.send(noisy)
+            return
         # Counted in samples with privacy='record', in users with 'user'.
         fewest = self.config.k_min if self.config.privacy == "record" else 0
         least = max(fewest, _LEAST_DEVIATIONS * z * MOMENTS_SENSITIVITY)
@@ -116,15 +127,25 @@ class OrchestraPrivateStrategy(OrchestraStrategy):
             for part in batch_slices(len(rows), max(self.config.batch_size, 256)):
                 batch = data.batch(rows[part], self.exe_device)
                 view, _, _, _ = self.objective.draw(batch)
-                own = nearest_moments(F.normalize(self.objective.target(view), dim=1), C)
-                total = Moments(total.S + own.S, total.n + own.n)
+                total = total + self._assigned(F.normalize(self.objective.target(view), dim=1), C)
         return total
+
+    def _assigned(self, Z: Tensor, C: Tensor) -> Moments:
+        if self.shared is None:
+            return nearest_moments(Z, C)
+        own = moments(bounded(Z).cpu(), self.shared.clusters)
+        return Moments(own.S.to(C), own.n.to(C))
 
     def extra_entries(self) -> tuple[Entry, ...]:
         """What Orchestra sends, with another meaning of the local centroids."""
-        meaning = "directions of the noisy sums of projections by global cluster; none in round 0"
+        noisy = "noisy sums of projections by global cluster"
+        meanings = {
+            "local_centroids": f"directions of the {noisy}; none in round 0",
+            "moments/S": f"{noisy}; zeros in round 0",
+            "moments/n": "noisy sizes of the global clusters; zeros in round 0",
+        }
         return tuple(
-            entry._replace(meaning=meaning) if entry.name == "local_centroids" else entry
+            entry._replace(meaning=meanings.get(entry.name, entry.meaning))
             for entry in super().extra_entries()
         )
 
@@ -137,6 +158,9 @@ class OrchestraPrivateStrategy(OrchestraStrategy):
 
     def receive_extras(self, arrays: Mapping[str, FloatArray]) -> None:
         """Take the global centroids; the first ones are random, and known to all."""
-        if self.num_samples():
+        if self.shared is not None:
+            self.shared.receive(arrays)
+            self.objective.centroids = self.shared.clusters.C.to(self.exe_device, copy=True)
+        elif self.num_samples():
             centroids = torch.from_numpy(np.array(arrays["global_centroids"]))
             self.objective.centroids = centroids.to(self.exe_device)

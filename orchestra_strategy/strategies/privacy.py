@@ -41,16 +41,11 @@ def refuse_unprotected(config: Any, model: nn.Module, sends: tuple[str, ...]) ->
         sends: What else leaves it as it is, by name.
 
     Raises:
-        PrivacyError: ``sends`` is not empty, or the route is ``secure``.
+        PrivacyError: ``sends`` is not empty.
         ModelError: The model has running statistics.
     """
     if config.privacy == "none":
         return
-    if config.route != "server":
-        raise PrivacyError(
-            f"Expected `route` to be 'server' with privacy={config.privacy!r}, got "
-            f"{config.route!r}: the moments of that route carry no noise so far."
-        )
     if sends:
         raise PrivacyError(
             f"Expected a strategy that sends weights alone with privacy={config.privacy!r}, got "

@@ -59,6 +59,10 @@ class SharedClustering:
         self.clusters = averaged_clusters(arrays, self.clusters)
         return self.clusters.C.clone()
 
+    def send(self, total: Moments) -> None:
+        """Send ``total`` next, which the party has made itself."""
+        self._sum = total
+
     def state_dict(self) -> dict[str, Tensor]:
         """Return what a checkpoint needs: ``C`` and ``log_scaling``."""
         return {name: t.clone() for name, t in self.clusters._asdict().items()}

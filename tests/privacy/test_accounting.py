@@ -106,6 +106,8 @@ def test_moments_beside_dp_sgd_cost_about_their_share():
     moments = epsilon_of({plan.moments: 1}, DELTA, "pld")
     assert 0.3 < moments / steps < 0.7  # sqrt(0.2 / 0.8) = 0.5, in the limit
     assert record_level_plan(1.5, 1.0, 4, 0.2).moments.noise_multiplier == pytest.approx(1.5)
+    # Where the approximation explodes, it is bounded by the cost without sampling: mu = 2 / 0.01.
+    assert record_level_plan(0.01, 0.4, 4, 0.2).moments.noise_multiplier == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize(("accountant", "targets"), [("rdp", (0.5, 8.0)), ("pld", (2.0,))])

@@ -7,10 +7,10 @@ import pytest
 import torch
 from scipy import stats
 
+from orchestra_strategy.algorithms.moments import Moments
 from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.privacy import (
     GaussianMechanism,
-    Moments,
     NoiseSource,
     PrivacyLedger,
     Release,

@@ -272,9 +272,3 @@ def test_the_unit_of_protection_stays():
 
 def test_group_norm_is_what_the_remedy_says():
     assert not list(orchestra_model("conv4", in_channels=1, norm="group").buffers())
-
-
-@pytest.mark.parametrize("cls", [OrchestraPrivateStrategy, FedSimCLRStrategy])
-def test_privacy_on_route_secure_is_refused_since_its_moments_have_no_noise(cls):
-    with pytest.raises(PrivacyError, match="`route` to be 'server' with privacy='user', got 'secu"):
-        party(cls, route="secure", **USER)
