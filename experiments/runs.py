@@ -49,7 +49,7 @@ def run_one(
     Args:
         setting: The experiment.
         split: Its images for this seed.
-        strategy: A registered name, or ``supervised``.
+        strategy: A registered name, one with ``+secure`` behind it, or ``supervised``.
         seed: Root seed.
         pictures: Folder for the run's pictures.
         tell: Takes a line for the person who waits.
@@ -121,17 +121,19 @@ def _train(
     seed: int,
     note: Callable[[int, nn.Module], None],
 ) -> tuple[nn.Module, list[dict[str, Any]], list[dict[str, Any]]]:
+    name, _, route = strategy.partition("+")
     trainer = FederatedOrchestraTrainer(
         {
-            "strategy": strategy,
+            "strategy": name,
             "rounds": setting.rounds,
             "seed": seed,
             "model": setting.model.model_dump(),
-            "parameters": {**setting.parameters, **setting.only_for.get(strategy, {})},
+            "parameters": {**setting.parameters, **setting.only_for.get(name, {})},
             "num_gpus": setting.num_gpus,
             "progress": False,
         },
         devices,
+        aggregator=host.PlainAggregator(devices[0]) if route == "secure" else None,
     )
     evaluate = _Evaluate(trainer, setting.eval_every, note)
     results = trainer.train(data, callbacks=[evaluate])

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from federated_orchestra import ModelConfig
 from orchestra_strategy.config import FrozenConfig, parse_config
@@ -32,6 +32,7 @@ class Experiment(FrozenConfig):
         eval_every: Rounds between two evaluations.
         seeds: Root seeds; each gives a split, an initial network and all random streams.
         strategies: Registered names, and ``supervised`` for SecretFlow's ``fed_avg_w`` with labels.
+            ``name+secure`` is a strategy on route ``secure``, through a PlainAggregator.
         model: The network.
         parameters: Strategy parameters common to all.
         only_for: Parameters by strategy.
@@ -58,6 +59,17 @@ class Experiment(FrozenConfig):
     mode: Literal["debug", "local"] = "debug"
     num_gpus: int = Field(0, ge=0)
     probes: list[Literal["sgd", "semi_supervised"]] = Field(default_factory=list)
+
+    @field_validator("strategies")
+    @classmethod
+    def _routes_exist(cls, strategies: list[str]) -> list[str]:
+        for strategy in strategies:
+            _, plus, route = strategy.partition("+")
+            if plus and route != "secure":
+                raise ValueError(
+                    f"Expected `strategies` to hold names or `name+secure`, got {strategy!r}"
+                )
+        return strategies
 
 
 def load_experiment(preset_or_path: str, overrides: dict[str, Any] | None = None) -> Experiment:

@@ -180,7 +180,7 @@ def parse_config(config_class: type[ConfigT], values: Mapping[str, Any]) -> Conf
 
 def _sentence(location: tuple[Any, ...], message: str, got: Any) -> str:
     """Turn one of pydantic's findings into the package's error grammar."""
-    if not location:  # a rule across fields, already in our words
+    if message.startswith("Value error, "):  # a rule of ours, already in our words
         return message.removeprefix("Value error, ") + "."
     name = ".".join(str(part) for part in location)
     rule = message.removeprefix("Input should be ")

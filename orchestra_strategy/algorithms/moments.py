@@ -121,7 +121,7 @@ def clusters_from_moments(
     """
     if not 0 <= momentum < 1:
         raise ParameterError(f"Expected `momentum` to be in [0, 1), got {momentum}.")
-    S, n = total.S.double(), total.n.double().clamp_min(0.0)  # masks leave errors around zero
+    S, n = total.S.double(), total.n.double()  # sizes below zero: from masks, or noise
     even = n.mean()
     if not float(even) > 0:
         return clusters

@@ -122,10 +122,14 @@ def test_an_experiment_runs_reports_and_goes_on_where_it_was(folder, config, tmp
         assert text in html
     # A second call runs nothing anew; another strategy is added; another setting is refused.
     times = {f: f.stat().st_mtime_ns for f in (out / "runs").iterdir()}
-    setting = load_experiment(str(config), {"strategies": ["orchestra", "fed_rotpred"]})
+    setting = load_experiment(str(config), {"strategies": ["fed_rotpred", "orchestra+secure"]})
     more = run_experiment(setting, folder, out)
     done = [run["strategy"] for run in more["runs"]]
-    assert done == ["fed_rotpred", "orchestra", "supervised"]
+    assert done == ["fed_rotpred", "orchestra+secure", "orchestra", "supervised"]
+    sums = {row["name"]: row for row in more["runs"][1]["manifest"]}["moments/S"]
+    assert (sums["combine"], sums["to"]) == ("secure sum", "aggregator")
+    with pytest.raises(ParameterError, match=r"^Expected `strategies` to hold .*, got 'a\+b'\.$"):
+        load_experiment(str(config), {"strategies": ["a+b"]})
     (out / "report.html").unlink()
     assert main(["--report-only", "--config", str(config), "--out", str(out)]) == 0
     assert "fed_rotpred" in (out / "report.html").read_text()
