@@ -1,4 +1,4 @@
-"""One party of the toy run as its own process: ``cluster_party.py ME PORT_A PORT_B OUT ROUTE``."""
+"""One party of the toy run as its own process: ``cluster_party.py ME PORTS OUT ROUTE``."""
 
 import sys
 
@@ -9,13 +9,13 @@ from orchestra_strategy.runtime.session import quiet_host_logs
 from tests.federated import toy
 
 
-def main(me, port_alice, port_bob, out, route):
+def main(me, ports, out, route):
     with quiet_host_logs():
-        run(me, port_alice, port_bob, out, route)
+        run(me, ports.split(","), out, route)
 
 
-def run(me, port_alice, port_bob, out, route):
-    addresses = {"alice": f"127.0.0.1:{port_alice}", "bob": f"127.0.0.1:{port_bob}"}
+def run(me, ports, out, route):
+    addresses = {p: f"127.0.0.1:{q}" for p, q in zip(toy.PARTIES, ports[:2], strict=True)}
     host.secretflow.init(
         cluster_config={
             "parties": {p: {"address": a, "listen_addr": a} for p, a in addresses.items()},
@@ -26,8 +26,12 @@ def run(me, port_alice, port_bob, out, route):
         cross_silo_comm_options={"timeout_in_ms": 60_000},
     )
     devices = [host.PYU(party) for party in toy.PARTIES]
-    secure = host.SecureAggregator(devices[0], devices) if route == "secure" else None
-    history, states = toy.run(devices, aggregator=secure)
+    aggregator = None
+    if route == "secure":
+        aggregator = host.SecureAggregator(devices[0], devices)
+    elif route == "spu":
+        aggregator = host.SPUAggregator(toy.spu(ports[2:]))
+    history, states = toy.run(devices, aggregator=aggregator)
     losses = {f"history/{k}": np.array(v) for k, v in history["global_history"].items()}
     flat = {f"{party}/{k}": v for party, state in states.items() for k, v in state.items()}
     np.savez(out, **losses, **flat)

@@ -62,12 +62,12 @@ def free_ports(count):
 
 def run_two_processes(tmp_path, route):
     """Run the toy as two processes; return what each of them revealed, by party."""
-    ports = [str(p) for p in free_ports(2)]
+    ports = ",".join(str(p) for p in free_ports(4))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     parties = {
         me: subprocess.Popen(
             [
-                *(sys.executable, "-m", "tests.federated.cluster_party", me, *ports),
+                *(sys.executable, "-m", "tests.federated.cluster_party", me, ports),
                 *(str(tmp_path / f"{me}.npz"), route),
             ],
             cwd=ROOT,

@@ -1,37 +1,15 @@
-"""Route ``secure`` through SPU: the sum is computed on secret shares, on a local Ray."""
-
-import socket
+"""Route ``secure`` through SPU: sums of secret shares, on a local Ray and as two processes."""
 
 import numpy as np
 import pytest
 
 from orchestra_strategy import host, session
 from tests.federated import toy
-from tests.federated.test_modes_are_equal import assert_equal
+from tests.federated.test_modes_are_equal import assert_equal, free_ports, run_two_processes
 from tests.federated.test_secure_route import build, shared_of, states_of
 
 # Hardly any learning: what is left of a difference is the arithmetic's, not the training's.
 STILL = {"lr": 1e-6, "ema_decay": 1.0}
-
-
-def free_ports(count):
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
-
-
-def spu_of(parties):
-    ports = free_ports(len(parties))
-    nodes = [{"party": p, "address": f"127.0.0.1:{q}"} for p, q in zip(parties, ports, strict=True)]
-    return host.SPU(
-        {"nodes": nodes, "runtime_config": {"protocol": "SEMI2K", "field": "FM128"}},
-        link_desc={"connect_retry_times": 60, "connect_retry_interval_ms": 500},
-    )
 
 
 @pytest.mark.ray
@@ -41,7 +19,7 @@ def test_training_through_secret_shares_equals_training_in_the_clear():
         model.fit(toy.data(devices), epochs=2)
         plain, plain_shared = states_of(model), states_of(model, shared_of)
     with session(toy.PARTIES, mode="local") as devices:
-        model = build(devices, host.SPUAggregator(spu_of(toy.PARTIES)), **STILL)
+        model = build(devices, host.SPUAggregator(toy.spu(free_ports(2))), **STILL)
         seen = {row["name"]: row["seen_by"] for row in model.manifest()}
         history = model.fit(toy.data(devices), epochs=2)
         states, shared = states_of(model), states_of(model, shared_of)
@@ -57,3 +35,13 @@ def test_training_through_secret_shares_equals_training_in_the_clear():
     # Who sees what: secret shares hide even the numbers of samples.
     assert seen["moments/S"].startswith("nobody alone: only the sum, by all parties")
     assert seen["num_samples"] == "nobody: only as secret shares, through SPUAggregator"
+
+
+@pytest.mark.cluster
+def test_two_processes_over_grpc(tmp_path):
+    by_process = run_two_processes(tmp_path, "spu")
+    for states in by_process.values():
+        alice, bob = (states[party] for party in toy.PARTIES)
+        assert np.array_equal(alice["centroids"], bob["centroids"])
+        assert np.array_equal(alice["online/projector.0.weight"], bob["online/projector.0.weight"])
+    assert_equal(by_process["alice"]["alice"], by_process["bob"]["alice"])

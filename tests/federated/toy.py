@@ -40,6 +40,15 @@ def build(devices, **kwargs):
     return OrchestraFLModel(**{**options, **PARAMETERS, **kwargs})
 
 
+def spu(ports):
+    """An SPU of both parties, whose shares travel over these ports of the loopback."""
+    nodes = [{"party": p, "address": f"127.0.0.1:{q}"} for p, q in zip(PARTIES, ports, strict=True)]
+    return host.SPU(
+        {"nodes": nodes, "runtime_config": {"protocol": "SEMI2K", "field": "FM128"}},
+        link_desc={"connect_retry_times": 60, "connect_retry_interval_ms": 500},
+    )
+
+
 def state_of(worker):
     """All that a party holds after training, as plain arrays: what must be equal in every mode."""
     objective = worker.objective.state_dict()
