@@ -160,7 +160,8 @@ class OrchestraPrivateStrategy(OrchestraStrategy):
         """Take the global centroids; the first ones are random, and known to all."""
         if self.shared is not None:
             self.shared.receive(arrays)
-            self.objective.centroids = self.shared.clusters.C.to(self.exe_device, copy=True)
-        elif self.num_samples():
+            centroids = self.shared.clusters.C.clone()
+        else:
             centroids = torch.from_numpy(np.array(arrays["global_centroids"]))
+        if self.num_samples():
             self.objective.centroids = centroids.to(self.exe_device)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from orchestra_strategy import OrchestraFLModel, OrchestraStrategy, host
+from orchestra_strategy import OrchestraFLModel, OrchestraPrivateStrategy, OrchestraStrategy, host
 from orchestra_strategy.aggregation.secure import first_clusters
-from orchestra_strategy.algorithms.moments import Moments, clusters_from_moments
+from orchestra_strategy.algorithms.moments import clusters_from_moments
 from orchestra_strategy.errors import PrivacyError
 from orchestra_strategy.privacy.moments import MOMENTS_SENSITIVITY
 from tests.federated import toy
@@ -30,34 +30,50 @@ def wire_moments(wire, num_users):
     return [np.asarray(a, np.float64) * num_users / SCALE for a in (S, n)]
 
 
+def record_clean_moments(worker):
+    worker.clean, finish = [], worker.finish_round
+
+    def recording():
+        worker.clean.append(worker._moments)
+        finish()
+
+    worker.finish_round = recording
+
+
 @pytest.mark.parametrize(
     ("options", "weight", "units"), [(USER, 1, 1), (RECORD, 41, 41), ({**USER, **VIRTUAL}, 4, 4)]
 )
 def test_moments_leave_with_noise_of_the_planned_size_and_are_paid_for(options, weight, units):
     alice = party(
-        **options,
+        **{**options, "noise_multiplier": 0.02},
         route="secure",
         model=WIDE,
         num_global_clusters=64,
         memory_size=16,
         health_samples=0,
     )
+    record_clean_moments(alice)
     alice.apply_weights(alice.get_weights())
     wire, samples = alice.train_step(None, 0, 1)
     assert samples == weight
     plan = alice.privacy.plan()
     assert alice.privacy.ledger.spent == {plan.update: plan.steps, plan.moments: 1}
-    users = range(4) if options.get("user_type") else [None]
-    clean = Moments(torch.zeros(64, 64), torch.zeros(64))
-    for user in users:
-        own = alice.moments(user)
-        share = 1 if options is RECORD else 1 / alice.user_type.samples_of(user)
-        clean = clean + Moments(own.S * share, own.n * share)
+    (clean,) = [moments for moments in alice.clean if moments is not None]
     assert float(clean.n.sum()) == pytest.approx(units, rel=1e-4)
+    # By soft assignments under the shared scalings, as everywhere on this route.
+    assert float((alice.moments(None).n % 1 - 0.5).abs().min()) < 0.49
     S, n = wire_moments(wire, samples)
     std = plan.moments.noise_multiplier * MOMENTS_SENSITIVITY
     assert (S - clean.S.numpy()).std() == pytest.approx(std, rel=0.05)
     assert (n - clean.n.numpy()).std() == pytest.approx(std, rel=0.25)
+
+
+@pytest.mark.parametrize("cls", [OrchestraStrategy, OrchestraPrivateStrategy])
+def test_an_exchange_without_data_is_not_round_0(cls):
+    options = USER if cls is OrchestraPrivateStrategy else {}
+    alice = cls(GROUP, random_seed=7, route="secure", **toy.PARAMETERS, **options)
+    alice.apply_weights(alice.get_weights())
+    assert alice.needs_initial_pass()
 
 
 def test_nothing_of_the_clusters_leaves_in_round_0():
@@ -68,16 +84,6 @@ def test_nothing_of_the_clusters_leaves_in_round_0():
     first = first_clusters(4, 16, seed=7)
     assert torch.equal(alice.objective.centroids, first.C)
     assert torch.equal(alice.shared.clusters.C, first.C)
-
-
-def record_clean_moments(worker):
-    worker.clean, finish = [], worker.finish_round
-
-    def recording():
-        worker.clean.append(worker._moments)
-        finish()
-
-    worker.finish_round = recording
 
 
 def test_with_hardly_any_noise_clusters_are_those_of_all_parties_samples(devices):
