@@ -126,12 +126,7 @@ def train(devices: list[Any], rounds: int, train_x: Any, train_y: Any) -> Federa
     trainer = FederatedOrchestraTrainer({**CONFIG, "rounds": rounds}, devices)
 
     console.print("[bold]4. Model[/bold]  conv4 backbone, projector, rotation head at every party")
-    fl_model = trainer.setup_model()
-    for row in fl_model.manifest():
-        if not row["name"].startswith("weights/"):
-            console.print(f"     leaves a party: {row['name']:<18} {row['meaning']}")
-    console.print("     leaves a party: weights/...        averaged by the server")
-
+    trainer.setup_model()
     console.print("[bold]5. Training[/bold] without labels")
     trainer.train(data)
     return trainer

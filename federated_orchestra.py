@@ -29,6 +29,7 @@ from orchestra_strategy.evaluation import (
 )
 from orchestra_strategy.host import reveal
 from orchestra_strategy.runtime.checks import federated_values, our_strategy
+from orchestra_strategy.runtime.manifest_table import manifest_table
 from orchestra_strategy.runtime.privacy_budget import spent
 from orchestra_strategy.runtime.progress import RoundProgress
 from orchestra_strategy.runtime.tuning import Tuning, grid_points, tune
@@ -191,7 +192,7 @@ class FederatedOrchestraTrainer:
         )
 
     def train(self, federated_data: Any, callbacks: Sequence[Any] = ()) -> TrainingResults:
-        """Train for the configured number of rounds.
+        """Print what will leave each party, and train for the configured number of rounds.
 
         Args:
             federated_data: Samples without labels, one partition a party: FedNdarray, HDataFrame,
@@ -208,6 +209,8 @@ class FederatedOrchestraTrainer:
         fl_model = self.setup_model()
         federated_data = federated_values(federated_data, self.config.data_options)
         manifest = fl_model.manifest()
+        if self.console is not None:
+            self.console.print(manifest_table(manifest))
         progress = RoundProgress(
             self.config.rounds,
             sum(row["bytes"] for row in manifest if row["when"] != "start"),

@@ -48,6 +48,8 @@ class Entry(NamedTuple):
         to: Who receives it: the server, SecretFlow's aggregator, or the driver that runs FLModel.
         meaning: One sentence for the auditor.
         max_rows: Upper limit of a None in ``shape``.
+        per_sample: Whether a row of it belongs to one sample. Of what the strategies of this
+            package send, nothing does; a strategy of one's own has to say so if it does.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Entry(NamedTuple):
     to: Literal["server", "aggregator", "driver"]
     meaning: str
     max_rows: int = 0
+    per_sample: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -77,7 +80,7 @@ class Entry(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """The list of everything that leaves a party in a round; no entry is per sample."""
+    """The list of everything that leaves a party in a round."""
 
     entries: tuple[Entry, ...]
 

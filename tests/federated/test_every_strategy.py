@@ -91,3 +91,31 @@ def test_the_trainer_refuses_unknown_strategies_and_the_hosts(devices):
     ):
         with pytest.raises(ParameterError, match=message):
             FederatedOrchestraTrainer(config(name), devices)
+
+
+@pytest.mark.parametrize("route", ["server", "secure"])
+@pytest.mark.parametrize("strategy", OURS)
+def test_what_leaves_a_party_does_not_grow_with_its_samples(strategy, route):
+    """No entry is per sample: sixteen more samples change no shape, and the manifest says so."""
+    cls, chosen = lookup_strategy(strategy), config(strategy)
+    if route == "secure" and cls.server_only is not None:
+        pytest.skip(f"{strategy} needs a server")
+    model = partial(toy.MODEL, norm=chosen["model"].get("norm", "batch"), heads=cls.heads)
+    shapes = []
+    for size in (48, 64):
+        party = cls(model, random_seed=7, party="alice", route=route, **chosen["parameters"])
+        party.build_dataset(toy.images("alice", size))
+        party.apply_weights(server_reply(party.get_weights(), route))
+        wire, _ = party.train_step(None, 0, 1)
+        arrays = wire if route == "secure" else wire["arrays"].values()
+        shapes.append([a.shape for a in arrays])
+        assert not any(row["per_sample"] for row in party.manifest_rows())
+        bound = sum(row["bytes"] for row in party.manifest_rows() if row["to"] != "driver")
+        assert sum(a.nbytes for a in arrays) <= bound
+    if strategy == "orchestra_private" and route == "server":  # noise decides which are withheld
+        shapes = [[s for s in each if len(s) != 2 or s[1] != 16] for each in shapes]
+    assert shapes[0] == shapes[1]
+
+
+def server_reply(wire, route):
+    return wire if route == "secure" else server_aggregation(num_global_clusters=4)([wire])[0]
