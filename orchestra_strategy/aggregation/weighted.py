@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from orchestra_strategy.errors import ReplyError
 
-__all__ = ["weighted_mean"]
+__all__ = ["FloatArray", "check_alike", "weighted_mean"]
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -34,18 +34,7 @@ def weighted_mean(
     >>> mean[0].tolist()
     [3.0]
     """
-    if len(weights_list) != len(sample_counts) or not weights_list:
-        raise ReplyError(
-            f"Expected as many `sample_counts` as parties, got {len(sample_counts)} for "
-            f"{len(weights_list)} parties."
-        )
-    shapes = [[array.shape for array in weights] for weights in weights_list]
-    for party, got in enumerate(shapes):
-        if got != shapes[0]:
-            raise ReplyError(
-                f"Expected the arrays of all parties to have the same shapes, got {got} from "
-                f"party {party} and {shapes[0]} from party 0."
-            )
+    check_alike(weights_list, sample_counts)
     total = float(sum(sample_counts))
     if min(sample_counts) < 0 or not total > 0 or not np.isfinite(total):
         raise ReplyError(
@@ -60,3 +49,25 @@ def weighted_mean(
         )
         means.append(np.asarray(weighted, np.float32))
     return means
+
+
+def check_alike(
+    weights_list: Sequence[Sequence[FloatArray]], sample_counts: Sequence[float]
+) -> None:
+    """Refuse lists of arrays that do not belong together; nothing is ever broadcast.
+
+    Raises:
+        ReplyError: There are none, another number of counts, or lengths or shapes differ.
+    """
+    if len(weights_list) != len(sample_counts) or not weights_list:
+        raise ReplyError(
+            f"Expected as many `sample_counts` as parties, got {len(sample_counts)} for "
+            f"{len(weights_list)} parties."
+        )
+    shapes = [[array.shape for array in weights] for weights in weights_list]
+    for party, got in enumerate(shapes):
+        if got != shapes[0]:
+            raise ReplyError(
+                f"Expected the arrays of all parties to have the same shapes, got {got} from "
+                f"party {party} and {shapes[0]} from party 0."
+            )

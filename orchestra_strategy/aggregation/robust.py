@@ -1,0 +1,131 @@
+"""Combining weights so that a minority of parties cannot move them far.
+
+D. Yin, Y. Chen, K. Ramchandran, P. Bartlett, "Byzantine-Robust Distributed Learning: Towards
+Optimal Statistical Rates", ICML 2018, https://arxiv.org/abs/1803.01498: the coordinate-wise median
+and the coordinate-wise trimmed mean. Both count every party once, whatever its number of samples:
+a number of samples is what the party itself says, and a party that lies could say any.
+
+One array is stacked at a time, so the memory beyond the payloads is a few times the largest array
+of all parties, not all of their weights once more.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import trim_mean
+
+from orchestra_strategy.aggregation.weighted import FloatArray, check_alike
+from orchestra_strategy.errors import ParameterError
+
+__all__ = ["check_trim", "coordinate_median", "trimmed_mean", "trimmed_parties"]
+
+
+def coordinate_median(
+    weights_list: Sequence[Sequence[FloatArray]], sample_counts: Sequence[float]
+) -> list[FloatArray]:
+    """Return the median over parties of each number: med_i w_i, not weighted.
+
+    With an even number of parties it is the mean of the middle two. As long as fewer than half of
+    the parties lie, every number stays within those of the honest ones.
+
+    Args:
+        weights_list: One list of finite float32 arrays per party, alike in length and shapes.
+        sample_counts: One number per party; none of them counts.
+
+    Returns:
+        The medians, float32, in the shapes of the arrays.
+
+    Raises:
+        ReplyError: There are no parties, or lengths or shapes differ.
+
+    >>> parties = [[np.float32([1.0])], [np.float32([2.0])], [np.float32([1e6])]]
+    >>> coordinate_median(parties, [1, 1, 100])[0].tolist()
+    [2.0]
+    """
+    check_alike(weights_list, sample_counts)
+    return [
+        np.asarray(np.median(stacked, axis=0, overwrite_input=True), np.float32)
+        for stacked in _by_array(weights_list)
+    ]
+
+
+def trimmed_mean(
+    weights_list: Sequence[Sequence[FloatArray]],
+    sample_counts: Sequence[float],
+    trim: float = 0.1,
+) -> list[FloatArray]:
+    """Return the mean of each number over parties without its lowest and highest, not weighted.
+
+    Of n parties, k = int(trim * n) are cut at each end, number by number:
+    (w_(k+1) + ... + w_(n-k)) / (n - 2k) of the sorted w_(1) <= ... <= w_(n). As long as at most k
+    parties lie, every number stays within those of the honest ones.
+
+    Args:
+        weights_list: One list of finite float32 arrays per party, alike in length and shapes.
+        sample_counts: One number per party; none of them counts.
+        trim: Fraction cut at each end, in [0, 0.5); 0 cuts none.
+
+    Returns:
+        The means, float32, in the shapes of the arrays.
+
+    Raises:
+        ReplyError: There are no parties, or lengths or shapes differ.
+        ParameterError: ``trim`` leaves nobody, or is above 0 and yet cuts nobody.
+
+    >>> parties = [[np.float32([value])] for value in (-1e6, 1.0, 2.0, 6.0, 1e6)]
+    >>> trimmed_mean(parties, [1, 1, 1, 1, 1], trim=0.2)[0].tolist()  # (1 + 2 + 6) / 3
+    [3.0]
+    """
+    check_alike(weights_list, sample_counts)
+    trimmed_parties(trim, len(weights_list))
+    return [
+        np.asarray(trim_mean(stacked.astype(np.float64), trim, axis=0), np.float32)
+        for stacked in _by_array(weights_list)
+    ]
+
+
+def check_trim(trim: float) -> None:
+    """Refuse a fraction that would leave nobody.
+
+    Raises:
+        ParameterError: It is not a number in [0, 0.5).
+    """
+    if isinstance(trim, bool) or not isinstance(trim, int | float) or not 0 <= trim < 0.5:
+        raise ParameterError(
+            f"Expected `trim` to be in [0, 0.5), got {trim!r}: so much is cut at each end, and "
+            "half of the parties at both leaves nobody."
+        )
+
+
+def trimmed_parties(trim: float, parties: int) -> int:
+    """Return how many parties are cut at each end: int(trim * parties).
+
+    Raises:
+        ParameterError: ``trim`` leaves nobody; or it is above 0 and cuts nobody, which would be a
+            plain mean under a name that promises more.
+
+    >>> trimmed_parties(0.2, 5)
+    1
+    """
+    check_trim(trim)
+    cut = int(trim * parties)
+    if trim > 0 and cut == 0:
+        raise ParameterError(
+            f"Expected `trim` to cut at least one of {parties} parties at each end, got {trim}, "
+            f"which cuts none (int({trim} * {parties}) = 0); "
+            + (
+                f"use at least {np.ceil(1000 / parties) / 1000:g}, or 0 for a plain mean."
+                if parties > 2
+                else "use `aggregation='mean'`, since of so few parties none can be cut."
+            )
+        )
+    return cut
+
+
+def _by_array(
+    weights_list: Sequence[Sequence[FloatArray]],
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Yield each array of all parties, (n, ...), one after the other."""
+    for arrays in zip(*weights_list, strict=True):
+        yield np.stack(arrays)
