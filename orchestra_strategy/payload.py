@@ -94,12 +94,18 @@ class Manifest(NamedTuple):
         scalars = ("weight", "check", "mean in the log")
         return {e.name: e for e in self.entries if e.to != "driver" and e.combine not in scalars}
 
-    def check(self, arrays: Mapping[str, npt.NDArray[Any]], who: str = "this party") -> None:
+    def check(
+        self,
+        arrays: Mapping[str, npt.NDArray[Any]],
+        who: str = "this party",
+        finite: bool = True,
+    ) -> None:
         """Refuse arrays that differ from the manifest.
 
         Args:
             arrays: The payload's arrays by name.
             who: Named in the message.
+            finite: Whether NaN and infinity are refused.
 
         Raises:
             ReplyError: A name is missing or unknown, or a shape, dtype or value is not allowed.
@@ -117,7 +123,7 @@ class Manifest(NamedTuple):
                     f"Expected `{name}` of {who} to be {entry.dtype} {entry.shape}, "
                     f"got {arrays[name].dtype} {arrays[name].shape}."
                 )
-            if not np.isfinite(arrays[name]).all():
+            if finite and not np.isfinite(arrays[name]).all():
                 raise ReplyError(f"Expected `{name}` of {who} to be finite, got NaN or infinity.")
 
     def rows(self) -> list[dict[str, Any]]:
@@ -134,21 +140,32 @@ class Payload(NamedTuple):
         phase: ``"init"`` (round 0 or no state yet), ``"sync"`` (nothing new since the last
             exchange) or ``"round"`` (after local training).
         num_samples: The sender's number of samples: its weight in the mean.
+        left_out: In a reply of the server, what was wrong with what its receiver had sent, if that
+            was left out of the round; else None.
     """
 
     arrays: dict[str, FloatArray]
     round_index: int
     phase: Literal["init", "sync", "round"]
     num_samples: int
+    left_out: str | None = None
 
 
-def pack(payload: Payload, manifest: Manifest) -> dict[str, Any]:
+def pack(
+    payload: Payload, manifest: Manifest, who: str = "this party", finite: bool = True
+) -> dict[str, Any]:
     """Turn a payload into plain containers, after a check against the manifest.
+
+    Args:
+        payload: What to send.
+        manifest: What may be sent.
+        who: The sender, named in the messages.
+        finite: Whether NaN and infinity are refused; without, the receiver has to look for them.
 
     Raises:
         ReplyError: It differs from the manifest in any way.
     """
-    manifest.check(payload.arrays)
+    manifest.check(payload.arrays, who, finite)
     meta = {
         "version": WIRE_VERSION,
         "round": payload.round_index,
@@ -158,12 +175,13 @@ def pack(payload: Payload, manifest: Manifest) -> dict[str, Any]:
     return {"meta": meta, "arrays": dict(payload.arrays)}
 
 
-def unpack(wire: Any, who: str = "the sender") -> Payload:
+def unpack(wire: Any, who: str = "the sender", reply: bool = False) -> Payload:
     """Turn plain containers back into a payload, refusing any other form.
 
     Args:
         wire: What came in.
         who: Named in the messages.
+        reply: Whether it comes from the server, which may say why it left out what it was sent.
 
     Raises:
         ReplyError: Not our form, or of another version.
@@ -177,7 +195,8 @@ def unpack(wire: Any, who: str = "the sender") -> Payload:
         )
     meta = wire["meta"]
     expected = {"version", "round", "phase", "num_samples"}
-    if not isinstance(meta, Mapping) or set(meta) != expected:
+    optional = {"left_out"} if reply else set()
+    if not isinstance(meta, Mapping) or set(meta) - optional != expected:
         raise ReplyError(f"Expected `meta` of {who} to have the keys {sorted(expected)}.")
     if meta["version"] != WIRE_VERSION:
         raise ReplyError(
@@ -185,9 +204,15 @@ def unpack(wire: Any, who: str = "the sender") -> Payload:
             "install the same version of orchestra-strategy at every party."
         )
     _check_counts(meta, who)
-    return Payload(
-        dict(wire["arrays"]), int(meta["round"]), meta["phase"], int(meta["num_samples"])
-    )
+    if not isinstance(wire["arrays"], Mapping):
+        raise ReplyError(
+            f"Expected `arrays` of {who} to be arrays by name, got {type(wire['arrays']).__name__}."
+        )
+    left_out = meta.get("left_out")
+    if not isinstance(left_out, str | None):
+        raise ReplyError(f"Expected `left_out` of {who} to be a reason, got {left_out!r}.")
+    counts = int(meta["round"]), meta["phase"], int(meta["num_samples"])
+    return Payload(dict(wire["arrays"]), *counts, left_out)
 
 
 def _check_counts(meta: Mapping[str, Any], who: str) -> None:

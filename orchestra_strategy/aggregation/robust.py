@@ -1,4 +1,4 @@
-"""Combining weights so that a minority of parties cannot move them far.
+"""How weights are combined, also so that a minority of parties cannot move them far.
 
 D. Yin, Y. Chen, K. Ramchandran, P. Bartlett, "Byzantine-Robust Distributed Learning: Towards
 Optimal Statistical Rates", ICML 2018, https://arxiv.org/abs/1803.01498: the coordinate-wise median
@@ -10,15 +10,21 @@ of all parties, not all of their weights once more.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 from scipy.stats import trim_mean
 
-from orchestra_strategy.aggregation.weighted import FloatArray, check_alike
-from orchestra_strategy.errors import ParameterError
+from orchestra_strategy.aggregation.weighted import (
+    AggregateWeights,
+    FloatArray,
+    check_alike,
+    weighted_mean,
+)
+from orchestra_strategy.errors import ParameterError, did_you_mean
 
-__all__ = ["check_trim", "coordinate_median", "trimmed_mean", "trimmed_parties"]
+__all__ = ["check_trim", "combiner", "coordinate_median", "trimmed_mean", "trimmed_parties"]
 
 
 def coordinate_median(
@@ -83,6 +89,35 @@ def trimmed_mean(
         np.asarray(trim_mean(stacked.astype(np.float64), trim, axis=0), np.float32)
         for stacked in _by_array(weights_list)
     ]
+
+
+def combiner(aggregation: str, trim: float, custom: AggregateWeights | None) -> AggregateWeights:
+    """Return how weights are combined.
+
+    Raises:
+        ParameterError: No such aggregation, ``trim`` out of range, or a custom one beside a name.
+    """
+    check_trim(trim)
+    known: dict[str, AggregateWeights] = {
+        "mean": weighted_mean,
+        "median": coordinate_median,
+        "trimmed_mean": partial(trimmed_mean, trim=trim),
+        "quality": weighted_mean,  # the weights differ
+    }
+    if aggregation not in known:
+        raise ParameterError(
+            f"Expected `aggregation` to be a known one, got {aggregation!r}; "
+            f"{did_you_mean(str(aggregation), known)}."
+        )
+    if custom is None:
+        return known[aggregation]
+    if aggregation != "mean":
+        raise ParameterError(
+            "Expected either an `aggregate_weights` of one's own or an `aggregation`, got both: "
+            f"{getattr(custom, '__qualname__', custom)!r} and {aggregation!r}. Set "
+            "`aggregation='mean'` to keep the first."
+        )
+    return custom
 
 
 def check_trim(trim: float) -> None:

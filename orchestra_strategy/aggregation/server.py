@@ -4,37 +4,48 @@ FLModel calls it afresh each time, in local mode as a new task, so it holds no s
 global centroids come back with every payload.
 """
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from orchestra_strategy.aggregation.weighted import FloatArray, weighted_mean
+from orchestra_strategy.aggregation.replies import check_party_names, party_labels, read_replies
+from orchestra_strategy.aggregation.robust import combiner
+from orchestra_strategy.aggregation.weighted import AggregateWeights, FloatArray
 from orchestra_strategy.algorithms.clustering import global_clustering, random_unit_rows
 from orchestra_strategy.errors import ParameterError, ReplyError
-from orchestra_strategy.payload import WIRE_VERSION, Payload, unpack
+from orchestra_strategy.payload import WIRE_VERSION, Payload
 from orchestra_strategy.rng import torch_generator
 from orchestra_strategy.threads import torch_threads
 
 __all__ = ["AggregateWeights", "ServerAggregation", "server_aggregation"]
 
-AggregateWeights = Callable[[Sequence[Sequence[FloatArray]], Sequence[float]], list[FloatArray]]
+_log = logging.getLogger(__name__)
 
 
 class ServerAggregation:
-    """Average the parties' weights, cluster their local centroids, send both back.
+    """Combine the parties' weights, cluster their local centroids, send both back.
 
     Args:
         num_global_clusters: N_g.
         temperature: T of the global clustering.
         clustering_steps: Upper limit of its SGD steps.
         seed: Root seed of the first global centroids.
-        aggregate_weights: How weights are combined; the mean weighted by sample counts.
+        aggregate_weights: Combines weights in place of the mean.
         torch_threads: CPU threads during a call.
+        aggregation: How weights are combined: ``mean``, weighted by numbers of samples;
+            ``quality``, weighted by them times how compact a party's clusters are; ``median`` or
+            ``trimmed_mean``, see :mod:`~orchestra_strategy.aggregation.robust`.
+        trim: Fraction of the parties that ``trimmed_mean`` cuts at each end.
+        on_bad_reply: ``fail``, or ``leave_out`` for a round without the replies that are refused.
+        min_parties: With ``leave_out``, how many sound replies a round needs, at least 2: a mean
+            of one is that party's weights.
+        party_names: The parties in the order of FLModel's ``device_list``, for messages.
 
     Raises:
-        ParameterError: A value is out of its range.
+        ParameterError: A value is out of its range, or two contradict each other.
     """
 
     __name__ = "orchestra_server_aggregation"  # the host asks every function for its name
@@ -45,10 +56,20 @@ class ServerAggregation:
         temperature: float = 0.1,
         clustering_steps: int = 500,
         seed: int = 42,
-        aggregate_weights: AggregateWeights = weighted_mean,
+        aggregate_weights: AggregateWeights | None = None,
         torch_threads: int = 1,
+        aggregation: str = "mean",
+        trim: float = 0.1,
+        on_bad_reply: str = "fail",
+        min_parties: int = 2,
+        party_names: Sequence[str] | None = None,
     ) -> None:
-        limits = {"num_global_clusters": 2, "clustering_steps": 1, "torch_threads": 1}
+        limits = {
+            "num_global_clusters": 2,
+            "clustering_steps": 1,
+            "torch_threads": 1,
+            "min_parties": 2,
+        }
         for name, lowest in limits.items():
             value = locals()[name]
             if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
@@ -57,21 +78,38 @@ class ServerAggregation:
                 )
         if not temperature > 0:
             raise ParameterError(f"Expected `temperature` to be greater than 0, got {temperature}.")
+        if on_bad_reply not in ("fail", "leave_out"):
+            raise ParameterError(
+                f"Expected `on_bad_reply` to be 'fail' or 'leave_out', got {on_bad_reply!r}."
+            )
         self.num_global_clusters = num_global_clusters
         self.temperature = temperature
         self.clustering_steps = clustering_steps
         self.seed = seed
-        self.aggregate_weights = aggregate_weights
+        self.aggregation = aggregation
+        self.trim = trim
+        self.aggregate_weights = combiner(aggregation, trim, aggregate_weights)
         self.torch_threads = torch_threads
+        self.on_bad_reply = on_bad_reply
+        self.min_parties = min_parties
+        self.party_names = check_party_names(party_names)
 
     def __call__(self, wires: Sequence[Any]) -> list[dict[str, Any]]:
         """Combine one payload per party into one reply per party.
 
+        Returns:
+            The same for all, but for ``left_out`` in the ``meta`` of a party whose reply was.
+
         Raises:
-            ReplyError: Payloads of another form, of different rounds, or that do not fit together.
+            ReplyError: Payloads of another form, of different rounds, or that do not fit together,
+                unless those can be left out.
         """
-        payloads = [unpack(wire, f"party {i}") for i, wire in enumerate(wires)]
-        _check_consistent(payloads)
+        if not wires:
+            raise ReplyError("Expected at least one payload, got none.")
+        labels = party_labels(self.party_names, len(wires))
+        sound, refused = read_replies(wires, labels, self.aggregation == "quality")
+        self._settle(len(wires), refused)
+        payloads = list(sound.values())
         with torch_threads(self.torch_threads):
             arrays = self._mean_of_weights(payloads)
             centroids = self._global_centroids(payloads)
@@ -84,7 +122,22 @@ class ServerAggregation:
             "phase": first.phase,
             "num_samples": sum(p.num_samples for p in payloads),
         }
-        return [{"meta": meta, "arrays": arrays} for _ in payloads]
+        told = [{"left_out": refused[i]} if i in refused else {} for i in range(len(wires))]
+        return [{"meta": meta | more, "arrays": arrays} for more in told]
+
+    def _settle(self, replies: int, refused: Mapping[int, str]) -> None:
+        """Fail, or go on without the refused replies."""
+        reasons = " ".join(refused.values())
+        if refused and self.on_bad_reply == "fail":
+            raise ReplyError(reasons)
+        sound = replies - len(refused)
+        if self.on_bad_reply == "leave_out" and sound < self.min_parties:
+            raise ReplyError(
+                f"Expected at least `min_parties` = {self.min_parties} sound replies, got {sound} "
+                f"of {replies}. {reasons}".rstrip()
+            )
+        if refused:
+            _log.warning("%d of %d replies are left out. %s", len(refused), replies, reasons)
 
     def _mean_of_weights(self, payloads: Sequence[Payload]) -> dict[str, FloatArray]:
         # What a party trains, or its gradient; what else it sends has a meaning of its own.
@@ -121,45 +174,8 @@ def _counts(payloads: Sequence[Payload]) -> Sequence[float]:
     counts = [p.num_samples for p in payloads]
     if "quality" not in payloads[0].arrays:
         return counts
-    qualities = [p.arrays["quality"] for p in payloads]
-    for i, quality in enumerate(qualities):
-        # Within these limits a party can lower its own weight, but not raise it.
-        if quality.shape != (1,) or not 0 <= quality[0] <= 1:
-            raise ReplyError(
-                f"Expected `quality` of party {i} to be one number in [0, 1], got "
-                f"{quality.tolist()}."
-            )
-    weighted = [n * float(quality[0]) for n, quality in zip(counts, qualities, strict=True)]
+    weighted = [p.num_samples * float(p.arrays["quality"][0]) for p in payloads]
     return weighted if sum(weighted) > 0 else counts
-
-
-def _check_consistent(payloads: Sequence[Payload]) -> None:
-    """Refuse payloads that cannot belong to one round of one model."""
-    if not payloads:
-        raise ReplyError("Expected at least one payload, got none.")
-    first = payloads[0]
-    for i, payload in enumerate(payloads[1:], start=1):
-        for what, got, want in (
-            ("round", payload.round_index, first.round_index),
-            ("phase", payload.phase, first.phase),
-            ("names", list(payload.arrays), list(first.arrays)),
-        ):
-            if got != want:
-                raise ReplyError(
-                    f"Expected the `{what}` of all parties to agree, got {got!r} from party {i} "
-                    f"and {want!r} from party 0. After an interrupted round, build a new FLModel."
-                )
-        if not np.array_equal(
-            payload.arrays.get("global_centroids", ()), first.arrays.get("global_centroids", ())
-        ):
-            raise ReplyError(f"Expected `global_centroids` of party {i} to be those of party 0.")
-    for i, payload in enumerate(payloads):
-        for name, array in payload.arrays.items():
-            if array.dtype != np.float32 or not np.isfinite(array).all():
-                raise ReplyError(
-                    f"Expected `{name}` of party {i} to be finite float32, got {array.dtype}"
-                    f"{'' if np.isfinite(array).all() else ' with NaN or infinity'}."
-                )
 
 
 def server_aggregation(**options: Any) -> ServerAggregation:

@@ -5,7 +5,7 @@ import pytest
 
 from orchestra_strategy import server_aggregation
 from orchestra_strategy.aggregation.weighted import weighted_mean
-from orchestra_strategy.errors import ReplyError
+from orchestra_strategy.errors import ParameterError, ReplyError
 
 
 def wire(value, samples, quality):
@@ -16,8 +16,8 @@ def wire(value, samples, quality):
     return {"meta": meta, "arrays": arrays}
 
 
-def mean(*wires, **options):
-    replies = server_aggregation(**options)(wires)
+def mean(*wires, aggregation="quality", **options):
+    replies = server_aggregation(aggregation=aggregation, **options)(wires)
     assert "quality" not in replies[0]["arrays"]
     return replies[0]["arrays"]["weights/w"][0]
 
@@ -36,16 +36,15 @@ def test_qualities_that_are_all_0_leave_the_numbers_of_samples():
     assert mean(wire(1.0, 1, [0.0]), wire(4.0, 2, [0.0])) == 3.0
 
 
-@pytest.mark.parametrize(("quality", "counts"), [(None, [3, 1]), ([0.5], [1.5, 0.5])])
-def test_a_custom_aggregation_gets_the_same_weights(quality, counts):
-    seen = []
+def test_a_custom_aggregation_beside_it_is_refused():
+    with pytest.raises(ParameterError, match="got both: 'weighted_mean' and 'quality'"):
+        mean(wire(1.0, 1, [0.5]), aggregate_weights=weighted_mean)
 
-    def spy(weights_list, sample_counts):
-        seen.append(list(sample_counts))
-        return weighted_mean(weights_list, sample_counts)
 
-    mean(wire(1.0, 3, quality), wire(2.0, 1, quality), aggregate_weights=spy)
-    assert seen == [counts]
+@pytest.mark.parametrize("aggregation", ["mean", "median"])
+def test_a_quality_that_is_not_asked_for_is_refused(aggregation):
+    with pytest.raises(ReplyError, match="Expected no `quality` from party 0, got one"):
+        mean(wire(1.0, 1, [0.5]), wire(4.0, 2, [0.5]), aggregation=aggregation)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +56,7 @@ def test_a_custom_aggregation_gets_the_same_weights(quality, counts):
         ([], r"`quality` of party 1 to be one number in \[0, 1\], got \[\]"),
         (0.5, r"`quality` of party 1 to be one number in \[0, 1\], got 0.5"),
         ([np.nan], "`quality` of party 1 to be finite float32.*NaN"),
-        (None, "`names` of all parties to agree"),
+        (None, "Expected a `quality` from party 1, got none: `aggregation` has to be 'quality' at"),
     ],
 )
 def test_anything_else_is_refused(quality, message):
