@@ -1,7 +1,7 @@
 """A strategy's parameters: typed, validated once at the edge, immutable inside."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -45,6 +45,12 @@ class StrategyConfig(FrozenConfig, PrivacyFields):
             ``projections``, or ids of ``clusters`` where the strategy has some.
         route: How payloads are combined: by a ``server``, which sees each party's, or as sums
             through an aggregator of SecretFlow (``secure``). OrchestraFLModel sets it itself.
+        aggregation: How the server combines weights: ``mean`` by sample counts, coordinate-wise
+            ``median`` or ``trimmed_mean``, or by ``quality``, where local clusters leave the party.
+        trim: Fraction of the parties that ``trimmed_mean`` cuts at each end.
+        on_bad_reply: What a reply that cannot be used does, NaN for instance: the round has to
+            ``fail``, or goes on and the reply is left out (``leave_out``).
+        min_parties: With ``leave_out``, how many sound replies a round needs.
         torch_threads: CPU threads of torch during a call. The results depend on it in their last
             bits, so it must be the same wherever they are compared.
         party: The party's name, for its random streams. Handed out by OrchestraFLModel; where it is
@@ -66,8 +72,14 @@ class StrategyConfig(FrozenConfig, PrivacyFields):
     stop_on_collapse: bool = True
     predict_output: Literal["features", "projections", "clusters"] = "features"
     route: Literal["server", "secure"] = "server"
+    aggregation: Literal["mean", "median", "trimmed_mean", "quality"] = "mean"
+    trim: float = Field(0.1, ge=0, lt=0.5)
+    on_bad_reply: Literal["fail", "leave_out"] = "fail"
+    min_parties: int = Field(2, ge=2)
     torch_threads: int = Field(1, ge=1)
     party: str | None = None
+
+    sends_clusters: ClassVar[bool] = False
 
     @model_validator(mode="after")
     def _users_exist(self) -> "StrategyConfig":
@@ -75,6 +87,15 @@ class StrategyConfig(FrozenConfig, PrivacyFields):
             raise ValueError(
                 "Expected `users_per_round` to be at most `num_virtual_users`, got "
                 f"{self.users_per_round} > {self.num_virtual_users}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _quality_is_known(self) -> "StrategyConfig":
+        if self.aggregation == "quality" and not self.sends_clusters:
+            raise ValueError(
+                "Expected `aggregation` to be 'mean', 'median' or 'trimmed_mean' for a strategy "
+                "whose local clusters do not leave the party, got 'quality'"
             )
         return self
 
@@ -108,6 +129,8 @@ class OrchestraConfig(StrategyConfig):
     memory_size: int = Field(128, ge=2)
     clustering_steps: int = Field(500, ge=1)
     k_min: int = Field(4, ge=2)
+
+    sends_clusters: ClassVar[bool] = True
 
     @model_validator(mode="after")
     def _clusters_fit_memory(self) -> "OrchestraConfig":

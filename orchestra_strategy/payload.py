@@ -250,7 +250,7 @@ def meta_entries(metric_names: Iterable[str]) -> tuple[Entry, ...]:
         Entry(
             *("data description", (), "int64", "check", "driver"),
             "number, shape and dtype of samples, how many values are not finite, whether pixels "
-            "are in [0, 1]; rounds and rows done",
+            "are in [0, 1]; rounds and rows done; rounds it was left out of, and why",
         ),
         Entry(
             *("averaged weights", (), "float32", "check", "driver"),

@@ -40,8 +40,18 @@ class Route(Protocol):
     def address(self, entries: Sequence[Entry]) -> tuple[Entry, ...]:
         """Return a manifest's entries as they are on this route."""
 
-    def pack(self, payload: Payload, manifest: Manifest, weighted: bool) -> Any:
-        """Return what travels; ``weighted`` says whether the mean will weigh by samples."""
+    def pack(
+        self, payload: Payload, manifest: Manifest, weighted: bool, who: str, finite: bool
+    ) -> Any:
+        """Return what travels.
+
+        Args:
+            payload: What to send.
+            manifest: What may be sent.
+            weighted: Whether the mean will weigh by samples.
+            who: The sender, named in messages.
+            finite: Whether the sender refuses NaN and infinity; else the receiver looks for them.
+        """
 
     def unpack(self, wire: Any, sent: Sent, manifest_of: Callable[[bool], Manifest]) -> Payload:
         """Return a checked reply; ``manifest_of(trained)`` gives its form."""
@@ -56,9 +66,11 @@ class ServerRoute:
         """Return the entries as they are."""
         return tuple(entries)
 
-    def pack(self, payload: Payload, manifest: Manifest, weighted: bool) -> dict[str, Any]:
+    def pack(
+        self, payload: Payload, manifest: Manifest, weighted: bool, who: str, finite: bool
+    ) -> dict[str, Any]:
         """Return plain containers; the number of samples is among them."""
-        return pack(payload, manifest)
+        return pack(payload, manifest, who, finite)
 
     def unpack(self, wire: Any, sent: Sent, manifest_of: Callable[[bool], Manifest]) -> Payload:
         """Return the server's reply.
@@ -66,7 +78,7 @@ class ServerRoute:
         Raises:
             ReplyError: It has another form than the manifest's.
         """
-        reply = unpack(wire, "the server")
+        reply = unpack(wire, "the server", reply=True)
         manifest_of(reply.phase == "round").check(reply.arrays, "the server")
         return reply
 
@@ -96,12 +108,15 @@ class SecureRoute:
             addressed.append(entry._replace(to=to))
         return tuple(addressed)
 
-    def pack(self, payload: Payload, manifest: Manifest, weighted: bool) -> list[Any]:
+    def pack(
+        self, payload: Payload, manifest: Manifest, weighted: bool, who: str, finite: bool
+    ) -> list[Any]:
         """Return the check and the manifest's arrays, in its order, all of at least one dimension.
 
         Sums are divided by the party's weight where the aggregator multiplies by it.
         """
-        manifest.check(payload.arrays)
+        # Always finite: in a mean, nobody could find or leave out the party that is not.
+        manifest.check(payload.arrays, who)
         factor = _SUM_SCALE / payload.num_samples if weighted else 1.0
         wire = [_check_of(Sent(payload.round_index, payload.phase))]
         for name, entry in manifest.arrays().items():

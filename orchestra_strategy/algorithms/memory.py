@@ -44,7 +44,10 @@ class ProjectionMemory:
 
     @torch.no_grad()
     def append(self, rows: Tensor, ids: Tensor) -> None:
-        """Store ``rows`` (B, dim) of the samples ``ids`` (B,), and drop the oldest beyond m."""
+        """Store ``rows`` (B, dim) of the samples ``ids`` (B,), and drop the oldest beyond m.
+
+        Rows that are not finite, of a network that has diverged, are not stored.
+        """
         if rows.shape != (len(ids), self.rows.shape[1]):
             raise ParameterError(
                 f"Expected `rows` to be ({len(ids)}, {self.rows.shape[1]}), got "
@@ -53,9 +56,12 @@ class ProjectionMemory:
         if len(torch.unique(ids)) != len(ids):
             raise ParameterError("Expected `ids` to be distinct within a batch.")
         ids = ids.to(self.ids)
-        kept = ~torch.isin(self.ids, ids)
         # A copy in the memory's own place: it outlives the batch and the device it was made on.
         new = rows.detach().to(self.rows, copy=True)
+        finite = new.isfinite().all(dim=1)
+        if not finite.all():
+            new, ids = new[finite], ids[finite]
+        kept = ~torch.isin(self.ids, ids)
         self.rows = torch.cat([self.rows[kept], new])[-self.size :]
         self.ids = torch.cat([self.ids[kept], ids])[-self.size :]
 

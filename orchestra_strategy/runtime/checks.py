@@ -7,12 +7,14 @@ import numpy as np
 import torch
 
 from orchestra_strategy import host
+from orchestra_strategy.aggregation.robust import trimmed_parties
 from orchestra_strategy.data.sources import fed_from_paths, fed_ndarray
 from orchestra_strategy.errors import DataError, HostError, ParameterError
 from orchestra_strategy.strategies.base import FederatedStrategy
 from orchestra_strategy.strategies.registry import lookup_strategy
 
 __all__ = [
+    "check_aggregation",
     "check_backend",
     "check_devices",
     "check_model",
@@ -21,6 +23,18 @@ __all__ = [
     "our_strategy",
     "route_of",
 ]
+
+
+def check_aggregation(config: Any, parties: int) -> None:
+    """Refuse a way to combine replies that cannot do with so many parties what it says."""
+    if config.aggregation == "trimmed_mean":
+        trimmed_parties(config.trim, parties)
+    if config.on_bad_reply == "leave_out" and config.min_parties >= parties:
+        raise ParameterError(
+            f"Expected `min_parties` to be below the number of parties for "
+            f"`on_bad_reply='leave_out'`, got {config.min_parties} of {parties}: no reply could be "
+            "left out."
+        )
 
 
 def check_backend(backend: str) -> None:

@@ -11,6 +11,7 @@ from orchestra_strategy.config import parse_config
 from orchestra_strategy.data.arrays import check_parties
 from orchestra_strategy.errors import DataError, ParameterError
 from orchestra_strategy.runtime.checks import (
+    check_aggregation,
     check_backend,
     check_devices,
     check_model,
@@ -21,7 +22,12 @@ from orchestra_strategy.runtime.checks import (
 )
 from orchestra_strategy.runtime.privacy_budget import affordable, budget_stop, report_largest
 from orchestra_strategy.runtime.visibility import seen_by
-from orchestra_strategy.strategies.worker import refuse_fixed, strategy_parameters
+from orchestra_strategy.strategies.base import FederatedStrategy
+from orchestra_strategy.strategies.worker import (
+    SERVER_PARAMETERS,
+    refuse_fixed,
+    strategy_parameters,
+)
 
 __all__ = ["OrchestraFLModel"]
 
@@ -91,7 +97,9 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         config = parse_config(self._strategy_class.config_class, self._parameters)
         check_model(self._strategy_class, model, config)
         if server_agg_method is None and route == "server":
-            server_agg_method = _default_server(self._strategy_class, config, random_seed)
+            names = tuple(d.party for d in device_list)
+            server_agg_method = _default_server(self._strategy_class, config, random_seed, names)
+        check_aggregation(config, len(device_list))
         self._strategy_class.check_server(server_agg_method, config)
         self.strategy_config = config
         super().__init__(
@@ -292,6 +300,11 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         server = getattr(self.server, "party", "")
         return [{**row, "seen_by": seen_by(row, server, self._aggregator, parties)} for row in rows]
 
+    def left_out(self) -> dict[str, dict[int, str]]:
+        """Return the parties that were left out of rounds, by round and with the reason."""
+        answers = host.reveal({d.party: w.left_out_of() for d, w in self._workers.items()})
+        return {party: rounds for party, rounds in answers.items() if rounds}
+
     def _configure(self, overrides: Mapping[str, Any]) -> None:
         """Hand every party its name and this call's parameters, and wait for it."""
         answers = {
@@ -300,12 +313,17 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         host.reveal_within(answers, _START_SECONDS, "the workers to start")
 
 
-def _default_server(cls: Any, config: Any, seed: int | None) -> ServerAggregation:
+def _default_server(
+    cls: Any, config: Any, seed: int | None, party_names: tuple[str, ...]
+) -> ServerAggregation:
+    names = ("num_global_clusters", "temperature", "clustering_steps", "torch_threads")
     options = {
         name: getattr(config, name)
-        for name in ("num_global_clusters", "temperature", "clustering_steps", "torch_threads")
+        for name in (*names, *SERVER_PARAMETERS)
         if hasattr(config, name)
     }
-    return server_aggregation(
-        **options, seed=42 if seed is None else seed, aggregate_weights=cls.aggregate_weights
-    )
+    hook = cls.aggregate_weights
+    if hook is not FederatedStrategy.aggregate_weights:
+        options["aggregate_weights"] = hook
+    seed = 42 if seed is None else seed
+    return server_aggregation(**options, seed=seed, party_names=party_names)

@@ -23,14 +23,15 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
 
     Attributes:
         ledger: Per epoch of FLModel: ``round`` (the last one), ``rounds``, ``seconds``, ``samples``
-            (that all parties trained on), ``images_per_second``, ``bytes_up_per_party`` (at most)
-            and the losses of the last round.
+            (that all parties trained on), ``images_per_second``, ``bytes_up_per_party`` (at most),
+            ``left_out`` (parties that the server did without) and the losses of the last round.
     """
 
     def __init__(self, rounds: int, bytes_up: int, console: Console | None) -> None:
         super().__init__()
         self.rounds = rounds
         self._done = {"rounds": 0, "rows": 0}
+        self._left_out: dict[str, int] = {}
         self.bytes_up = bytes_up
         self.ledger: list[dict[str, Any]] = []
         self._console = console
@@ -49,6 +50,7 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Draw the bar; round 0 is over by now."""
+        self._left_out = {party: work["left_out"] for party, work in self._work().items()}
         self._bar.start()
         self._task = self._bar.add_task("training", total=self.rounds, status="")
 
@@ -62,8 +64,10 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
         if EPSILON in metrics:  # the host has taken the mean of what is a bound
             metrics[EPSILON] = spent(self._workers or {})["epsilon"]
         seconds = time.perf_counter() - self._begun
-        work = host.reveal([worker.work_done() for worker in (self._workers or {}).values()])
+        by_party = self._work()
+        work = by_party.values()
         done = {"rounds": max(w["rounds"] for w in work), "rows": sum(w["rows"] for w in work)}
+        left_out, self._left_out = self._left_out, {p: w["left_out"] for p, w in by_party.items()}
         rounds, samples = (done[key] - self._done[key] for key in ("rounds", "rows"))
         self._done = done
         row = {
@@ -73,6 +77,7 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
             "samples": samples,
             "images_per_second": samples / seconds,
             "bytes_up_per_party": self.bytes_up * rounds,
+            "left_out": [p for p, n in self._left_out.items() if n > left_out.get(p, 0)],
             **metrics,
         }
         self.ledger.append(row)
@@ -85,6 +90,13 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
     def close(self) -> None:
         """Stop drawing; also after an error, so that the terminal is left in order."""
         self._bar.stop()
+
+    def _work(self) -> dict[str, dict[str, int]]:
+        workers = self._workers or {}
+        work: dict[str, dict[str, int]] = host.reveal(
+            {d.party: worker.work_done() for d, worker in workers.items()}
+        )
+        return work
 
     def _show(self, row: dict[str, Any], metrics: dict[str, float]) -> None:
         losses = "  ".join(

@@ -9,6 +9,7 @@ This module must not import annotations from the future: SecretFlow reads ``trai
 """
 
 import inspect
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Tuple  # noqa: UP035
@@ -36,6 +37,8 @@ from orchestra_strategy.strategies.worker import PartyWorker
 from orchestra_strategy.threads import torch_threads
 
 __all__ = ["FederatedStrategy"]
+
+_log = logging.getLogger(__name__)
 
 _ROWS_TO_JUDGE = 16  # of fewer samples an effective rank below 2 is no sign of a collapse
 
@@ -68,6 +71,7 @@ class FederatedStrategy(PartyWorker):
         self.route = ROUTES[self.config.route]
         self._sent = Sent(0, "init")
         self.rows_trained = 0
+        self._left_out: dict[int, str] = {}
         self._epoch = -1
         self._host_steps = (0, 1)
         self.optim_fn = getattr(builder_base, "optim_fn", None)
@@ -151,6 +155,14 @@ class FederatedStrategy(PartyWorker):
     def receive_extras(self, arrays: Mapping[str, FloatArray]) -> None:
         """Take the arrays of :meth:`reply_entries`."""
 
+    def recover(self) -> None:
+        """Get rid of what is not finite, after this party's reply has been left out of a round.
+
+        Weights need nothing: the others' average has replaced them. What the party keeps beside
+        them does, or it would spoil every round to come.
+        """
+        self.user_type.recover()
+
     @classmethod
     def sends_unprotected(cls, route: str) -> tuple[str, ...]:
         """Return what travels beside the weights without noise: refused with ``privacy``."""
@@ -225,12 +237,18 @@ class FederatedStrategy(PartyWorker):
     def apply_weights(self, weights: Any, **kwargs: Any) -> None:
         """Take the server's reply: weights, and what came beside them.
 
+        A party that was left out of the round takes the others' average, and recovers.
+
         Raises:
             ReplyError: It has another form than the manifest's.
         """
         reply = self.route.unpack(weights, self._sent, self.reply_manifest)
         self.user_type.receive(reply.arrays)
         self.receive_extras({e.name: reply.arrays[e.name] for e in self.reply_entries()})
+        if reply.left_out is not None:
+            self._left_out[reply.round_index] = reply.left_out
+            _log.warning("The reply of %s was left out. %s", self._who(), reply.left_out)
+            self.recover()
 
     # ---- What an auditor calls -------------------------------------------------------------
 
@@ -269,8 +287,13 @@ class FederatedStrategy(PartyWorker):
         return read_weights(self.model)
 
     def work_done(self) -> dict[str, int]:
-        """Return how many rounds this party has done, and on how many rows in all."""
-        return {"rounds": self.rounds_done, "rows": self.rows_trained}
+        """Return this party's rounds, the rows of all of them, and how many left it out."""
+        done = {"rounds": self.rounds_done, "rows": self.rows_trained}
+        return done | {"left_out": len(self._left_out)}
+
+    def left_out_of(self) -> dict[int, str]:
+        """Return the rounds that this party was left out of, and why; 0 is the one before any."""
+        return dict(self._left_out)
 
     # ---- Inside ----------------------------------------------------------------------------
 
@@ -372,4 +395,10 @@ class FederatedStrategy(PartyWorker):
         if self.privacy is not None:
             weight = self.privacy.weight()
         payload = Payload(arrays, self.rounds_done, phase, weight)
-        return self.route.pack(payload, self.manifest(trained), weighted=samples is not None)
+        # With "leave_out" it is the server that looks for NaN, and does without this party.
+        finite = self.config.on_bad_reply == "fail"
+        weighted = samples is not None
+        return self.route.pack(payload, self.manifest(trained), weighted, self._who(), finite)
+
+    def _who(self) -> str:
+        return f"party `{self.config.party}`" if self.config.party else "this party"

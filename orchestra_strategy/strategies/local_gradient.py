@@ -65,6 +65,12 @@ class LocalGradient(LocalUpdate):
             for group in self.optimizer.param_groups:
                 group.update(self.sgd_options())
 
+    def recover(self) -> None:
+        """Keep the optimizer as it is: it has seen mean gradients alone, the same as every party's.
+
+        A party whose weights are not finite by themselves gets others at the start of a fit only.
+        """
+
     def run(self) -> int:
         """Compute one gradient; the weights move when the mean comes back."""
         self._gradients = list(self.train()["gradients"])

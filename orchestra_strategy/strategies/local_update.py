@@ -14,6 +14,7 @@ from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.payload import Entry
 from orchestra_strategy.strategies.weights import read_weights, weight_entries, write_weights
 from orchestra_strategy.users import UserMultiStep, UserSingleStep
+from orchestra_strategy.users.optimizers import forget_broken_state
 
 __all__ = ["LocalUpdate"]
 
@@ -61,6 +62,11 @@ class LocalUpdate:
         """Hand changed options to the optimizer, unless it is the model builder's."""
         if self.party.optim_fn is None and isinstance(self.user, UserMultiStep):
             self.user.set_optimizer_options(**self.sgd_options())
+
+    def recover(self) -> None:
+        """Drop the optimizer's state if it is not finite: a NaN would stay in the momentum."""
+        if isinstance(self.user, UserMultiStep):
+            forget_broken_state(self.user.optimizer)
 
     def run(self) -> int:
         """Train from the party's present weights, and take the user's update in."""

@@ -3,6 +3,7 @@
 Everything here runs at the party on the party's samples; a handful of scalars leave it.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,7 +48,8 @@ def measure_health(party: Any, samples: npt.NDArray[Any], num_samples: int) -> H
         num_samples: How many of them at most.
 
     Returns:
-        None where the strategy has no views, or there are too few samples.
+        None where the strategy has no views, or there are too few samples; NaN for everything where
+        the network has diverged.
     """
     n = min(num_samples, len(samples))
     if n < _MIN_ROWS:
@@ -61,6 +63,8 @@ def measure_health(party: Any, samples: npt.NDArray[Any], num_samples: int) -> H
         return None
     z1, z2 = party.project(views.x1), party.project(views.x2)
     clusters = party.assign_clusters(z1)
+    if not (z1.isfinite().all() and z2.isfinite().all()):
+        return Health(math.nan, math.nan, math.nan, None if clusters is None else math.nan)
     if clusters is None:
         return health_of(z1.cpu(), z2.cpu())
     assignments, num_clusters = clusters

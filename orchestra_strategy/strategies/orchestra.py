@@ -13,14 +13,14 @@ from torch import Tensor
 
 from orchestra_strategy.aggregation.weighted import FloatArray
 from orchestra_strategy.algorithms.clustering import LocalClusters
+from orchestra_strategy.algorithms.compactness import compactness
 from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.algorithms.orchestra import OrchestraObjective
 from orchestra_strategy.config import ClusterSizes, OrchestraConfig, StrategyConfig
-from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.payload import Entry
 from orchestra_strategy.strategies.party import PartyData
 from orchestra_strategy.strategies.registry import register_strategy
-from orchestra_strategy.strategies.self_supervised import TargetNetworkStrategy
+from orchestra_strategy.strategies.self_supervised import TargetNetworkStrategy, require_equal
 from orchestra_strategy.strategies.shared_clusters import SharedClustering
 from orchestra_strategy.strategies.user_store import UserStore
 
@@ -56,6 +56,7 @@ class OrchestraStrategy(TargetNetworkStrategy):
     def make_objective(self) -> OrchestraObjective:
         """Return Orchestra's objective on this party's model."""
         self._clusters: list[LocalClusters] = []
+        self._qualities: list[tuple[float, int]] = []
         self._store = UserStore()
         objective = super().make_objective()
         assert isinstance(objective, OrchestraObjective)
@@ -72,13 +73,8 @@ class OrchestraStrategy(TargetNetworkStrategy):
         TargetNetworkStrategy.check_server(server_agg_method, config)
         if server_agg_method is None:
             return
-        for name in ("num_global_clusters", "temperature", "clustering_steps"):
-            ours, servers = getattr(config, name), getattr(server_agg_method, name)
-            if ours != servers:
-                raise ParameterError(
-                    f"Expected `{name}` of the strategy and of `server_aggregation(...)` to be "
-                    f"equal, got {ours} and {servers}."
-                )
+        names = ("num_global_clusters", "temperature", "clustering_steps")
+        require_equal(server_agg_method, config, names)
 
     @classmethod
     def sends_unprotected(cls, route: str) -> tuple[str, ...]:
@@ -114,7 +110,7 @@ class OrchestraStrategy(TargetNetworkStrategy):
     def start_round(self) -> None:
         """Forget what was sent, and start the mean of the users' target networks."""
         super().start_round()
-        self._clusters = []
+        self._clusters, self._qualities = [], []
         if self.shared is not None:
             self.shared.forget()
 
@@ -142,7 +138,11 @@ class OrchestraStrategy(TargetNetworkStrategy):
         num_clusters = min(wanted, len(self.objective.memory) // k_min)
         if num_clusters > 0:
             stream = self._stream("local clustering", user)
-            self._clusters.append(self.objective.local_clusters(num_clusters, k_min, stream))
+            clusters = self.objective.local_clusters(num_clusters, k_min, stream)
+            self._clusters.append(clusters)
+            if self.config.aggregation == "quality":
+                rows = self.objective.memory.rows
+                self._qualities.append((compactness(rows, clusters.centroids), len(rows)))
 
     def assign_clusters(self, z: Tensor) -> tuple[Tensor, int] | None:
         """Return the nearest global centroid (B,) of projections, and N_g."""
@@ -160,6 +160,10 @@ class OrchestraStrategy(TargetNetworkStrategy):
             return self.shared.entries()
         dim = self.objective.memory.rows.shape[1]
         k = self.config.k_min
+        quality = Entry(
+            *("quality", (1,), "float32", "factor of the weight", "server"),
+            "mean cosine of memory rows to their nearest local centroid, in [0, 1]",
+        )
         return (
             Entry(
                 *("local_centroids", (None, dim), "float32", "clustered", "server"),
@@ -170,6 +174,7 @@ class OrchestraStrategy(TargetNetworkStrategy):
                 *("global_centroids", (self.config.num_global_clusters, dim), "float32", "echo"),
                 *("server", "what the server sent last; zeros in round 0"),
             ),
+            *((quality,) if self.config.aggregation == "quality" else ()),
         )
 
     def extras(self) -> dict[str, FloatArray]:
@@ -183,10 +188,19 @@ class OrchestraStrategy(TargetNetworkStrategy):
         current = self.objective.centroids
         if current is None:
             current = torch.zeros(self.config.num_global_clusters, dim)
-        return {
+        arrays = {
             "local_centroids": local.numpy(),
             "global_centroids": current.to("cpu", torch.float32, copy=True).numpy(),
         }
+        if self.config.aggregation == "quality":
+            arrays["quality"] = self._quality()
+        return arrays
+
+    def _quality(self) -> FloatArray:
+        """Return how compact the users' clusters are, (1,), by rows; 0 before any clustering."""
+        rows = sum(n for _, n in self._qualities)
+        quality = sum(q * n for q, n in self._qualities) / rows if rows else 0.0
+        return np.array([min(quality, 1.0)], np.float32)
 
     def reply_entries(self) -> tuple[Entry, ...]:
         """Return the entry of the global centroids, which come back to every party.

@@ -4,6 +4,7 @@ This module must not import annotations from the future: SecretFlow reads ``trai
 """
 
 import copy
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -20,8 +21,10 @@ from orchestra_strategy.errors import DataError, ParameterError
 from orchestra_strategy.rng import torch_generator
 from orchestra_strategy.strategies.base import FederatedStrategy
 from orchestra_strategy.strategies.party import PartyData
+from orchestra_strategy.strategies.worker import SERVER_PARAMETERS
+from orchestra_strategy.users.optimizers import all_finite
 
-__all__ = ["SelfSupervisedStrategy", "TargetNetworkStrategy"]
+__all__ = ["SelfSupervisedStrategy", "TargetNetworkStrategy", "require_equal"]
 
 
 class SelfSupervisedStrategy(FederatedStrategy):
@@ -50,12 +53,15 @@ class SelfSupervisedStrategy(FederatedStrategy):
 
     @staticmethod
     def check_server(server_agg_method: Any, config: Any) -> None:
-        """Refuse a server method that is not ours."""
-        if server_agg_method is not None and not isinstance(server_agg_method, ServerAggregation):
+        """Refuse a server method that is not ours, or combines the replies in another way."""
+        if server_agg_method is None:
+            return
+        if not isinstance(server_agg_method, ServerAggregation):
             raise ParameterError(
                 "Expected `server_agg_method` to be `orchestra_strategy.server_aggregation(...)`, "
                 f"got {server_agg_method!r}."
             )
+        require_equal(server_agg_method, config, SERVER_PARAMETERS)
 
     def check_data(self, data: PartyData) -> None:
         """Refuse users with a single sample: neither BatchNorm nor a comparison has a meaning."""
@@ -104,6 +110,21 @@ class SelfSupervisedStrategy(FederatedStrategy):
         return torch_generator(self.seed, who, self.round_index, purpose, device)
 
 
+def require_equal(server: ServerAggregation, config: Any, names: Iterable[str]) -> None:
+    """Refuse a server with other values than the strategy's.
+
+    Raises:
+        ParameterError: One of ``names`` differs.
+    """
+    for name in names:
+        ours, servers = getattr(config, name), getattr(server, name)
+        if ours != servers:
+            raise ParameterError(
+                f"Expected `{name}` of the strategy and of `server_aggregation(...)` to be "
+                f"equal, got {ours!r} and {servers!r}."
+            )
+
+
 class TargetNetworkStrategy(SelfSupervisedStrategy):
     """A method with a target network: one per party, whatever the number of its virtual users.
 
@@ -135,3 +156,11 @@ class TargetNetworkStrategy(SelfSupervisedStrategy):
         """Take the round's local moves back; the averaged network will make them."""
         self.objective.target.load_state_dict(self._target)
         self.objective.moves = self._moves
+
+    def recover(self) -> None:
+        """Start the target network anew from the average if anything in it is not finite."""
+        super().recover()
+        if not all_finite(self.objective.target.state_dict().values()):
+            # A moving average never gets rid of a NaN.
+            encoder = parts_of(self.model, ()).encoder
+            self.objective.target.load_state_dict(encoder.state_dict())

@@ -21,6 +21,7 @@ from orchestra_strategy.threads import torch_threads
 
 __all__ = [
     "HOST_KEYWORDS",
+    "SERVER_PARAMETERS",
     "PartyWorker",
     "check_wiring",
     "refuse_fixed",
@@ -29,6 +30,9 @@ __all__ = [
 
 HOST_KEYWORDS = frozenset({"server_agg_method", "dp_strategy", "simulation", "use_gpu"})
 """What FLModel passes to every strategy on its own account."""
+
+SERVER_PARAMETERS = ("aggregation", "trim", "on_bad_reply", "min_parties")
+"""What the server's aggregation, which is made once, has in common with every strategy."""
 
 _DEFAULT_SEED = 42  # FLModel's None would start every party from another model
 
@@ -62,7 +66,8 @@ def refuse_fixed(fixed: Iterable[str], given: Iterable[str]) -> None:
     if refused:
         raise ParameterError(
             f"Expected {', '.join(f'`{name}`' for name in refused)} to stay as in the constructor, "
-            "since it decides the form of what the parties hold; build a new FLModel to change it."
+            "since it decides the form of what the parties or the server hold; build a new "
+            "FLModel to change it."
         )
 
 
@@ -108,8 +113,9 @@ class PartyWorker(Inspection, host.BaseTorchModel):  # type: ignore[misc]
         "privacy",
         "accountant",
         "noise_seed",
+        *SERVER_PARAMETERS,
     )
-    """Parameters that decide the form of what parties hold: for the constructor alone."""
+    """Parameters that decide the form of what parties or the server hold: for the constructor."""
 
     def __init__(
         self,

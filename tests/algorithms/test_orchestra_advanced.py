@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from orchestra_strategy.algorithms.orchestra_advanced import compactness, l2_penalty
+from orchestra_strategy.algorithms.compactness import compactness
+from orchestra_strategy.algorithms.orchestra_advanced import l2_penalty
 from tests.algorithms import tiny
 from tests.reference import baselines as slow
 

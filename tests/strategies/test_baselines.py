@@ -45,7 +45,8 @@ def party(strategy, name="alice", size=None, heads=None, **kwargs):
 
 
 def exchange(parties, wires):
-    replies = server_aggregation(num_global_clusters=4, seed=7)(wires)
+    how = parties[0].config.aggregation
+    replies = server_aggregation(num_global_clusters=4, seed=7, aggregation=how)(wires)
     for each, reply in zip(parties, replies):
         each.apply_weights(reply)
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from orchestra_strategy import OrchestraAdvancedStrategy, OrchestraStrategy, server_aggregation
-from orchestra_strategy.algorithms.orchestra_advanced import compactness, l2_penalty
+from orchestra_strategy.algorithms.compactness import compactness
+from orchestra_strategy.algorithms.orchestra_advanced import l2_penalty
 from orchestra_strategy.threads import torch_threads
 from tests.federated import toy
 
@@ -19,7 +20,8 @@ def one_thread():
 def party(cls=OrchestraAdvancedStrategy, name="alice", **kwargs):
     made = cls(toy.MODEL, random_seed=7, party=name, **{**toy.PARAMETERS, **kwargs})
     made.build_dataset(toy.images(name))
-    made.apply_weights(server_aggregation(num_global_clusters=4)([made.get_weights()])[0])
+    server = server_aggregation(num_global_clusters=4, aggregation=made.config.aggregation)
+    made.apply_weights(server([made.get_weights()])[0])
     return made
 
 
