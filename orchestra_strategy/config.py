@@ -91,6 +91,19 @@ class StrategyConfig(FrozenConfig, PrivacyFields):
         return self
 
     @model_validator(mode="after")
+    def _replies_are_seen(self) -> "StrategyConfig":
+        only = {"aggregation": "mean", "on_bad_reply": "fail"}
+        only |= {n: type(self).model_fields[n].default for n in ("trim", "min_parties")}
+        wrong = [name for name, value in only.items() if getattr(self, name) != value]
+        if self.route == "secure" and wrong:
+            raise ValueError(
+                f"Expected `{wrong[0]}` to be {only[wrong[0]]!r} on `route='secure'`, got "
+                f"{getattr(self, wrong[0])!r}: an aggregator gives out the mean alone, and nobody "
+                "sees a single reply; use `route='server'` for it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _quality_is_known(self) -> "StrategyConfig":
         if self.aggregation == "quality" and not self.sends_clusters:
             raise ValueError(

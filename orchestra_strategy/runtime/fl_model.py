@@ -22,7 +22,6 @@ from orchestra_strategy.runtime.checks import (
 )
 from orchestra_strategy.runtime.privacy_budget import affordable, budget_stop, report_largest
 from orchestra_strategy.runtime.visibility import seen_by
-from orchestra_strategy.strategies.base import FederatedStrategy
 from orchestra_strategy.strategies.worker import (
     SERVER_PARAMETERS,
     refuse_fixed,
@@ -322,8 +321,6 @@ def _default_server(
         for name in (*names, *SERVER_PARAMETERS)
         if hasattr(config, name)
     }
-    hook = cls.aggregate_weights
-    if hook is not FederatedStrategy.aggregate_weights:
-        options["aggregate_weights"] = hook
+    options["aggregate_weights"] = cls.own_aggregation()
     seed = 42 if seed is None else seed
     return server_aggregation(**options, seed=seed, party_names=party_names)

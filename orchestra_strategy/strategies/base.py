@@ -18,7 +18,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from orchestra_strategy.aggregation.routes import ROUTES, Sent
-from orchestra_strategy.aggregation.weighted import FloatArray, weighted_mean
+from orchestra_strategy.aggregation.weighted import AggregateWeights, FloatArray, weighted_mean
 from orchestra_strategy.algorithms.objective import Batch, LossParts, Objective
 from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.evaluation import collapse_reason
@@ -61,8 +61,6 @@ class FederatedStrategy(PartyWorker):
     """
 
     metric_names: ClassVar[tuple[str, ...]] = ("train_loss",)
-    server_only: ClassVar[str | None] = None
-    """Why the strategy cannot go route ``secure``; None if it can."""
 
     def __init__(self, builder_base: Any, random_seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(builder_base, random_seed, **kwargs)
@@ -100,15 +98,19 @@ class FederatedStrategy(PartyWorker):
         Raises:
             ParameterError: The strategy weighs parties in a way of its own.
         """
-        reason = cls.server_only
-        # The host wraps the methods of a worker's class.
-        if inspect.unwrap(cls.aggregate_weights) is not FederatedStrategy.aggregate_weights:
-            reason = "it overrides `aggregate_weights`, which needs each party's weights"
-        if route == "secure" and reason is not None:
+        if route == "secure" and cls.own_aggregation() is not None:
             raise ParameterError(
-                f"Expected `route='server'` for {cls.__name__}, got 'secure': {reason}, and an "
-                "aggregator gives out the mean alone."
+                f"Expected `route='server'` for {cls.__name__}, got 'secure': it overrides "
+                "`aggregate_weights`, which needs each party's weights, and an aggregator gives "
+                "out the mean alone."
             )
+
+    @classmethod
+    def own_aggregation(cls) -> AggregateWeights | None:
+        """Return the ``aggregate_weights`` of a subclass; None if it has the mean."""
+        # The host wraps the methods of a worker's class.
+        own: AggregateWeights = inspect.unwrap(cls.aggregate_weights)
+        return None if own is FederatedStrategy.aggregate_weights else own
 
     @staticmethod
     def aggregate_weights(

@@ -40,12 +40,6 @@ class OrchestraAdvancedStrategy(OrchestraStrategy):
 
     config_class: ClassVar[type[StrategyConfig]] = OrchestraAdvancedConfig
     metric_names: ClassVar[tuple[str, ...]] = (*OrchestraStrategy.metric_names, "train_l2")
-    server_only: ClassVar[str | None] = "parties are weighted by a `quality` that each sends"
-
-    @classmethod
-    def sends_unprotected(cls, route: str) -> tuple[str, ...]:
-        """Return what Orchestra does, and the quality."""
-        return (*super().sends_unprotected(route), "quality")
 
     def loss_terms(self, model: nn.Module, batch: Batch) -> LossParts:
         """Return Orchestra's loss plus l2_weight * sum of squares."""

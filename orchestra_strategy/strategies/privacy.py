@@ -40,17 +40,27 @@ def refuse_unprotected(config: Any, model: nn.Module, sends: tuple[str, ...]) ->
         model: Whose weights leave the party.
         sends: What else leaves it as it is, by name.
 
+    How the server combines what parties send is no matter here: each has added its noise before.
+
     Raises:
-        PrivacyError: ``sends`` is not empty.
+        PrivacyError: ``sends`` is not empty, or ``aggregation`` needs more than it.
         ModelError: The model has running statistics.
     """
     if config.privacy == "none":
         return
+    by_quality = config.aggregation == "quality"
     if sends:
+        names = (*sends, "quality") if by_quality else sends
         raise PrivacyError(
             f"Expected a strategy that sends weights alone with privacy={config.privacy!r}, got "
-            f"one that sends {', '.join(f'`{name}`' for name in sends)} without noise; use "
+            f"one that sends {', '.join(f'`{name}`' for name in names)} without noise; use "
             "strategy 'orchestra_private'."
+        )
+    if by_quality:
+        raise PrivacyError(
+            "Expected `aggregation` to be 'mean', 'median' or 'trimmed_mean' with "
+            f"privacy={config.privacy!r}, got 'quality': how compact a party's clusters are is "
+            "measured on its samples, and would leave it without noise."
         )
     if buffer_names(model):
         raise ModelError(

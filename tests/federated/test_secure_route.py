@@ -261,12 +261,35 @@ class OwnMean(FederatedStrategy):
         ({"server": "alice"}, HostError, "either an `aggregator` .* got `aggregator` and `server`"),
         ({"server_agg_method": sum}, HostError, "`aggregator` and `server_agg_method`; leave one"),
         ({"route": "server"}, ParameterError, "`route` to be 'secure', as the .* leave out the"),
-        ({"strategy": "orchestra_advanced"}, ParameterError, "weighted by a `quality`"),
+        (
+            {"strategy": "orchestra_advanced"},
+            ParameterError,
+            "`aggregation` to be 'mean' on `route='secure'`, got 'quality': .* use `route='server'",
+        ),
+        ({"aggregation": "median"}, ParameterError, "`aggregation` to be 'mean' .* got 'median'"),
+        ({"on_bad_reply": "leave_out"}, ParameterError, "`on_bad_reply` to be 'fail' .* got 'leav"),
+        ({"min_parties": 3}, ParameterError, "`min_parties` to be 2 on `route='secure'`, got 3"),
+        ({"trim": 0.2}, ParameterError, "`trim` to be 0.1 on `route='secure'`, got 0.2"),
     ],
 )
 def test_contradictions_are_refused_on_the_driver(devices, kwargs, error, message):
     with pytest.raises(error, match=message):
         toy.build(devices, **{"server": None, "aggregator": PLAIN(devices[0]), **kwargs})
+
+
+def test_a_party_that_is_not_finite_fails_the_round_by_name_before_it_sends(devices):
+    model = build(devices)
+    model.fit(toy.data(devices), epochs=1)
+    (worker,) = [w for d, w in model._workers.items() if d.party == "bob"]
+    worker.apply(lambda w: next(w.model.parameters()).detach().fill_(np.nan))
+    with pytest.raises(ReplyError, match=r"of party `bob` to be finite, got NaN"):
+        model.fit(toy.data(devices), epochs=1)
+
+
+def test_orchestra_advanced_by_the_mean_goes_route_secure(devices):
+    model = build(devices, strategy="orchestra_advanced", aggregation="mean")
+    model.fit(toy.data(devices), epochs=1)
+    assert "quality" not in {row["name"] for row in model.manifest()}
 
 
 def test_more_refusals(devices):

@@ -175,7 +175,7 @@ def test_epsilon_of_dp_sgd_counts_every_step():
     strategy, _ = trained(cls=FedRotPredStrategy, **RECORD)
     assert strategy.privacy.ledger.spent == {Release(2.0, 8 / 41): 6}
     # Sizes of the samples are secret: the driver is told what was expected.
-    assert strategy.work_done() == {"rounds": 1, "rows": 6 * 8}
+    assert strategy.work_done() == {"rounds": 1, "rows": 6 * 8, "left_out": 0}
 
 
 def test_the_noise_for_a_target_is_found_by_each_party():
@@ -201,6 +201,35 @@ def test_a_spent_budget_refuses_before_anything_moves():
     assert all(torch.equal(before[k], v) for k, v in strategy.model.state_dict().items())
     strategy.configure({"max_epsilon": 2 * budget})
     strategy.train_step(None, 0, 1)
+
+
+# ---- How the server combines -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [USER, RECORD])
+@pytest.mark.parametrize("how", ["median", "trimmed_mean"])
+def test_robust_aggregation_is_done_on_noisy_replies_and_costs_nothing(options, how):
+    """A party's noise, and what it has spent, do not depend on what the server does with it."""
+    after = {}
+    for aggregation in ("mean", how):
+        strategy, (_, wire) = trained(aggregation=aggregation, **options)
+        after[aggregation] = wire, strategy.privacy.epsilon(), strategy.privacy.ledger.spent
+    assert after[how][1:] == after["mean"][1:]
+    noisy = weights_of(after[how][0])
+    assert noisy.keys() == weights_of(after["mean"][0]).keys()
+    assert all(np.array_equal(v, noisy[k]) for k, v in weights_of(after["mean"][0]).items())
+    wires = [after[how][0], trained(name="bob", aggregation=how, **options)[1][1]]
+    server = server_aggregation(num_global_clusters=4, aggregation=how, trim=0.0)
+    for name, value in weights_of(server(wires)[0]).items():
+        theirs = [w["arrays"][name] for w in wires]
+        assert np.allclose(value, (theirs[0] + theirs[1]) / 2, atol=1e-6), name
+
+
+@pytest.mark.parametrize("options", [USER, RECORD])
+def test_quality_is_refused_since_it_would_leave_without_noise(options):
+    message = rf"`aggregation` to be .* with privacy='{options['privacy']}', got 'quality'"
+    with pytest.raises(PrivacyError, match=message):
+        party(aggregation="quality", **options)
 
 
 # ---- Refusals --------------------------------------------------------------------------------
