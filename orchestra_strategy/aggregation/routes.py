@@ -41,7 +41,12 @@ class Route(Protocol):
         """Return a manifest's entries as they are on this route."""
 
     def pack(
-        self, payload: Payload, manifest: Manifest, weighted: bool, who: str, finite: bool
+        self,
+        payload: Payload,
+        manifest: Manifest,
+        weighted: bool,
+        who: str = "this party",
+        finite: bool = True,
     ) -> Any:
         """Return what travels.
 
@@ -67,7 +72,12 @@ class ServerRoute:
         return tuple(entries)
 
     def pack(
-        self, payload: Payload, manifest: Manifest, weighted: bool, who: str, finite: bool
+        self,
+        payload: Payload,
+        manifest: Manifest,
+        weighted: bool,
+        who: str = "this party",
+        finite: bool = True,
     ) -> dict[str, Any]:
         """Return plain containers; the number of samples is among them."""
         return pack(payload, manifest, who, finite)
@@ -109,7 +119,12 @@ class SecureRoute:
         return tuple(addressed)
 
     def pack(
-        self, payload: Payload, manifest: Manifest, weighted: bool, who: str, finite: bool
+        self,
+        payload: Payload,
+        manifest: Manifest,
+        weighted: bool,
+        who: str = "this party",
+        finite: bool = True,
     ) -> list[Any]:
         """Return the check and the manifest's arrays, in its order, all of at least one dimension.
 
