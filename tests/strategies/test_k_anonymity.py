@@ -41,7 +41,8 @@ def recorded(function):
 
 def cluster(Z, num_clusters, k_min, seed, labels=None):
     """Cluster Z, if ``labels`` are given by these assignments in place of its own."""
-    replay = (lambda A, left=iter(labels): next(left)) if labels else clustering.balanced_rounding
+    left = iter(labels or ())
+    replay = (lambda A: next(left)) if labels else clustering.balanced_rounding
     with patch.object(clustering, "balanced_rounding", replay):
         generator = torch.Generator().manual_seed(seed)
         return local_clustering(Z, num_clusters, k_min=k_min, generator=generator)
