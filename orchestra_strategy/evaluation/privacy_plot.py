@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestra_strategy.errors import DataError
 from orchestra_strategy.evaluation._figures import (
@@ -30,6 +30,7 @@ class Curve(NamedTuple):
         low: Lower ends of the error bars.
         high: Upper ends.
         levels: Name of a control -> its value.
+        control: Name of a control that depends on the setting, and its values; or None.
     """
 
     title: str
@@ -37,6 +38,7 @@ class Curve(NamedTuple):
     low: Sequence[float]
     high: Sequence[float]
     levels: Mapping[str, float]
+    control: tuple[str, Sequence[float]] | None = None
 
 
 def plot_privacy_curve(
@@ -60,7 +62,11 @@ def plot_privacy_curve(
             f"Expected `epsilons` to hold positive finite numbers, and None without privacy, got "
             f"{list(epsilons)}."
         )
-    lengths = {len(values) for c in curves for values in (c.middle, c.low, c.high)}
+    lengths = {
+        len(values)
+        for c in curves
+        for values in (c.middle, c.low, c.high, *([] if c.control is None else [c.control[1]]))
+    }
     if lengths != {len(epsilons)}:
         raise DataError(
             f"Expected each of `curves` to have {len(epsilons)} values, as many as `epsilons`, got "
@@ -79,10 +85,19 @@ def plot_privacy_curve(
     save_figure(figure, path)
 
 
+def _by_epsilon(epsilons: Sequence[float | None], values: Sequence[float]) -> Any:
+    """Return the points of a line; the run without privacy is none."""
+    points = sorted((e, y) for e, y in zip(epsilons, values, strict=True) if e is not None)
+    return zip(*points, strict=True)
+
+
 def _draw(axis: "Axes", epsilons: Sequence[float | None], curve: Curve, off: float) -> None:
     x = [off if e is None else e for e in epsilons]
-    line = sorted((e, y) for e, y in zip(epsilons, curve.middle, strict=True) if e is not None)
-    axis.plot(*zip(*line, strict=True), color=LINE, linewidth=1.7)
+    axis.plot(*_by_epsilon(epsilons, curve.middle), color=LINE, linewidth=1.7)
+    if curve.control is not None:
+        name, values = curve.control
+        axis.plot(*_by_epsilon(epsilons, values), color=MUTED, linewidth=1.2, label=name)
+        axis.legend(frameon=False, fontsize=8, loc="best")
     bars = [
         [m - low for m, low in zip(curve.middle, curve.low, strict=True)],
         [high - m for m, high in zip(curve.middle, curve.high, strict=True)],

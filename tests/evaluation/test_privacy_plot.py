@@ -9,6 +9,7 @@ from orchestra_strategy.evaluation import _figures, privacy_plot
 from orchestra_strategy.evaluation.privacy_plot import Curve, plot_privacy_curve
 
 UTILITY = Curve("probe, %", [90, 80, 70], [88, 78, 69], [92, 82, 71], {"pixels": 84.0})
+UTILITY = UTILITY._replace(control=("noise alone", [50, 60, 61]))
 LEAKAGE = Curve("AUC", [0.6, 0.55, 0.5], [0.5, 0.5, 0.4], [0.7, 0.6, 0.6], {})
 EPSILONS = [None, 100.0, 3.0]
 
@@ -35,6 +36,9 @@ def test_a_panel_per_curve_with_its_values_bars_and_controls(drawn, tmp_path):
     line = left.lines[0]
     assert line.get_xdata().tolist() == [3.0, 100.0]  # the run without privacy is no part of it
     assert line.get_ydata().tolist() == [70, 80]
+    assert left.lines[1].get_ydata().tolist() == [61, 60]
+    assert [t.get_text() for t in left.get_legend().get_texts()] == ["noise alone"]
+    assert right.get_legend() is None
     points = left.containers[0].lines[0]
     assert points.get_ydata().tolist() == [90, 80, 70]
     assert points.get_xdata()[0] > 100  # it stands at the right
