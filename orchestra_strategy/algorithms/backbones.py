@@ -99,7 +99,7 @@ def build_backbone(name: str, *, in_channels: int, norm: str = "batch") -> Backb
         name: One of :data:`BACKBONES`.
         in_channels: Channels of the images; for ``mlp`` the number of columns.
         norm: ``"batch"``, or ``"group"`` where statistics over the batch are unwanted
-            (differential privacy, very small batches).
+            (differential privacy, very small batches); ``"group+batch"`` is ``"group"`` here.
 
     Raises:
         ParameterError: An unknown name, an unknown norm, or fewer than one channel.
@@ -113,4 +113,4 @@ def build_backbone(name: str, *, in_channels: int, norm: str = "batch") -> Backb
         )
     if in_channels < 1:
         raise ParameterError(f"Expected `in_channels` to be at least 1, got {in_channels}.")
-    return BACKBONES[name](in_channels, norm)
+    return BACKBONES[name](in_channels, "group" if norm == "group+batch" else norm)

@@ -1,7 +1,7 @@
 """Projector and heads, and the one place where the kind of normalisation is chosen."""
 
 from collections.abc import Callable, Collection
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from torch import nn
 
@@ -19,7 +19,7 @@ __all__ = [
     "projector",
 ]
 
-NormKind = Literal["batch", "group"]
+NormKind = Literal["batch", "group", "group+batch"]
 
 _MAX_GROUPS = 32
 
@@ -34,8 +34,10 @@ def _group_norm(channels: int, affine: bool = True) -> nn.GroupNorm:
 
 
 def _check(norm: str) -> None:
-    if norm not in ("batch", "group"):
-        raise ParameterError(f"Expected `norm` to be 'batch' or 'group', got {norm!r}.")
+    if norm not in get_args(NormKind):
+        raise ParameterError(
+            f"Expected `norm` to be 'batch', 'group' or 'group+batch', got {norm!r}."
+        )
 
 
 def norm_2d(channels: int, norm: str = "batch") -> nn.Module:
@@ -45,11 +47,15 @@ def norm_2d(channels: int, norm: str = "batch") -> nn.Module:
 
 
 def norm_1d(channels: int, norm: str = "batch", affine: bool = True) -> nn.Module:
-    """Return a normalisation layer for (B, channels)."""
+    """Return a normalisation layer for (B, channels).
+
+    ``"group+batch"`` normalises by the batch at hand, and keeps no running statistics: there is
+    nothing of it that could leave a party beside the weights.
+    """
     _check(norm)
-    if norm == "batch":
-        return nn.BatchNorm1d(channels, affine=affine)
-    return _group_norm(channels, affine)
+    if norm == "group":
+        return _group_norm(channels, affine)
+    return nn.BatchNorm1d(channels, affine=affine, track_running_stats=norm == "batch")
 
 
 def projector(
@@ -123,7 +129,7 @@ def build_heads(
         names: Keys of :data:`HEADS`; none is fine.
         projection_dim: Length p of a projection.
         hidden_dim: Width of hidden layers.
-        norm: ``"batch"`` or ``"group"``.
+        norm: ``"batch"``, ``"group"`` or ``"group+batch"``.
 
     Raises:
         ParameterError: An unknown name, or a bare string in place of several names.

@@ -25,7 +25,8 @@ class OrchestraModel(nn.Module):
     Args:
         backbone: Maps a batch to features (B, d).
         feature_dim: d; read from ``backbone.out_dim`` if that exists.
-        norm: ``"batch"`` or ``"group"``, for the projector.
+        norm: ``"batch"``, ``"group"`` or ``"group+batch"``, for projector and heads; see
+            :func:`orchestra_model`.
         hidden_dim: Width of the hidden layers of projector and heads.
         projection_dim: Length p of a projection.
         heads: Which heads it has besides, by their names in
@@ -82,7 +83,11 @@ def orchestra_model(
     Args:
         backbone: A name of :data:`~orchestra_strategy.algorithms.backbones.BACKBONES`.
         in_channels: Channels of the images, or columns of the table for ``mlp``.
-        norm: ``"batch"`` or ``"group"``.
+        norm: ``"batch"``; ``"group"``, where samples must not act on each other (privacy by
+            record); or ``"group+batch"``: GroupNorm in the backbone, and in projector and heads BatchNorm of
+            the batch at hand, without running statistics. Nothing but weights is shared then, as
+            privacy by user needs it, and the encoder still does not collapse, as Orchestra does on
+            small data with GroupNorm alone.
         hidden_dim: Width of the hidden layers of projector and heads.
         projection_dim: Length of a projection.
         heads: See :class:`OrchestraModel`; the default is what Orchestra needs.

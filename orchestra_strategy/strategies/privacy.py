@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from orchestra_strategy.algorithms.objective import Batch, LossParts
 from orchestra_strategy.data.batches import num_batches
@@ -28,6 +29,9 @@ from orchestra_strategy.strategies.weights import buffer_names
 
 __all__ = ["EPSILON", "PartyPrivacy", "PerExampleLoss", "refuse_coupled", "refuse_unprotected"]
 
+# By user, all samples of a batch belong to the one who is protected, so that they may meet.
+_NORM_FOR = {"user": "group+batch", "record": "group"}
+
 EPSILON = "privacy_epsilon"
 """Under which a party's epsilon so far is logged."""
 
@@ -44,9 +48,10 @@ def refuse_unprotected(config: Any, model: nn.Module, sends: tuple[str, ...]) ->
 
     Raises:
         PrivacyError: ``sends`` is not empty, or ``aggregation`` needs more than it.
-        ModelError: The model has running statistics.
+        ModelError: The model has running statistics; or, by record, any of a batch.
     """
-    if config.privacy == "none":
+    unit = config.privacy
+    if unit == "none":
         return
     by_quality = config.aggregation == "quality"
     if sends:
@@ -66,7 +71,13 @@ def refuse_unprotected(config: Any, model: nn.Module, sends: tuple[str, ...]) ->
         raise ModelError(
             f"Expected a model without BatchNorm for privacy={config.privacy!r}, got one with "
             f"{len(buffer_names(model))} running statistics, which mix a batch's samples and leave "
-            "the party unclipped; use GroupNorm: `orchestra_model(..., norm='group')`."
+            f"the party unclipped; use GroupNorm: `orchestra_model(..., norm={_NORM_FOR[unit]!r})`."
+        )
+    if unit == "record" and any(isinstance(module, _BatchNorm) for module in model.modules()):
+        raise ModelError(
+            "Expected a model without BatchNorm for privacy='record', got one that normalises by "
+            "the batch: each sample's gradient depends on the others, which clipping cannot bound; "
+            "use GroupNorm: `orchestra_model(..., norm='group')`."
         )
 
 

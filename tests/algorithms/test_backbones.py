@@ -53,7 +53,10 @@ def test_group_norm_projector_takes_a_single_sample_and_keeps_its_information():
     [
         ({"name": "conv5", "in_channels": 1}, "did you mean `conv4`"),
         ({"name": "conv4", "in_channels": 0}, "`in_channels` to be at least 1, got 0"),
-        ({"name": "conv4", "in_channels": 1, "norm": "layer"}, "`norm` to be 'batch' or 'group'"),
+        (
+            {"name": "conv4", "in_channels": 1, "norm": "layer"},
+            "'batch', 'group' or 'group\\+batch', got",
+        ),
     ],
 )
 def test_bad_options(options, message):

@@ -38,6 +38,19 @@ def test_predictor_shapes():
     assert isinstance(model.predictor[1], nn.BatchNorm1d)
 
 
+def test_group_and_batch_keeps_no_statistics_and_embeds_each_sample_by_itself():
+    torch.manual_seed(0)
+    model = orchestra_model("conv4", 1, norm="group+batch", heads=tuple(HEADS))
+    assert not list(model.buffers())
+    x = torch.rand(6, 1, 8, 8)
+    features, z = model.eval().forward_orchestra(x)
+    assert torch.allclose(features[:1], model(x[:1]), atol=1e-6)
+    projections = model.projector(features)
+    assert torch.allclose(projections.mean(0), torch.zeros(512), atol=1e-5)
+    assert torch.allclose(projections.var(0, correction=0), torch.ones(512), atol=1e-2)
+    assert not torch.allclose(z[:3], model.forward_orchestra(x[:3])[1], atol=1e-2)
+
+
 def test_parts_come_in_the_order_asked_for_and_others_are_left_alone():
     model = tiny.model(tuple(HEADS))
     encoder, heads = parts_of(model, ("predictor", "degeneracy_head"))

@@ -271,10 +271,19 @@ def test_strategies_that_send_more_than_weights_are_refused(cls, what):
         party(cls, **USER)
 
 
-@pytest.mark.parametrize("options", [USER, RECORD])
-def test_batch_norm_is_refused_with_the_remedy(options):
-    with pytest.raises(ModelError, match=r"without BatchNorm.*`orchestra_model\(..., norm='group'"):
+@pytest.mark.parametrize(("options", "norm"), [(USER, r"group\+batch"), (RECORD, "group")])
+def test_batch_norm_is_refused_with_the_remedy(options, norm):
+    remedy = rf"without BatchNorm.*`orchestra_model\(..., norm='{norm}'\)`"
+    with pytest.raises(ModelError, match=remedy):
         party(model=toy.MODEL, **options)
+
+
+def test_statistics_of_the_batch_alone_are_fine_by_user_and_refused_by_record():
+    model = partial(toy.MODEL, norm="group+batch")
+    _, wires = trained(model=model, **{**USER, **VIRTUAL})
+    assert all(np.isfinite(a).all() for a in wires[-1]["arrays"].values())
+    with pytest.raises(ModelError, match=r"normalises by the batch: each.*norm='group'\)`"):
+        party(model=model, **RECORD)
 
 
 def test_contrastive_objectives_are_refused_at_record_level():
