@@ -84,10 +84,10 @@ def orchestra_model(
         backbone: A name of :data:`~orchestra_strategy.algorithms.backbones.BACKBONES`.
         in_channels: Channels of the images, or columns of the table for ``mlp``.
         norm: ``"batch"``; ``"group"``, where samples must not act on each other (privacy by
-            record); or ``"group+batch"``: GroupNorm in the backbone, and in projector and heads BatchNorm of
-            the batch at hand, without running statistics. Nothing but weights is shared then, as
-            privacy by user needs it, and the encoder still does not collapse, as Orchestra does on
-            small data with GroupNorm alone.
+            record); or ``"group+batch"``: GroupNorm in the backbone, and in projector and heads
+            BatchNorm of the batch at hand, without running statistics. Nothing but weights is
+            shared then, as privacy by user needs it, and the encoder still does not collapse, as
+            Orchestra's does on small data with GroupNorm alone.
         hidden_dim: Width of the hidden layers of projector and heads.
         projection_dim: Length of a projection.
         heads: See :class:`OrchestraModel`; the default is what Orchestra needs.
