@@ -25,14 +25,18 @@ from rich.console import Console
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from examples.attacks import Plan, attack
-from examples.leakage_scores import Outcome, draw_pictures, matched, results_table, scores
+from examples.leakage_scores import Outcome, draw_pictures, results_table, scores
+from orchestra_strategy.audit.attacks import Plan, attack
+from orchestra_strategy.audit.known_losses import Supervised
+from orchestra_strategy.audit.scores import matched
 from orchestra_strategy.evaluation import write_json
 from orchestra_strategy.rng import numpy_generator, torch_generator
 from orchestra_strategy.threads import torch_threads
 from orchestra_strategy.users import UserSingleStep, construct_user
 
 IMAGES = 8
+IMAGE_SHAPE = (1, 8, 8)
+LOSS = Supervised("5.bias", scale=lambda images: images)  # this model takes pixels as they are
 SETUP = {"device": torch.device("cpu"), "dtype": torch.float32}
 console = Console()
 
@@ -127,7 +131,9 @@ def run_case(case: Case, name: str, defence: dict[str, float], seed: int, steps:
 
     begun = time.perf_counter()
     generator = torch_generator(seed, "server", 0, "attack")
-    found_labels, found = attack(model, payload, shared, case.plan, steps, generator)
+    found_labels, found = attack(
+        model, LOSS, payload, shared, case.plan, IMAGE_SHAPE, steps, generator
+    )
     seconds = time.perf_counter() - begun
 
     images, labels = truth["data"], truth["labels"]

@@ -11,20 +11,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from rich import box
 from rich.table import Table
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
-from torch.nn import functional as F
-from torchmetrics.functional.image import peak_signal_noise_ratio
+
+from orchestra_strategy.audit.scores import chance_overlap, label_overlap, psnr
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Outcome", "draw_pictures", "label_overlap", "matched", "results_table", "scores"]
+__all__ = ["Outcome", "draw_pictures", "results_table", "scores"]
 
 _INK, _MUTED, _LEAK = "#222222", "#777777", "#b3261e"
 # The picture's lengths, in inches: left of the images, an image, from one to the next, rows.
 _LEFT, _SIZE, _PITCH, _HEIGHT, _TOPS = 1.1, 0.74, 0.8, 4.2, (0.55, 1.77, 2.99)
-_EXACT = 99.0  # dB, in place of infinity, which JSON lacks
 
 
 @dataclass(frozen=True)
@@ -42,46 +40,6 @@ class Outcome:
     row: dict[str, Any]
     truth: Tensor
     found: Tensor
-
-
-def label_overlap(found: Tensor, truth: Tensor, classes: int = 10) -> float:
-    """Return the fraction of the true labels (n,) found, as multisets: order does not count.
-
-    >>> label_overlap(torch.tensor([7, 7, 1, 2]), torch.tensor([1, 7, 3, 3]))
-    0.5
-    """
-    counts = [torch.bincount(labels, minlength=classes) for labels in (found, truth)]
-    return int(torch.minimum(*counts).sum()) / len(truth)
-
-
-def chance_overlap(
-    truth: Tensor, generator: torch.Generator, classes: int = 10, draws: int = 20_000
-) -> float:
-    """Return the mean :func:`label_overlap` of labels guessed uniformly at random."""
-    guesses = torch.randint(classes, (draws, len(truth)), generator=generator)
-    counts = [F.one_hot(labels, classes).sum(-2) for labels in (guesses, truth)]
-    return torch.minimum(*counts).sum(1).double().mean().item() / len(truth)
-
-
-def matched(found: Tensor, truth: Tensor) -> Tensor:
-    """Reorder the reconstruction so that the total squared error is least.
-
-    The server knows no order, so it is not asked for one. This favours the attack a little, and
-    the control, the same image everywhere, not at all.
-
-    Args:
-        found: Shape (n, 1, 8, 8).
-        truth: Shape (n, 1, 8, 8).
-    """
-    errors = torch.cdist(truth.flatten(1), found.flatten(1)) ** 2
-    _, columns = linear_sum_assignment(errors.numpy())
-    return found[torch.as_tensor(columns)]
-
-
-def psnr(found: Tensor, truth: Tensor) -> list[float]:
-    """Return the peak signal-to-noise ratio of each image, in dB, for pixels in [0, 1]."""
-    pairs = zip(found, truth, strict=True)
-    return [min(peak_signal_noise_ratio(*p, data_range=1.0).item(), _EXACT) for p in pairs]
 
 
 def scores(

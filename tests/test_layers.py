@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "evaluation": PURE | {"users", "evaluation"},
     "aggregation": PURE | {"users", "aggregation"},
     "strategies": PURE | {"users", "evaluation", "aggregation", "strategies"},
+    "audit": PURE | {"users", "evaluation", "audit"},
     "runtime": PURE | {"users", "evaluation", "aggregation", "strategies", "runtime"},
 }
 HOST_PACKAGES = {"secretflow", "secretflow_fl", "sfl", "spu", "fed"}
@@ -52,7 +53,7 @@ def test_only_host_names_secretflow():
 
 
 def test_only_the_outer_rooms_use_the_host():
-    inner = PURE | {"users", "evaluation", "aggregation"}
+    inner = PURE | {"users", "evaluation", "aggregation", "audit"}
     using = {
         str(p.relative_to(PACKAGE))
         for p in modules()
@@ -68,6 +69,7 @@ def test_pure_layers_import_without_secretflow():
         "u.find_spec = lambda n, *a: None if n.split('.')[0] in ('secretflow',) else find(n, *a)\n"
         "import orchestra_strategy as o, orchestra_strategy.algorithms.orchestra\n"
         "import orchestra_strategy.users, orchestra_strategy.evaluation, orchestra_strategy.data\n"
+        "import orchestra_strategy.audit\n"
         "assert not any(m.split('.')[0].startswith('secretflow') for m in sys.modules)\n"
         "print(o.__all__)\n"
     )

@@ -45,7 +45,7 @@ def epsilon_of(privacy: LocalPrivacy, batch_size: int, releases: int, delta: flo
     if not clip or not noise or privacy.distribution != "gaussian":
         return None
     # Imported here, because it takes a second and most of the package needs none of it.
-    import dp_accounting
+    import dp_accounting  # type: ignore[import-untyped]
 
     event = dp_accounting.GaussianDpEvent(noise * batch_size / clip)
     accountant = dp_accounting.rdp.RdpAccountant()

@@ -13,7 +13,8 @@ from rich.table import Table
 from orchestra_strategy.audit.objectives import OBJECTIVES, SUPERVISED, rowwise
 from orchestra_strategy.audit.party import read_data
 from orchestra_strategy.audit.report import summary_table, write_report
-from orchestra_strategy.audit.run import Audit, run_audit
+from orchestra_strategy.audit.results import Audit
+from orchestra_strategy.audit.run import run_audit
 from orchestra_strategy.audit.settings import parse_audit
 from orchestra_strategy.errors import OrchestraError, ParameterError
 

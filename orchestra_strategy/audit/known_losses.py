@@ -108,8 +108,8 @@ class OrchestraLoss(RotationLoss):
         deg_weight: Weight of the rotation loss.
     """
 
-    views = (0, 1, 2)
-    online = (1, 2)
+    views: tuple[int, ...] = (0, 1, 2)
+    online: tuple[int, ...] = (1, 2)
 
     def __init__(
         self, model: nn.Module, centroids: Tensor, temperature: float, deg_weight: float

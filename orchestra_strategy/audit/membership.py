@@ -21,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
 from orchestra_strategy.audit.known_losses import KnownLoss
-from orchestra_strategy.audit.objectives import pixels
+from orchestra_strategy.audit.parts import pixels
 from orchestra_strategy.data.views import Views
 from orchestra_strategy.errors import DataError
 

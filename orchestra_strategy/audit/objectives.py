@@ -10,14 +10,12 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orchestra_strategy.algorithms.backbones import build_backbone
 from orchestra_strategy.algorithms.byol import BYOLObjective
 from orchestra_strategy.algorithms.clustering import global_clustering, random_unit_rows
 from orchestra_strategy.algorithms.model import orchestra_model
-from orchestra_strategy.algorithms.objective import Batch, LossParts
 from orchestra_strategy.algorithms.orchestra import OrchestraObjective
 from orchestra_strategy.algorithms.rotpred import RotPredObjective
 from orchestra_strategy.algorithms.self_supervised import RowwiseObjective, SelfSupervisedObjective
@@ -32,19 +30,12 @@ from orchestra_strategy.audit.known_losses import (
     RotationLoss,
     Supervised,
 )
-from orchestra_strategy.data.views import Views, ViewSet, to_model_input
+from orchestra_strategy.audit.parts import Classifier, SupervisedParty
+from orchestra_strategy.data.views import Views
 from orchestra_strategy.errors import DataError, OrchestraError, ParameterError, did_you_mean
 from orchestra_strategy.rng import derive_seed, torch_generator
 
-__all__ = [
-    "OBJECTIVES",
-    "Classifier",
-    "RecordedViews",
-    "Subject",
-    "SupervisedParty",
-    "pixels",
-    "rowwise",
-]
+__all__ = ["OBJECTIVES", "SUPERVISED", "Subject", "rowwise"]
 
 SUPERVISED = "supervised"
 OBJECTIVES: dict[str, type[SelfSupervisedObjective]] = {
@@ -74,56 +65,6 @@ def _objective_class(strategy: str) -> type[SelfSupervisedObjective]:
             f"{did_you_mean(strategy, [*OBJECTIVES, SUPERVISED])}."
         )
     return OBJECTIVES[strategy]
-
-
-class Classifier(nn.Module):
-    """A backbone and a linear layer: what the supervised reference trains."""
-
-    def __init__(self, backbone: nn.Module, feature_dim: int, classes: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.classifier = nn.Linear(feature_dim, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits (B, classes) of model inputs."""
-        logits: Tensor = self.classifier(self.backbone(x))
-        return logits
-
-
-class RecordedViews:
-    """Views that remember what was drawn, for the auditor alone.
-
-    Attributes:
-        drawn: View sets, in the order of the draws.
-    """
-
-    def __init__(self, views: Views) -> None:
-        self.views = views
-        self.drawn: list[ViewSet] = []
-
-    def __call__(self, x: Tensor, generator: torch.Generator) -> ViewSet:
-        """Draw, and remember."""
-        self.drawn.append(self.views(x, generator))
-        return self.drawn[-1]
-
-    def images(self, views: tuple[int, ...]) -> Tensor:
-        """Return the named views as pixels in [0, 1], shape (n, V, C, H, W)."""
-        return torch.cat([pixels(drawn, views) for drawn in self.drawn])
-
-
-def pixels(drawn: ViewSet, views: tuple[int, ...]) -> Tensor:
-    """Return views (B, V, C, H, W) as pixels; noise beyond [0, 1] is cut."""
-    return (torch.stack([drawn[v] for v in views], dim=1) / 2 + 0.5).clamp(0, 1)
-
-
-class SupervisedParty:
-    """Cross entropy of the labels on the samples as they are."""
-
-    def __call__(self, model: nn.Module, batch: Batch) -> LossParts:
-        """Return the loss of one local step on ``inputs`` (B, C, H, W) and ``labels`` (B,)."""
-        return LossParts(
-            F.cross_entropy(model(to_model_input(batch["inputs"])), batch["labels"]), {}
-        )
 
 
 @dataclass(frozen=True)
@@ -169,7 +110,7 @@ class Subject:
         return self._settings_class()(**self.parameters)
 
     def build_model(self, channels: int, classes: int) -> nn.Module:
-        """Return the untrained model; the same for the same seed, no global stream is drawn from."""
+        """Return the untrained model, by seed; the global stream stays where it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(self.seed, "server", 0, "weights"))
             if self.strategy == SUPERVISED:

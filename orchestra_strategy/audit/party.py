@@ -24,7 +24,7 @@ from orchestra_strategy.privacy.local import LocalPrivacy
 from orchestra_strategy.rng import numpy_generator, torch_generator
 from orchestra_strategy.users import UserMultiStep, UserSingleStep, construct_user
 
-__all__ = ["Split", "audited_user", "read_data", "split_of", "subject_of", "train"]
+__all__ = ["Split", "audited_user", "plan_of", "read_data", "split_of", "subject_of", "train"]
 
 _SETUP = {"device": torch.device("cpu"), "dtype": torch.float32}
 _ROUNDS = 3  # of the training; Orchestra's centroids are made anew between them

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from orchestra_strategy.audit.objectives import OBJECTIVES
 from orchestra_strategy.audit.pictures import draw_replies
-from orchestra_strategy.audit.run import Audit, Reply, SettingResult, Utility, plain
+from orchestra_strategy.audit.results import Audit, Reply, SettingResult, Utility, plain
 from orchestra_strategy.audit.scores import MARGIN
 from orchestra_strategy.evaluation import (
     HtmlPicture,
@@ -19,8 +19,8 @@ __all__ = ["limits", "summary_table", "write_report"]
 
 SCHEMA = 1
 _HOW = (
-    "The server is honest but curious: it keeps to the protocol and knows the model, the objective, "
-    "the number of samples and the training plan. It knows neither the samples nor which random "
+    "The server is honest but curious: it keeps to the protocol and knows the model, the loss, the "
+    "number of samples and the training plan. It knows neither the samples nor which random "
     "views were drawn; what counts as recovered is a view that the network saw. The attack knows "
     "nothing of the defence.\n"
     "PSNR: how near a reconstruction is, in dB; SSIM: how alike it looks, 1 is equal. Both stand "
@@ -117,15 +117,13 @@ def _verdict(audit: Audit) -> str:
     """Say in a sentence per setting what was found."""
     lines = []
     for result in audit.results:
-        leaking = [r for r in result.replies if r.leakage.leaked]
-        images = (
-            "images recovered from "
-            + ", ".join(
-                f"{r.user_type} ({r.leakage.leaked} of {r.leakage.samples})" for r in leaking
-            )
-            if leaking
-            else "no image recovered"
-        )
+        leaking = [
+            f"{reply.user_type} ({reply.leakage.leaked} of {reply.leakage.samples})"
+            for reply in result.replies
+            if reply.leakage.leaked
+        ]
+        named = ", ".join(leaking)
+        images = f"images recovered from {named}" if leaking else "no image recovered"
         told = [auc.signal for auc in result.membership if auc.leaks]
         members = f"membership shows in the {' and the '.join(told)}" if told else "no membership"
         lines.append(f"{result.setting.name}: {images}; {members}.")
@@ -139,7 +137,7 @@ def summary_table(audit: Audit) -> HtmlTable:
     rows.append(["untrained (control)", "", _utility(audit.untrained), "", "", ""])
     kind = "kNN accuracy, %" if audit.untrained.knn is not None else "effective rank"
     caption = (
-        f"Utility: {kind}. Epsilon: of the whole training, delta {audit.config.delta:g}. Images: of "
+        f"Utility: {kind}. Epsilon: of all the training, delta {audit.config.delta:g}. Images: of "
         "the kind of user that leaks most. AUC: the higher of its signals, with its 95 % interval."
     )
     return HtmlTable(headers, rows, caption)

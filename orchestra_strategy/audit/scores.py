@@ -77,12 +77,16 @@ def ssim(found: Tensor, truth: Tensor) -> list[float]:
     it is a flat one of 3.
     """
     small = min(truth.shape[-2:]) < 24
-    window = {"gaussian_kernel": False, "kernel_size": 3} if small else {}
     values = structural_similarity_index_measure(
-        found, truth, data_range=1.0, reduction="none", **window
+        found,
+        truth,
+        gaussian_kernel=not small,
+        kernel_size=3 if small else 11,
+        data_range=1.0,
+        reduction="none",
     )
     assert isinstance(values, Tensor)
-    return values.flatten().tolist()
+    return [float(value) for value in values.flatten()]
 
 
 @dataclass(frozen=True)
@@ -140,12 +144,18 @@ def leakage(
         random.append(_best(matched(others[rows].flatten(0, 1), flat), flat, num_views))
     drawn = torch.stack(random).mean(0)  # (2, n)
     above = own[0] >= torch.maximum(mean[0], drawn[0]) + MARGIN
-    values = [v for pair in (own, mean, drawn) for v in pair.mean(1).tolist()]
-    return Leakage(*values, leaked=int(above.sum()), samples=n), ordered.unflatten(0, (n, -1))
+    scores = Leakage(
+        *own.mean(1).tolist(),
+        *mean.mean(1).tolist(),
+        *drawn.mean(1).tolist(),
+        int(above.sum()),
+        n,
+    )
+    return scores, ordered.reshape(truth.shape)
 
 
 def _best(found: Tensor, truth: Tensor, num_views: int) -> Tensor:
     """Return PSNR and SSIM (2, n) of each sample's view with the highest PSNR."""
-    values = torch.tensor([psnr(found, truth), ssim(found, truth)]).unflatten(1, (-1, num_views))
+    values = torch.tensor([psnr(found, truth), ssim(found, truth)]).reshape(2, -1, num_views)
     best = values[0].argmax(1, keepdim=True)  # (n, 1)
-    return values.gather(2, best.expand(2, -1, -1)).squeeze(2)
+    return torch.stack([value.gather(1, best).squeeze(1) for value in values])

@@ -56,7 +56,8 @@ def row_space(gradient: Tensor, rank: int) -> Tensor:
     """
     _, strength, directions = torch.linalg.svd(gradient, full_matrices=False)
     real = int((strength > 1e-5 * strength[0]).sum())
-    return directions[: min(rank, real)]
+    basis: Tensor = directions[: min(rank, real)]
+    return basis
 
 
 def span_attack(

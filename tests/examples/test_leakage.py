@@ -7,9 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from examples import leakage
-from examples.attacks import Plan, attack, recover_labels, simulated_gradient
-from examples.leakage_scores import chance_overlap, label_overlap, matched, psnr
 from orchestra_strategy import OrchestraError
+from orchestra_strategy.audit.attacks import Plan, attack, recover_labels, simulated_gradient
+from orchestra_strategy.audit.scores import chance_overlap, label_overlap, matched, psnr
 from orchestra_strategy.rng import torch_generator
 from orchestra_strategy.threads import torch_threads
 
@@ -42,7 +42,7 @@ def test_the_simulated_training_is_what_the_users_do(case):
     # On the true data, in true order: the attack's target can then be met exactly.
     model, _, shared, truth = reply_of(case)
     received = case.plan.as_gradient(shared["gradients"])
-    simulated = simulated_gradient(model, truth["data"], truth["labels"], case.plan)
+    simulated = simulated_gradient(model, leakage.LOSS, truth["data"], truth["labels"], case.plan)
     for ours, theirs in zip(simulated, received):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
@@ -64,14 +64,20 @@ def test_the_attack_reads_nothing_but_payload_and_reply():
     # An attacker's model with other weights: the payload's must be used.
     stranger = leakage.build_model(1)
     found = [
-        attack(m, payload, shared, case.plan, 3, torch_generator(0, "server", 0, "attack"))
+        attack(
+            *(m, leakage.LOSS, payload, shared, case.plan, leakage.IMAGE_SHAPE, 3),
+            torch_generator(0, "server", 0, "attack"),
+        )
         for m in (model, stranger)
     ]
     for first, second in zip(*found):
         assert torch.equal(first, second)
     shared["metadata"]["num_data_points"] = None
     with pytest.raises(OrchestraError, match="Expected `num_data_points` to be told, got None"):
-        attack(model, payload, shared, case.plan, 3, torch.Generator())
+        attack(
+            *(model, leakage.LOSS, payload, shared, case.plan, leakage.IMAGE_SHAPE, 3),
+            torch.Generator(),
+        )
 
 
 def test_the_seed_gives_the_noise():
