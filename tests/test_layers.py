@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "evaluation": PURE | {"users", "evaluation"},
     "aggregation": PURE | {"users", "aggregation"},
     "strategies": PURE | {"users", "evaluation", "aggregation", "strategies"},
-    "audit": PURE | {"users", "evaluation", "audit"},
+    "audit": PURE | {"users", "evaluation", "aggregation", "strategies", "audit"},
     "runtime": PURE | {"users", "evaluation", "aggregation", "strategies", "runtime"},
 }
 HOST_PACKAGES = {"secretflow", "secretflow_fl", "sfl", "spu", "fed"}

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,50 +10,46 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from orchestra_strategy.audit.objectives import OBJECTIVES, SUPERVISED, rowwise
 from orchestra_strategy.audit.party import read_data
-from orchestra_strategy.audit.report import summary_table, write_report
+from orchestra_strategy.audit.report import write_report
 from orchestra_strategy.audit.results import Audit
 from orchestra_strategy.audit.run import run_audit
-from orchestra_strategy.audit.settings import parse_audit
+from orchestra_strategy.audit.settings import AuditConfig, parse_audit
+from orchestra_strategy.audit.tables import summary_table
 from orchestra_strategy.errors import OrchestraError, ParameterError
 
 __all__ = ["add_arguments", "audit_command", "main"]
 
-_PLAIN = ("strategy", "user_types", "attacks", "images", "attack_steps", "members", "passes")
-_NETWORK = (
-    "batch_size",
-    "lr",
-    "views",
-    "backbone",
-    "norm",
-    "hidden_dim",
-    "delta",
-    "seed",
-    "threads",
-)
+_NUMBERS = ("images", "replies", "attack_steps", "members", "rounds", "hidden_dim", "seed")
+_NAMES = ("strategy", "backbone", "norm")
+_LISTS = ("user_types", "attacks")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments; what is not given keeps the default of AuditConfig."""
-    names = ", ".join(sorted([*OBJECTIVES, SUPERVISED]))
-    parser.add_argument("--data", required=True, help="image folder, .npz, .npy ..., or 'digits'")
+    defaults = AuditConfig()
+    parser.add_argument(
+        "--data", default="digits", help="image folder, .npz, .csv, ... (scikit-learn's digits)"
+    )
     parser.add_argument("--out", type=Path, default=Path("audit_out"), help="folder for the report")
     parser.add_argument("--config", type=Path, help="JSON file with fields of AuditConfig")
-    parser.add_argument("--strategy", help=f"one of {names} (orchestra)")
-    parser.add_argument("--user-types", nargs="+", help="kinds of user (all three)")
-    parser.add_argument("--attacks", nargs="+", help="span, matching (span)")
-    parser.add_argument("--clip", type=float, help="norm of an example's gradient; 0 for none (1)")
-    parser.add_argument("--noise", type=float, nargs="+", help="standard deviations, one row each")
-    parser.add_argument("--distribution", default="gaussian", help="gaussian or laplacian")
-    for name in ("images", "attack-steps", "members", "passes", "batch-size", "hidden-dim"):
-        parser.add_argument(f"--{name}", type=int)
-    for name in ("seed", "threads"):
-        parser.add_argument(f"--{name}", type=int)
-    for name in ("lr", "delta"):
-        parser.add_argument(f"--{name}", type=float)
-    for name in ("views", "backbone", "norm"):
-        parser.add_argument(f"--{name}")
+    parser.add_argument("--user-types", nargs="+", help="kinds of user (all that there are)")
+    parser.add_argument("--attacks", nargs="+", help="span, matching, breaching (span)")
+    parser.add_argument(
+        *("--privacy", nargs="+", metavar="UNIT"),
+        help="none, user, record; each but none with every --noise (by kind of user)",
+    )
+    parser.add_argument("--noise", type=float, nargs="+", help="noise multipliers (1)")
+    parser.add_argument("--clip", type=float, help="clip_norm of the privacy settings")
+    parser.add_argument(
+        *("--set", nargs=2, action="append", default=[], metavar=("NAME", "VALUE")),
+        help="a parameter of the strategy, its value as JSON; may be repeated",
+    )
+    for name in _NUMBERS:
+        text = f"({getattr(defaults, name)})"
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, help=text)
+    for name in _NAMES:
+        parser.add_argument(f"--{name}", help=f"({getattr(defaults, name)})")
 
 
 def audit_command(arguments: argparse.Namespace, console: Console | None = None) -> Audit:
@@ -65,15 +61,7 @@ def audit_command(arguments: argparse.Namespace, console: Console | None = None)
     console = console or Console()
     if arguments.out.exists() and not arguments.out.is_dir():
         raise ParameterError(f"Expected `--out` to be a folder, got the file {arguments.out}.")
-    values = _from_file(arguments.config) if arguments.config else {}
-    values |= {
-        name: getattr(arguments, name)
-        for name in (*_PLAIN, *_NETWORK)
-        if getattr(arguments, name) is not None
-    }
-    if arguments.clip is not None or arguments.noise is not None:
-        values["privacy"] = _privacy(arguments, values.get("strategy", "orchestra"))
-    config = parse_audit(values)
+    config = parse_audit(_values(arguments))
     audit = run_audit(
         read_data(arguments.data),
         config,
@@ -86,15 +74,53 @@ def audit_command(arguments: argparse.Namespace, console: Console | None = None)
     return audit
 
 
-def _privacy(arguments: argparse.Namespace, strategy: str) -> list[Mapping[str, Any]]:
-    """Return the rows that clip and noise ask for: none, clip alone, clip with each noise."""
-    clip = arguments.clip
-    if clip is None:
-        clip = 1.0 if rowwise(strategy) else 0.0
-    clipped = {"per_example_clipping": clip} if clip else {}
-    kind = {} if arguments.distribution == "gaussian" else {"distribution": arguments.distribution}
-    noisy = [{**clipped, "gradient_noise": noise, **kind} for noise in arguments.noise or ()]
-    return [{}, *([clipped] if clipped else []), *noisy]
+def _values(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the configuration as loose values: the file's, then what was given beside it."""
+    values = _from_file(arguments.config) if arguments.config else {}
+    for name in (*_NUMBERS, *_NAMES, *_LISTS):
+        given = getattr(arguments, name)
+        if given is not None:
+            values[name] = given
+    if arguments.set:
+        given = {name: _json_value(name, text) for name, text in arguments.set}
+        values["parameters"] = {**values.get("parameters", {}), **given}
+    privacy = _privacy(arguments)
+    if privacy is not None:
+        values["privacy"] = privacy
+    return values
+
+
+def _json_value(name: str, text: str) -> Any:
+    """Read a value; words need no quotes."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        if text and text.replace("_", "").isalnum():
+            return text
+        raise ParameterError(f"Expected `--set {name}` to be a JSON value, got {text}.") from None
+
+
+def _privacy(arguments: argparse.Namespace) -> list[dict[str, Any]] | None:
+    """Return the settings that --privacy, --noise and --clip ask for; None if none is given."""
+    units, noises, clip = arguments.privacy, arguments.noise, arguments.clip
+    if units is None:
+        if noises is None and clip is None:
+            return None
+        given = "--noise" if noises is not None else "--clip"
+        raise ParameterError(
+            f"Expected `--privacy` with `{given}`, got none; say what it protects, 'user' or "
+            "'record'."
+        )
+    clipped = {} if clip is None else {"clip_norm": clip}
+    settings: list[dict[str, Any]] = []
+    for unit in units:
+        if unit == "none":
+            settings.append({})
+        else:
+            settings += [
+                {"privacy": unit, "noise_multiplier": noise, **clipped} for noise in noises or [1.0]
+            ]
+    return settings
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -113,7 +139,7 @@ def _table(audit: Audit) -> Table:
     summary = summary_table(audit)
     table = Table(title="What the server can learn", title_justify="left", box=box.SIMPLE)
     for index, header in enumerate(summary.headers):
-        table.add_column(header, justify="right" if index else "left", vertical="bottom")
+        table.add_column(header, justify="right" if index > 1 else "left", vertical="bottom")
     for row in summary.rows:
         table.add_row(*map(str, row))
     table.caption, table.caption_justify = summary.caption, "left"

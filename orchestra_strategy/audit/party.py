@@ -1,34 +1,50 @@
-"""The audited party: its data, its users, and a training of its own."""
+"""The audited party: its data, dealt to members and others, and a strategy that it takes part in.
 
-from collections.abc import Iterator
+The strategy is the real one, stepped by hand, with SecretFlow's class below it but without its
+network: so parameters, refusals, noise and accounting are those of a federated training.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any
+from functools import partial
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
-from torch import Tensor, nn
+from torch import Tensor
 
-from orchestra_strategy.algorithms.objective import Batch
-from orchestra_strategy.audit.attacks import Plan
-from orchestra_strategy.audit.objectives import SUPERVISED, Subject
+from orchestra_strategy.aggregation.server import ServerAggregation
+from orchestra_strategy.algorithms.model import orchestra_model
 from orchestra_strategy.audit.settings import AuditConfig
-from orchestra_strategy.data.batches import round_batches
+from orchestra_strategy.data.batches import num_batches
 from orchestra_strategy.data.loading import load_local
 from orchestra_strategy.data.local_data import LocalData
 from orchestra_strategy.data.view_set import to_unit_images
-from orchestra_strategy.data.views import build_views
-from orchestra_strategy.errors import DataError
-from orchestra_strategy.privacy.local import LocalPrivacy
-from orchestra_strategy.rng import numpy_generator, torch_generator
-from orchestra_strategy.users import UserMultiStep, UserSingleStep, construct_user
+from orchestra_strategy.errors import DataError, ParameterError, did_you_mean
+from orchestra_strategy.rng import derive_seed, numpy_generator
+from orchestra_strategy.strategies.registry import lookup_strategy, registered_strategies
+from orchestra_strategy.strategies.self_supervised import SelfSupervisedStrategy
 
-__all__ = ["Split", "audited_user", "plan_of", "read_data", "split_of", "subject_of", "train"]
+__all__ = [
+    "TRAINING",
+    "Row",
+    "Split",
+    "exchange",
+    "new_party",
+    "read_data",
+    "split_of",
+    "strategy_class",
+    "train",
+    "user_types_of",
+]
 
-_SETUP = {"device": torch.device("cpu"), "dtype": torch.float32}
-_ROUNDS = 3  # of the training; Orchestra's centroids are made anew between them
-_SHARERS = 2  # steps, or users, that the attacked samples are dealt to
+TRAINING: dict[str, Any] = {
+    **{"batch_size": 32, "local_epochs": 3, "lr": 0.01, "num_virtual_users": 50},
+    **{"num_global_clusters": 32, "ema_decay": 0.99, "clustering_steps": 100},
+    "health_samples": 0,
+}
+"""Parameters of the audited training in place of the strategies' own, which are for large data."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +63,23 @@ class Split:
     member_labels: Tensor | None
     other_labels: Tensor | None
 
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table: a kind of user under a privacy setting.
+
+    Attributes:
+        user_type: The kind of user.
+        privacy: Privacy parameters; empty for none.
+    """
+
+    user_type: str
+    privacy: Mapping[str, Any]
+
     @property
-    def classes(self) -> int:
-        """The number of classes, 0 without labels."""
-        both = (self.member_labels, self.other_labels)
-        return max((int(labels.max()) + 1 for labels in both if labels is not None), default=0)
+    def private(self) -> bool:
+        """Whether there is any privacy."""
+        return bool(self.privacy.get("privacy", "none") != "none")
 
 
 def read_data(path: str, **options: Any) -> LocalData:
@@ -70,22 +98,19 @@ def split_of(data: LocalData, config: AuditConfig) -> Split:
     """Deal the samples to members and others, by seed.
 
     Raises:
-        DataError: They are no square images with pixels in [0, 1], or too few, or a supervised
-            strategy has no labels.
+        DataError: They are no images with pixels in [0, 1], or too few.
     """
     if data.samples.ndim < 3:
         raise DataError(
             f"Expected images (N, H, W) or (N, C, H, W) to audit, got shape {data.samples.shape}: "
             "reconstructions of tables have no score here."
         )
-    if config.strategy == SUPERVISED and data.labels is None:
-        raise DataError("Expected labels for strategy 'supervised', got data without any.")
     size = min(config.members, len(data) // 2)
-    least = max(config.images, config.batch_size)
+    least = max(config.images * config.replies, 8)
     if size < least:
         raise DataError(
-            f"Expected at least 2 * {least} samples (twice the larger of `images` and "
-            f"`batch_size`), got {len(data)}."
+            f"Expected at least 2 * {least} samples (twice `images` * `replies`, and 16), got "
+            f"{len(data)}; lower those, or give more data."
         )
     order = numpy_generator(config.seed, "party", 0, "split").permutation(len(data))[: 2 * size]
     samples = to_unit_images(torch.from_numpy(np.array(data.samples[order])))
@@ -100,97 +125,102 @@ def split_of(data: LocalData, config: AuditConfig) -> Split:
     )
 
 
-def subject_of(config: AuditConfig) -> Subject:
-    """Return what the configuration audits.
+def strategy_class(name: str) -> type[SelfSupervisedStrategy]:
+    """Return the strategy of a name.
 
     Raises:
-        ParameterError: The strategy, one of its parameters or the views are unknown.
+        ParameterError: There is none, or it is not one of this package's self-supervised ones.
     """
-    return Subject(
-        config.strategy,
-        build_views(config.views, **config.view_options),
-        *(config.backbone, config.norm, config.hidden_dim, config.projection_dim),
-        *(config.num_global_clusters, config.parameters, config.seed),
+    known = [n.removesuffix("_torch") for n in registered_strategies()]
+    own = [n for n in known if issubclass(lookup_strategy(n), SelfSupervisedStrategy)]
+    if name not in own:
+        raise ParameterError(
+            f"Expected `strategy` to be one that can be audited, got {name!r}; "
+            f"{did_you_mean(name, own)}."
+        )
+    return lookup_strategy(name)
+
+
+def user_types_of(config: AuditConfig) -> tuple[str, ...]:
+    """Return the kinds of user to audit; strategies like ``orchestra_aggregate`` have but one.
+
+    Raises:
+        ParameterError: The strategy is unknown, or does not have a kind that is asked for.
+    """
+    fields = strategy_class(config.strategy).config_class.model_fields
+    possible: tuple[str, ...] = get_args(fields["user_type"].annotation)
+    chosen = config.user_types or possible
+    for user_type in chosen:
+        if user_type not in possible:
+            raise ParameterError(
+                f"Expected `user_types` to be among those of `{config.strategy}`, got "
+                f"'{user_type}'; it has {', '.join(map(repr, possible))}."
+            )
+    return chosen
+
+
+def strategy_of(config: AuditConfig, row: Row) -> str:
+    """Return the strategy's name under a setting: Orchestra's with privacy has its own, and back.
+
+    Without noise ``orchestra_private`` does not run; with privacy the plain ones refuse, since
+    their centroids carry no noise.
+    """
+    if config.strategy == "orchestra_private":
+        return "orchestra_private" if row.private else "orchestra"
+    plain = ("orchestra", "orchestra_aggregate", "orchestra_single_step")
+    return "orchestra_private" if row.private and config.strategy in plain else config.strategy
+
+
+def new_party(config: AuditConfig, row: Row, samples: Tensor, seed: int) -> SelfSupervisedStrategy:
+    """Return a party that has its data, and has not trained.
+
+    Args:
+        config: What is audited.
+        row: Kind of user and privacy.
+        samples: Pixels (n, C, H, W).
+        seed: Of weights, order, views and noise.
+
+    Raises:
+        OrchestraError: The strategy refuses parameters, privacy, model or data.
+    """
+    cls = strategy_class(strategy_of(config, row))
+    fields = cls.config_class.model_fields
+    values = {k: v for k, v in TRAINING.items() if k in fields} | config.parameters
+    if row.private:
+        # It is the auditor's own noise, drawn and thrown away here; a report should repeat.
+        values |= {**row.privacy, "noise_seed": derive_seed(seed, "party", 0, "noise")}
+    model = partial(
+        orchestra_model,
+        *(config.backbone, samples.shape[1], config.norm),
+        hidden_dim=config.hidden_dim,
+        projection_dim=config.projection_dim,
+        heads=cls.heads,
     )
+    fixed = {"user_type": row.user_type, "party": "audited", "torch_threads": config.threads}
+    strategy = cls(model, random_seed=seed, **values, **fixed)
+    strategy.build_dataset(samples.numpy())
+    return strategy
 
 
-def plan_of(user_type: str, lr: float) -> Plan:
-    """Return the training that a kind of user is asked for."""
-    if user_type == "local_gradient":
-        return Plan()
-    # An aggregate's users have one step each: attacked as if they were one user.
-    return Plan("update", _SHARERS if user_type == "local_update" else 1, lr)
+def exchange(strategy: SelfSupervisedStrategy, wire: Any) -> None:
+    """Let a server answer the party: the mean of one, and global clusters where there are some."""
+    names = ("num_global_clusters", "temperature", "clustering_steps", "torch_threads")
+    known = {n: getattr(strategy.config, n) for n in names if hasattr(strategy.config, n)}
+    server = ServerAggregation(seed=strategy.seed, **known)
+    strategy.apply_weights(server([wire])[0])
 
 
-def audited_user(
-    user_type: str,
-    model: nn.Module,
-    objective: Any,
-    split: Split,
-    config: AuditConfig,
-    privacy: LocalPrivacy,
-) -> UserSingleStep:
-    """Return a user of the first ``images`` members; the server is told their number, no more."""
-    users = _SHARERS if user_type == "multiuser_aggregate" else 1
-    plan = plan_of(user_type, config.lr)
-    per_user = config.images // users
-    cfg_user = SimpleNamespace(
-        user_type=user_type,
-        user_idx=0,
-        user_range=(0, users),
-        num_data_points=per_user,
-        num_local_updates=plan.steps,
-        num_data_per_local_update_step=per_user // plan.steps,
-        local_learning_rate=plan.lr,
-        provide_num_data_points=True,
-        local_diff_privacy=privacy,
-        seed=config.seed,
-    )
-    labels = split.member_labels
-    cfg_data = SimpleNamespace(
-        inputs=split.members[: config.images],
-        labels=None if labels is None else labels[: config.images],
-        default_clients=users,
-        batch_size=per_user,
-        partition="mixup",
-    )
-    cfg = SimpleNamespace(user=cfg_user, data=cfg_data)
-    return construct_user(model, objective, cfg, _SETUP, keep_true_data=True)
+def train(strategy: SelfSupervisedStrategy, rounds: int) -> int:
+    """Train a party for so many rounds, or as many as its budget allows; return their number.
 
-
-def train(
-    subject: Subject, split: Split, config: AuditConfig, privacy: LocalPrivacy
-) -> tuple[nn.Module, Any]:
-    """Train on the members alone, as a party of one; return the model and its objective."""
-    channels = split.members.shape[1]
-    server = subject.build_model(channels, split.classes)
-    stream = torch_generator(config.seed, "party", 0, "views")
-    objective = subject.party_objective(server, subject.views, split.members, stream)
-    rounds = min(_ROUNDS, config.passes)
-    pending: list[Iterator[Batch]] = []
-    user = UserMultiStep(
-        server,
-        objective,
-        None,
-        _SETUP,
-        0,
-        SimpleNamespace(seed=config.seed, local_diff_privacy=privacy),
-        optimizer_fn=lambda p: torch.optim.SGD(p, lr=config.lr, momentum=config.momentum),
-        batches=lambda: pending.pop(),
-    )
+    ``local_gradient`` counts passes over the data in place of rounds.
+    """
+    exchange(strategy, strategy.get_weights())
+    n, config = strategy.num_samples(), strategy.config
+    if config.user_type == "local_gradient":
+        rounds *= num_batches(n, config.batch_size, 1)
+    left = strategy.privacy_rounds_left(n)
+    rounds = rounds if left is None else min(rounds, left)
     for index in range(rounds):
-        passes = config.passes // rounds + (index < config.passes % rounds)
-        pending.append(_batches(split, config, passes, index))
-        payload = {"parameters": [p.detach().clone() for p in user.model.parameters()]}
-        user.compute_local_updates(payload)
-        subject.cluster(objective, stream)
-    return user.model, objective
-
-
-def _batches(split: Split, config: AuditConfig, passes: int, index: int) -> Iterator[Batch]:
-    size = min(config.batch_size, len(split.members))
-    for rows in round_batches(len(split.members), size, passes, config.seed, "party", index):
-        batch = {"inputs": split.members[rows], "ids": torch.from_numpy(np.array(rows))}
-        if split.member_labels is not None:
-            batch["labels"] = split.member_labels[rows]
-        yield batch
+        exchange(strategy, strategy.train_step(None, index, 1)[0])
+    return rounds

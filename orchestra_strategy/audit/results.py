@@ -6,10 +6,12 @@ from typing import Any
 from torch import Tensor
 
 from orchestra_strategy.audit.membership import Auc
+from orchestra_strategy.audit.party import Row
 from orchestra_strategy.audit.scores import Leakage
-from orchestra_strategy.audit.settings import AuditConfig, PrivacySetting
+from orchestra_strategy.audit.settings import AuditConfig, setting_name
+from orchestra_strategy.audit.utility import Utility
 
-__all__ = ["Audit", "Reply", "SettingResult", "Utility", "plain"]
+__all__ = ["Audit", "Reply", "Result", "plain"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,6 @@ class Reply:
     """One attacked reply.
 
     Attributes:
-        user_type: Who sent it.
         attack: The attack that came nearest.
         leakage: Its scores.
         seconds: What it took, of all attacks.
@@ -25,7 +26,6 @@ class Reply:
         found: The reconstruction in the same order.
     """
 
-    user_type: str
     attack: str
     leakage: Leakage
     seconds: float
@@ -34,46 +34,47 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Utility:
-    """What the encoder is worth.
+class Result:
+    """All about one row of the table.
 
     Attributes:
-        knn: Accuracy of nearest neighbours on the others; None without labels.
-        alignment: Of two views of the others, 0 is best.
-        uniformity: Of their features; lower is better.
-        effective_rank: Of their features.
-    """
-
-    knn: float | None
-    alignment: float
-    uniformity: float
-    effective_rank: float
-
-
-@dataclass(frozen=True)
-class SettingResult:
-    """All about one privacy setting.
-
-    Attributes:
-        setting: The setting.
-        epsilon_training: Of all passes of the training; None without a bound.
-        epsilon_reply: Of the one reply that is attacked.
+        row: Kind of user and privacy.
+        strategy: The strategy that was run; Orchestra's with privacy is ``orchestra_private``.
+        rounds: Rounds of its training, which a budget may cut.
+        epsilon: Of the training, by the party's own ledger; None without privacy.
+        delta: For which epsilon holds.
         utility: Of the trained encoder.
+        beats_untrained: See :meth:`~orchestra_strategy.audit.utility.Utility.beats`.
         membership: One AUC per signal.
-        replies: One per kind of user.
+        replies: As many as were asked for.
+        seconds: What it took.
     """
 
-    setting: PrivacySetting
-    epsilon_training: float | None
-    epsilon_reply: float | None
+    row: Row
+    strategy: str
+    rounds: int
+    epsilon: float | None
+    delta: float | None
     utility: Utility
+    beats_untrained: bool | None
     membership: tuple[Auc, ...]
     replies: tuple[Reply, ...]
+    seconds: float
 
     @property
-    def worst(self) -> Reply:
-        """The reply that leaks most, by dB above its controls."""
-        return max(self.replies, key=lambda reply: reply.leakage.above_control)
+    def name(self) -> str:
+        """The privacy setting in words."""
+        return setting_name(self.row.privacy)
+
+    @property
+    def leakage(self) -> Leakage:
+        """The scores of all replies together."""
+        return Leakage.together([reply.leakage for reply in self.replies])
+
+    @property
+    def worst_membership(self) -> Auc:
+        """The signal with the highest AUC."""
+        return max(self.membership, key=lambda auc: auc.value)
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ class Audit:
         sample_shape: (C, H, W).
         members: Number of members, and of others.
         untrained: Utility of the untrained encoder: the control.
-        results: One per privacy setting.
+        results: One per kind of user and privacy setting.
+        refused: Combinations that the strategy refuses, and why: user type, setting, sentence.
         seconds: What it took.
     """
 
@@ -95,22 +97,28 @@ class Audit:
     sample_shape: tuple[int, ...]
     members: int
     untrained: Utility
-    results: tuple[SettingResult, ...]
+    results: tuple[Result, ...]
+    refused: tuple[tuple[str, str, str], ...]
     seconds: float
 
 
-def plain(result: SettingResult) -> dict[str, Any]:
+def plain(result: Result) -> dict[str, Any]:
     """Return a result as plain types, without pictures."""
+    leakage = result.leakage
     return {
-        "setting": result.setting.name,
-        "privacy": asdict(result.setting.privacy),
-        "epsilon_training": result.epsilon_training,
-        "epsilon_reply": result.epsilon_reply,
+        "user_type": result.row.user_type,
+        "setting": result.name,
+        "privacy": dict(result.row.privacy),
+        "strategy": result.strategy,
+        "rounds": result.rounds,
+        "epsilon": result.epsilon,
+        "delta": result.delta,
         "utility": asdict(result.utility),
+        "beats_untrained": result.beats_untrained,
         "membership": [{**asdict(auc), "leaks": auc.leaks} for auc in result.membership],
+        "reconstruction": {**asdict(leakage), "above_control": leakage.above_control},
         "replies": [
             {
-                "user_type": reply.user_type,
                 "attack": reply.attack,
                 **asdict(reply.leakage),
                 "above_control": reply.leakage.above_control,
@@ -118,4 +126,5 @@ def plain(result: SettingResult) -> dict[str, Any]:
             }
             for reply in result.replies
         ],
+        "seconds": result.seconds,
     }

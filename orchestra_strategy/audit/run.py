@@ -1,44 +1,44 @@
-"""The audit: every privacy setting is trained under, asked for replies, and attacked.
+"""The audit: a party trains under every setting, answers queries, and is attacked.
 
-In the attacked round the model is untrained: the first round of a federated training, when
-gradients tell most.
+The encoder that membership inference and utility are about is the trained one; replies are attacked
+in the first round, see :mod:`~orchestra_strategy.audit.reply`.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
-from orchestra_strategy.audit.accounting import epsilon_of
-from orchestra_strategy.audit.attacks import attack
+from orchestra_strategy.algorithms.self_supervised import RowwiseObjective
+from orchestra_strategy.audit.losses_by_objective import known_loss
 from orchestra_strategy.audit.membership import (
     Auc,
     alignment_scores,
     auc_with_interval,
     loss_scores,
 )
-from orchestra_strategy.audit.objectives import Subject, rowwise
-from orchestra_strategy.audit.parts import RecordedViews, pixels
 from orchestra_strategy.audit.party import (
+    Row,
     Split,
-    audited_user,
-    plan_of,
+    new_party,
     split_of,
-    subject_of,
+    strategy_of,
     train,
+    user_types_of,
 )
-from orchestra_strategy.audit.results import Audit, Reply, SettingResult, Utility
-from orchestra_strategy.audit.scores import leakage
-from orchestra_strategy.audit.settings import AuditConfig, PrivacySetting
-from orchestra_strategy.audit.span import span_attack
+from orchestra_strategy.audit.reply import attacked_reply
+from orchestra_strategy.audit.results import Audit, Result
+from orchestra_strategy.audit.settings import AuditConfig, parse_audit, setting_name
+from orchestra_strategy.audit.utility import Utility, utility_of
 from orchestra_strategy.data.local_data import LocalData
-from orchestra_strategy.evaluation import extract_features, health_of, knn_accuracy
+from orchestra_strategy.data.views import Views, build_views
+from orchestra_strategy.errors import OrchestraError, ParameterError
 from orchestra_strategy.rng import torch_generator
+from orchestra_strategy.strategies.self_supervised import SelfSupervisedStrategy
 from orchestra_strategy.threads import torch_threads
 
-__all__ = ["run_audit"]
+__all__ = ["audit_setting", "run_audit"]
 
 
 def run_audit(
@@ -56,126 +56,139 @@ def run_audit(
         tell: Called with a line of progress now and then.
 
     Raises:
-        ParameterError: The configuration contradicts itself.
+        ParameterError: The configuration contradicts itself, or the strategy refuses all of it.
         DataError: The data cannot be audited.
     """
     begun = time.perf_counter()
-    settings = config.privacy_settings()
-    subject = subject_of(config)
     split = split_of(data, config)
-    results = []
     with torch_threads(config.threads):
-        untrained = _utility(
-            subject.build_model(split.members.shape[1], split.classes), split, config
-        )
-        for setting in settings:
+        rows, refused = _possible(config, split)
+        results: list[Result] = []
+        control = _untrained(config, rows[0], split)
+        for row in rows:
+            results.append(_audit_row(config, row, split, control))
             if tell is not None:
-                tell(f"{setting.name}: training, membership, {len(config.user_types)} replies")
-            results.append(_audit_setting(subject, split, config, setting))
+                done = f"{len(results)} of {len(rows)}: {row.user_type}, {results[-1].name}"
+                tell(f"{done}, {results[-1].seconds:.0f} s")
     return Audit(
         config=config,
         data=name,
         sample_shape=tuple(split.members.shape[1:]),
         members=len(split.members),
-        untrained=untrained,
+        untrained=control,
         results=tuple(results),
+        refused=refused,
         seconds=time.perf_counter() - begun,
     )
 
 
-def _audit_setting(
-    subject: Subject, split: Split, config: AuditConfig, setting: PrivacySetting
-) -> SettingResult:
-    model, objective = train(subject, split, config, setting.privacy)
-    # Steps, and users, of an attacked reply share its samples, so a gradient is of fewer.
-    behind = {"local_gradient": config.images}
-    smallest = min(behind.get(user_type, config.images // 2) for user_type in config.user_types)
-    smallest_batch = min(config.batch_size, len(split.members)) // 2 + 1
-    return SettingResult(
-        setting=setting,
-        # The last two batches of a pass share what is left: at least half a batch each.
-        epsilon_training=epsilon_of(setting.privacy, smallest_batch, config.passes, config.delta),
-        epsilon_reply=epsilon_of(setting.privacy, smallest, 1, config.delta),
-        utility=_utility(model, split, config),
-        membership=_membership(subject, model, objective, split, config),
-        replies=tuple(_attacked(subject, split, config, setting, u) for u in config.user_types),
+def audit_setting(
+    data: LocalData,
+    parameters: Mapping[str, Any],
+    user_type: str = "local_update",
+    **audit: Any,
+) -> Result:
+    """Return the leakage of one strategy configuration: one row of the table.
+
+    Args:
+        data: Images, perhaps with labels.
+        parameters: The strategy's parameters, privacy among them.
+        user_type: The kind of user.
+        **audit: Other fields of :class:`~orchestra_strategy.audit.settings.AuditConfig`.
+
+    Returns:
+        ``leakage`` (PSNR of the best matches in dB, beside the controls'), ``worst_membership``
+        (AUC with its 95 % interval), ``epsilon`` at ``delta``, ``utility`` and ``beats_untrained``.
+
+    Raises:
+        OrchestraError: The strategy refuses the configuration, or the data cannot be audited.
+    """
+    privacy = {} if "privacy" in audit or _has_privacy(parameters) else {"privacy": [{}]}
+    values = {**audit, **privacy, "parameters": dict(parameters), "user_types": [user_type]}
+    config = parse_audit(values)
+    if len(config.privacy_of(user_type)) != 1:
+        raise ParameterError(
+            f"Expected `privacy` to be one setting, got {len(config.privacy_of(user_type))}; use "
+            "`run_audit` for several."
+        )
+    (result,) = run_audit(data, config).results
+    return result
+
+
+def _has_privacy(parameters: Mapping[str, Any]) -> bool:
+    return bool(parameters.get("privacy"))
+
+
+def _possible(
+    config: AuditConfig, split: Split
+) -> tuple[list[Row], tuple[tuple[str, str, str], ...]]:
+    """Return the rows that the strategy takes, and the others with its reasons.
+
+    Raises:
+        OrchestraError: The strategy takes none of the rows of a privacy setting: its first reason.
+    """
+    rows, refused = [], []
+    reasons: dict[str, OrchestraError] = {}
+    for user_type in user_types_of(config):
+        for privacy in config.privacy_of(user_type):
+            row, name = Row(user_type, privacy), setting_name(privacy)
+            try:
+                new_party(config, row, split.members, config.seed)
+            except OrchestraError as error:
+                refused.append((user_type, name, str(error)))
+                reasons.setdefault(name, error)
+            else:
+                rows.append(row)
+    for name, error in reasons.items():
+        asked_for = config.privacy is not None or name == setting_name({})
+        if asked_for and name not in {setting_name(row.privacy) for row in rows}:
+            raise error
+    return rows, tuple(refused)
+
+
+def _untrained(config: AuditConfig, row: Row, split: Split) -> Utility:
+    party = new_party(config, row, split.members, config.seed)
+    return utility_of(party.model, split, _views(party), config.seed)
+
+
+def _audit_row(config: AuditConfig, row: Row, split: Split, control: Utility) -> Result:
+    begun = time.perf_counter()
+    party = new_party(config, row, split.members, config.seed)
+    rounds = train(party, config.rounds)
+    spent = party.privacy_spent()
+    utility = utility_of(party.model, split, _views(party), config.seed)
+    return Result(
+        row=row,
+        strategy=strategy_of(config, row),
+        rounds=rounds,
+        epsilon=spent.get("epsilon"),
+        delta=spent.get("delta"),
+        utility=utility,
+        beats_untrained=utility.beats(control),
+        membership=_membership(party, split, config.seed),
+        replies=tuple(attacked_reply(config, row, split, i) for i in range(config.replies)),
+        seconds=time.perf_counter() - begun,
     )
 
 
-def _attacked(
-    subject: Subject, split: Split, config: AuditConfig, setting: PrivacySetting, user_type: str
-) -> Reply:
-    """Let a user answer one query, attack the answer, and score what was found."""
-    model = subject.build_model(split.members.shape[1], split.classes)
-    views = RecordedViews(subject.views)
-    stream = torch_generator(config.seed, "party", 0, "views of the reply")
-    objective = subject.party_objective(model, views, split.members, stream)
-    views.drawn.clear()  # those of round 0
-    user = audited_user(user_type, model, objective, split, config, setting.privacy)
-    payload = {"parameters": [p.detach().clone() for p in model.parameters()], "buffers": None}
-    shared, true_data = user.compute_local_updates(payload)
-    known, plan = subject.known_loss(model, objective), plan_of(user_type, config.lr)
-    samples = true_data["data"]
-    assert samples is not None
-    others_drawn = subject.views(split.others, torch_generator(config.seed, "auditor", 0, "views"))
-
-    begun = time.perf_counter()
-    outcomes = []
-    for name in config.attacks:
-        seen = known.online if name == "span" else known.views
-        truth = views.images(seen) if seen else samples.unsqueeze(1)
-        others = pixels(others_drawn, seen) if seen else split.others.unsqueeze(1)
-        generator = torch_generator(config.seed, "server", 0, f"{name} {user_type}")
-        steps, shape = config.attack_steps, truth.shape[2:]
-        if name == "span":
-            gradient = plan.as_gradient(shared["gradients"])
-            count = truth.shape[0] * truth.shape[1]
-            found = span_attack(model, payload, gradient, count, shape, steps, generator)
-        else:
-            wanted = truth.shape[1:] if seen else shape
-            found = attack(model, known, payload, shared, plan, wanted, steps, generator)[1]
-        guesses = torch_generator(config.seed, "auditor", 0, "guesses")
-        scores, ordered = leakage(found.reshape(-1, *shape), truth, others, guesses)
-        outcomes.append((name, scores, truth, ordered))
-    name, scores, truth, ordered = max(outcomes, key=lambda outcome: outcome[1].above_control)
-    return Reply(user_type, name, scores, time.perf_counter() - begun, truth, ordered)
+def _views(party: SelfSupervisedStrategy) -> Views:
+    return build_views(party.config.views, **party.config.view_options)
 
 
-def _membership(
-    subject: Subject, model: nn.Module, objective: Any, split: Split, config: AuditConfig
-) -> tuple[Auc, ...]:
+def _membership(party: SelfSupervisedStrategy, split: Split, seed: int) -> tuple[Auc, ...]:
     """Threshold the loss, where it is a sample's own, and the likeness of two views."""
+    model: nn.Module = party.model
     model.eval()
-    known = subject.known_loss(model, objective)
+    known, views = known_loss(model, party.objective), _views(party)
+    own_loss = isinstance(party.objective, RowwiseObjective)
     found = []
-    for signal in ("loss", "alignment") if rowwise(config.strategy) else ("alignment",):
+    for signal in ("loss", "alignment") if own_loss else ("alignment",):
         scores = []
-        for who, samples, labels in (
-            ("members", split.members, split.member_labels),
-            ("others", split.others, split.other_labels),
-        ):
-            stream = torch_generator(config.seed, "attacker", 0, f"{signal} {who}")
+        for who, samples in (("members", split.members), ("others", split.others)):
+            stream = torch_generator(seed, "attacker", 0, f"{signal} {who}")
             if signal == "loss":
-                scores.append(loss_scores(model, known, samples, labels, subject.views, stream))
+                scores.append(loss_scores(model, known, samples, None, views, stream))
             else:
-                scores.append(alignment_scores(model, samples, subject.views, stream))
+                scores.append(alignment_scores(model, samples, views, stream))
         found.append(auc_with_interval(scores[0], scores[1], signal))
     return tuple(found)
-
-
-def _utility(model: nn.Module, split: Split, config: AuditConfig) -> Utility:
-    """Measure the backbone on the others; members are the bank of the nearest neighbours."""
-    backbone = model.backbone
-    assert isinstance(backbone, nn.Module)
-    bank, queries = (
-        torch.from_numpy(extract_features(backbone, x)) for x in (split.members, split.others)
-    )
-    accuracy = None
-    if split.member_labels is not None and split.other_labels is not None:
-        accuracy = knn_accuracy(bank, split.member_labels, queries, split.other_labels, k=20)
-    stream = torch_generator(config.seed, "auditor", 0, "health")
-    drawn = subject_of(config).views(split.others, stream)
-    model.eval()
-    with torch.no_grad():
-        health = health_of(backbone(drawn.x1), backbone(drawn.x2))
-    return Utility(accuracy, health.alignment, health.uniformity, health.effective_rank)

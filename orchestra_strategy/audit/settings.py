@@ -1,148 +1,139 @@
 """What is audited: the strategy, the kinds of user, the privacy settings, the size of it all."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field
 
-from orchestra_strategy.audit.objectives import rowwise
 from orchestra_strategy.config import FrozenConfig, parse_config
 from orchestra_strategy.errors import ParameterError
-from orchestra_strategy.privacy.local import LocalPrivacy
-from orchestra_strategy.users.reading import local_privacy
+from orchestra_strategy.privacy.settings import PrivacyFields
 
-__all__ = ["AuditConfig", "PrivacySetting", "parse_audit"]
+__all__ = ["PRIVACY_PARAMETERS", "AuditConfig", "UserType", "parse_audit", "setting_name"]
 
 UserType = Literal["local_gradient", "local_update", "multiuser_aggregate"]
-_NOISES = (0.002, 0.03)
+
+PRIVACY_PARAMETERS = (*PrivacyFields.model_fields, "moments_share")
+"""Parameters of a strategy that make up a privacy setting."""
+
+_SET_HERE = {
+    "user_type": "`user_types` of the audit",
+    "noise_seed": "`seed` of the audit, so that a report can be checked",
+    "party": "the audit itself: it has one party",
+    "route": "the audit itself: what leaves a party is attacked before any aggregator has seen it",
+}
 
 
 class AuditConfig(FrozenConfig):
-    """What an audit needs; the defaults take about two minutes on two cores.
+    """What an audit needs.
 
     Attributes:
-        strategy: ``supervised``, or a strategy of
-            :data:`~orchestra_strategy.audit.objectives.OBJECTIVES`.
-        parameters: Hyper-parameters of its objective, by name.
-        user_types: The kinds of user whose replies are attacked.
-        privacy: Local privacy settings (see :class:`~orchestra_strategy.privacy.local.LocalPrivacy`
-            for the names); none, clip, and clip with two strengths of noise by default.
+        strategy: A registered strategy of this package.
+        parameters: Its parameters by name, as in ``FLModel(strategy_config=...)``; those that are
+            not given are the strategy's own, but for :data:`TRAINING`. Privacy parameters among
+            them are the one setting that is audited, unless ``privacy`` is given, too.
+        user_types: The kinds of user; None is all that the strategy has.
+        privacy: Privacy settings, each a dictionary of the strategy's privacy parameters (``{}`` is
+            none). None audits no privacy, and noise multiplier 1 by record for one's own updates
+            and by user for an aggregate.
         attacks: ``span`` (:mod:`~orchestra_strategy.audit.span`), ``matching``
-            (:mod:`~orchestra_strategy.audit.attacks`) or both; the nearest outcome counts.
-        images: Samples behind the reply that is attacked; two steps, or two users, share them.
+            (:mod:`~orchestra_strategy.audit.attacks`), ``breaching``
+            (:mod:`~orchestra_strategy.audit.with_breaching`); the nearest outcome counts.
+        images: Samples behind a reply that is attacked; two steps, or two users, share them.
+        replies: How many replies of different samples are attacked for each row of the table.
         attack_steps: Length of each search.
         members: Samples that the encoder is trained on, and as many that it is not; fewer where the
             data are fewer.
-        passes: Passes over the members.
-        batch_size: Samples per training step.
-        lr: Learning rate, of the training and of the attacked user's steps.
-        momentum: Of the training.
-        views: Name of the augmentation.
-        view_options: Its options.
+        rounds: Federated rounds of the training. A round of ``local_gradient`` is a single batch:
+            of them as many are done as make up ``rounds`` passes over the members.
         backbone: Name of the network's backbone.
-        norm: ``group``, or ``batch``, which cannot be clipped by example.
+        norm: ``group``; or ``batch``, which no privacy setting can protect.
         hidden_dim: Width of projector and heads.
         projection_dim: Length of a projection.
-        num_global_clusters: Of Orchestra.
-        delta: Of differential privacy.
         seed: Root of all random streams.
         threads: CPU threads of torch.
     """
 
     strategy: str = "orchestra"
     parameters: dict[str, Any] = Field(default_factory=dict)
-    user_types: tuple[UserType, ...] = Field(
-        ("local_gradient", "local_update", "multiuser_aggregate"), min_length=1
-    )
+    user_types: tuple[UserType, ...] | None = Field(None, min_length=1)
     privacy: tuple[dict[str, Any], ...] | None = Field(None, min_length=1)
-    attacks: tuple[Literal["span", "matching"], ...] = Field(("span",), min_length=1)
+    attacks: tuple[Literal["span", "matching", "breaching"], ...] = Field(("span",), min_length=1)
     images: int = Field(4, ge=4, multiple_of=2)
+    replies: int = Field(2, ge=1)
     attack_steps: int = Field(250, ge=1)
-    members: int = Field(200, ge=8)
-    passes: int = Field(30, ge=1)
-    batch_size: int = Field(32, ge=2)
-    lr: float = Field(0.003, gt=0)
-    momentum: float = Field(0.9, ge=0, lt=1)
-    views: str = "grey"
-    view_options: dict[str, Any] = Field(default_factory=dict)
+    members: int = Field(400, ge=8)
+    rounds: int = Field(10, ge=1)
     backbone: str = "conv4"
     norm: Literal["group", "batch"] = "group"
     hidden_dim: int = Field(128, ge=1)
     projection_dim: int = Field(128, ge=1)
-    num_global_clusters: int = Field(32, ge=2)
-    delta: float = Field(1e-5, gt=0, lt=1)
     seed: int = Field(0, ge=0)
-    threads: int = Field(2, ge=1)
+    threads: int = Field(1, ge=1)
 
-    def privacy_settings(self) -> list["PrivacySetting"]:
-        """Return the privacy settings, checked and named.
-
-        Raises:
-            ParameterError: An entry is unknown or out of its range; clipping by example is asked of
-                a loss that compares samples, or of a network with BatchNorm; one occurs twice.
-        """
-        clips = rowwise(self.strategy) and self.norm == "group"
-        chosen: tuple[Mapping[str, Any], ...] | None = self.privacy
-        if chosen is None:
-            clip = {"per_example_clipping": 1.0} if clips else {}
-            noisy = tuple({**clip, "gradient_noise": noise} for noise in _NOISES)
-            chosen = ({}, *((clip,) if clip else ()), *noisy)
-        settings = [PrivacySetting.read(entries) for entries in chosen]
-        for setting in settings:
-            if setting.privacy.per_example_clipping and not clips:
-                reason = (
-                    f"the loss of `{self.strategy}` compares samples with each other"
-                    if not rowwise(self.strategy)
-                    else "BatchNorm mixes the samples of a batch; use `norm` = 'group'"
-                )
-                raise ParameterError(
-                    f"Expected `per_example_clipping` to be 0, got "
-                    f"{setting.privacy.per_example_clipping:g}: {reason}."
-                )
-        names = [setting.name for setting in settings]
-        if len(set(names)) < len(names):
-            raise ParameterError(f"Expected `privacy` to hold different settings, got {names}.")
-        return settings
+    def privacy_of(self, user_type: str) -> tuple[dict[str, Any], ...]:
+        """Return the privacy settings that are audited for a kind of user."""
+        if self.privacy is not None:
+            return self.privacy
+        unit = "user" if user_type == "multiuser_aggregate" else "record"
+        return ({}, {"privacy": unit, "noise_multiplier": 1.0})
 
 
-@dataclass(frozen=True)
-class PrivacySetting:
-    """A local privacy setting and its name."""
+def setting_name(privacy: Mapping[str, Any]) -> str:
+    """Name a privacy setting.
 
-    name: str
-    privacy: LocalPrivacy
-
-    @classmethod
-    def read(cls, entries: Mapping[str, Any]) -> "PrivacySetting":
-        """Check and name a setting.
-
-        >>> PrivacySetting.read({"per_example_clipping": 1.0, "gradient_noise": 0.5}).name
-        'clip 1, gaussian noise 0.5'
-        >>> PrivacySetting.read({}).name
-        'no defence'
-        """
-        privacy = local_privacy({"local_diff_privacy": dict(entries)})
-        parts = []
-        if privacy.per_example_clipping:
-            parts.append(f"clip {privacy.per_example_clipping:g}")
-        if privacy.gradient_noise:
-            parts.append(f"{privacy.distribution} noise {privacy.gradient_noise:g}")
-        if privacy.input_noise:
-            parts.append(f"{privacy.distribution} input noise {privacy.input_noise:g}")
-        return cls(", ".join(parts) or "no defence", privacy)
+    >>> setting_name({})
+    'no privacy'
+    >>> setting_name({"privacy": "user", "noise_multiplier": 1.0, "clip_norm": 0.5})
+    'user level, noise_multiplier 1.0, clip_norm 0.5'
+    """
+    if privacy.get("privacy", "none") == "none":
+        return "no privacy"
+    others = (f"{name} {value}" for name, value in privacy.items() if name != "privacy")
+    return ", ".join([f"{privacy['privacy']} level", *others])
 
 
 def parse_audit(values: Mapping[str, Any]) -> AuditConfig:
     """Build the configuration from loose values, as they come from JSON or a command line.
 
     Raises:
-        ParameterError: Unknown names, values out of range, or settings that exclude each other.
+        ParameterError: Unknown names, values out of range, or what the audit sets itself.
 
     >>> parse_audit({"user_types": ["local_update"]}).user_types
     ('local_update',)
+    >>> parse_audit({"parameters": {"lr": 0.1, "privacy": "user", "noise_multiplier": 2.0}}).privacy
+    ({'privacy': 'user', 'noise_multiplier': 2.0},)
     """
     lists = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     config = parse_config(AuditConfig, lists)
-    config.privacy_settings()
-    return config
+    for name, where in _SET_HERE.items():
+        for given in (config.parameters, *(config.privacy or ())):
+            if name in given:
+                raise ParameterError(
+                    f"Expected `{name}` not to be among the strategy's parameters, got "
+                    f"{given[name]!r}: it is set by {where}."
+                )
+    return _privacy_apart(config)
+
+
+def _privacy_apart(config: AuditConfig) -> AuditConfig:
+    """Take privacy parameters out of the strategy's others, and check the names of settings."""
+    given = {k: v for k, v in config.parameters.items() if k in PRIVACY_PARAMETERS}
+    if given and config.privacy is not None:
+        raise ParameterError(
+            f"Expected privacy in `parameters` or in `privacy`, got `{next(iter(given))}` in "
+            "`parameters`, and `privacy`, too."
+        )
+    settings = (given,) if given else config.privacy
+    for setting in settings or ():
+        others = [name for name in setting if name not in PRIVACY_PARAMETERS]
+        if others:
+            raise ParameterError(
+                f"Expected `privacy` to hold privacy parameters, got `{others[0]}`; others belong "
+                f"into `parameters`. Known: {', '.join(f'`{n}`' for n in PRIVACY_PARAMETERS)}."
+            )
+    names = [setting_name(setting) for setting in settings or ()]
+    if len(set(names)) < len(names):
+        raise ParameterError(f"Expected `privacy` to hold different settings, got {names}.")
+    rest = {k: v for k, v in config.parameters.items() if k not in given}
+    return config.model_copy(update={"parameters": rest, "privacy": settings})
