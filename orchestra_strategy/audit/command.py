@@ -36,13 +36,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--user-types", nargs="+", help="kinds of user (all that there are)")
     parser.add_argument("--attacks", nargs="+", help="span, matching, breaching (span)")
     parser.add_argument(
-        *("--privacy", nargs="+", metavar="UNIT"),
-        help="none, user, record; each but none with every --noise (by kind of user)",
+        "--privacy",
+        nargs="+",
+        metavar="UNIT",
+        help="none, user, record; the last two with every --epsilon and --noise",
     )
-    parser.add_argument("--noise", type=float, nargs="+", help="noise multipliers (1)")
+    parser.add_argument("--epsilon", type=float, nargs="+", help="of the whole training (8)")
+    parser.add_argument("--noise", type=float, nargs="+", help="noise multipliers, for --epsilon")
     parser.add_argument("--clip", type=float, help="clip_norm of the privacy settings")
     parser.add_argument(
-        *("--set", nargs=2, action="append", default=[], metavar=("NAME", "VALUE")),
+        "--set",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
         help="a parameter of the strategy, its value as JSON; may be repeated",
     )
     for name in _NUMBERS:
@@ -101,25 +108,26 @@ def _json_value(name: str, text: str) -> Any:
 
 
 def _privacy(arguments: argparse.Namespace) -> list[dict[str, Any]] | None:
-    """Return the settings that --privacy, --noise and --clip ask for; None if none is given."""
-    units, noises, clip = arguments.privacy, arguments.noise, arguments.clip
-    if units is None:
-        if noises is None and clip is None:
+    """Return the settings that the options ask for; None if none is given."""
+    options = {name: getattr(arguments, name) for name in ("epsilon", "noise", "clip")}
+    given = [name for name, value in options.items() if value is not None]
+    if arguments.privacy is None:
+        if not given:
             return None
-        given = "--noise" if noises is not None else "--clip"
         raise ParameterError(
-            f"Expected `--privacy` with `{given}`, got none; say what it protects, 'user' or "
+            f"Expected `--privacy` with `--{given[0]}`, got none; say what it protects, 'user' or "
             "'record'."
         )
-    clipped = {} if clip is None else {"clip_norm": clip}
+    strengths = [{"target_epsilon": e} for e in options["epsilon"] or ()]
+    strengths += [{"noise_multiplier": z} for z in options["noise"] or ()]
+    clip = {} if options["clip"] is None else {"clip_norm": options["clip"]}
     settings: list[dict[str, Any]] = []
-    for unit in units:
+    for unit in arguments.privacy:
         if unit == "none":
             settings.append({})
         else:
-            settings += [
-                {"privacy": unit, "noise_multiplier": noise, **clipped} for noise in noises or [1.0]
-            ]
+            for strength in strengths or [{"target_epsilon": 8.0}]:
+                settings.append({"privacy": unit, **strength, **clip})
     return settings
 
 

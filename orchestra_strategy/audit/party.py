@@ -33,18 +33,20 @@ __all__ = [
     "exchange",
     "new_party",
     "read_data",
+    "rounds_of",
     "split_of",
     "strategy_class",
+    "strategy_of",
     "train",
     "user_types_of",
 ]
 
-TRAINING: dict[str, Any] = {
-    **{"batch_size": 32, "local_epochs": 3, "lr": 0.01, "num_virtual_users": 50},
-    **{"num_global_clusters": 32, "ema_decay": 0.99, "clustering_steps": 100},
-    "health_samples": 0,
-}
+TRAINING: dict[str, Any] = {"batch_size": 128, "local_epochs": 6, "lr": 0.03, "health_samples": 0}
 """Parameters of the audited training in place of the strategies' own, which are for large data."""
+
+_ORCHESTRA = {"temperature": 0.2, "deg_weight": 0.1, "num_global_clusters": 32}
+_CLUSTERING_STEPS = {"local_gradient": 10, "local_update": 100, "multiuser_aggregate": 100}
+_MANY_USERS = {"num_virtual_users": 20, "local_epochs": 2}  # steps of few samples, and many of them
 
 
 @dataclass(frozen=True)
@@ -185,10 +187,18 @@ def new_party(config: AuditConfig, row: Row, samples: Tensor, seed: int) -> Self
     """
     cls = strategy_class(strategy_of(config, row))
     fields = cls.config_class.model_fields
-    values = {k: v for k, v in TRAINING.items() if k in fields} | config.parameters
+    values = dict(TRAINING)
+    if "num_global_clusters" in fields:
+        values |= {**_ORCHESTRA, "clustering_steps": _CLUSTERING_STEPS[row.user_type]}
+    if row.user_type == "multiuser_aggregate":
+        values |= _MANY_USERS
+    values |= config.parameters
     if row.private:
         # It is the auditor's own noise, drawn and thrown away here; a report should repeat.
         values |= {**row.privacy, "noise_seed": derive_seed(seed, "party", 0, "noise")}
+    if row.privacy.get("target_epsilon") and "planned_rounds" not in row.privacy:
+        sizes = {name: values[name] for name in ("batch_size", "local_epochs")}
+        values["planned_rounds"] = rounds_of(row.user_type, config.rounds, len(samples), **sizes)
     model = partial(
         orchestra_model,
         *(config.backbone, samples.shape[1], config.norm),
@@ -210,15 +220,30 @@ def exchange(strategy: SelfSupervisedStrategy, wire: Any) -> None:
     strategy.apply_weights(server([wire])[0])
 
 
-def train(strategy: SelfSupervisedStrategy, rounds: int) -> int:
-    """Train a party for so many rounds, or as many as its budget allows; return their number.
+def rounds_of(
+    user_type: str, rounds: int, samples: int, batch_size: int, local_epochs: int
+) -> int:
+    """Return how many federated rounds stand for ``rounds`` of ``local_update``.
 
-    ``local_gradient`` counts passes over the data in place of rounds.
+    A round of ``local_gradient`` is a single step, so it takes as many as there are steps.
+
+    >>> rounds_of("local_update", 10, 100, 50, 3), rounds_of("local_gradient", 10, 100, 50, 3)
+    (10, 60)
+    """
+    if user_type != "local_gradient":
+        return rounds
+    return rounds * num_batches(samples, batch_size, local_epochs)
+
+
+def train(strategy: SelfSupervisedStrategy, rounds: int) -> int:
+    """Train a party for :func:`rounds_of` rounds, or as many as its budget allows.
+
+    Returns:
+        Their number.
     """
     exchange(strategy, strategy.get_weights())
-    n, config = strategy.num_samples(), strategy.config
-    if config.user_type == "local_gradient":
-        rounds *= num_batches(n, config.batch_size, 1)
+    config, n = strategy.config, strategy.num_samples()
+    rounds = rounds_of(config.user_type, rounds, n, config.batch_size, config.local_epochs)
     left = strategy.privacy_rounds_left(n)
     rounds = rounds if left is None else min(rounds, left)
     for index in range(rounds):

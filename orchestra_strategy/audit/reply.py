@@ -120,6 +120,7 @@ def _user(
         num_data_per_local_update_step=per_user // plan.steps,
         local_learning_rate=plan.lr,
         provide_num_data_points=True,
+        provide_buffers=True,  # as the strategies' users do
         aggregate_weights="uniform",
         seed=config.seed,
     )
@@ -161,7 +162,7 @@ def _found(
         gradient = answer.plan.as_gradient(answer.shared["gradients"])
         count, shape = truth.shape[0] * truth.shape[1], truth.shape[2:]
         args = (answer.model, answer.payload, gradient, count, shape, config.attack_steps)
-        return span_attack(*args, generator)
+        return span_attack(*args, generator, buffers=answer.shared["buffers"])
     return attack(
         *(answer.model, answer.loss, answer.payload, answer.shared, answer.plan),
         *(truth.shape[1:], config.attack_steps, generator),

@@ -34,8 +34,8 @@ class AuditConfig(FrozenConfig):
             them are the one setting that is audited, unless ``privacy`` is given, too.
         user_types: The kinds of user; None is all that the strategy has.
         privacy: Privacy settings, each a dictionary of the strategy's privacy parameters (``{}`` is
-            none). None audits no privacy, and noise multiplier 1 by record for one's own updates
-            and by user for an aggregate.
+            none); with ``target_epsilon``, ``planned_rounds`` are the audit's. None audits no
+            privacy, and an epsilon of 8 by record, for an aggregate by user.
         attacks: ``span`` (:mod:`~orchestra_strategy.audit.span`), ``matching``
             (:mod:`~orchestra_strategy.audit.attacks`), ``breaching``
             (:mod:`~orchestra_strategy.audit.with_breaching`); the nearest outcome counts.
@@ -44,8 +44,8 @@ class AuditConfig(FrozenConfig):
         attack_steps: Length of each search.
         members: Samples that the encoder is trained on, and as many that it is not; fewer where the
             data are fewer.
-        rounds: Federated rounds of the training. A round of ``local_gradient`` is a single batch:
-            of them as many are done as make up ``rounds`` passes over the members.
+        rounds: Federated rounds of the training; of ``local_gradient``, whose rounds are single
+            steps, as many as make up the same number of steps.
         backbone: Name of the network's backbone.
         norm: ``group``; or ``batch``, which no privacy setting can protect.
         hidden_dim: Width of projector and heads.
@@ -63,7 +63,7 @@ class AuditConfig(FrozenConfig):
     replies: int = Field(2, ge=1)
     attack_steps: int = Field(250, ge=1)
     members: int = Field(400, ge=8)
-    rounds: int = Field(10, ge=1)
+    rounds: int = Field(12, ge=1)
     backbone: str = "conv4"
     norm: Literal["group", "batch"] = "group"
     hidden_dim: int = Field(128, ge=1)
@@ -76,7 +76,7 @@ class AuditConfig(FrozenConfig):
         if self.privacy is not None:
             return self.privacy
         unit = "user" if user_type == "multiuser_aggregate" else "record"
-        return ({}, {"privacy": unit, "noise_multiplier": 1.0})
+        return ({}, {"privacy": unit, "target_epsilon": 8.0})
 
 
 def setting_name(privacy: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ Language Models", NeurIPS 2024, https://arxiv.org/abs/2405.15586. Continuous ima
 by gradient descent on the distance from the span, with total variation as the only prior.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from orchestra_strategy.errors import ModelError
 
-__all__ = ["feature_layer", "row_space", "span_attack"]
+__all__ = ["feature_layer", "row_space", "span_attack", "use_batch_statistics"]
 
 _STEP_SIZE = 0.05
 _TV_WEIGHT = 0.005
@@ -69,11 +70,12 @@ def span_attack(
     steps: int,
     generator: torch.Generator,
     starts: int = 32,
+    buffers: Sequence[Tensor] | None = None,
 ) -> Tensor:
     """Search for images whose features lie in the row space of a gradient.
 
     Args:
-        model: The public model, with ``backbone``; its parameters become the payload's.
+        model: The public model, with ``backbone``, whose copy takes the payload's parameters.
         server_payload: What the server sent.
         gradient: What came back, as a gradient: one tensor per parameter.
         count: How many images went through the layer: samples times views.
@@ -81,6 +83,7 @@ def span_attack(
         steps: Length of the search.
         generator: Source of the first guesses.
         starts: First guesses, searched from side by side; at least ``count`` are taken.
+        buffers: What came back with the gradient: see :func:`use_batch_statistics`.
 
     Returns:
         Images (count, C, H, W) in [0, 1], the most different of those that fit best.
@@ -88,12 +91,15 @@ def span_attack(
     Raises:
         ModelError: There is no linear layer after the backbone.
     """
+    model = copy.deepcopy(model)
     with torch.no_grad():
         for parameter, sent in zip(model.parameters(), server_payload["parameters"], strict=True):
             parameter.copy_(sent)
+    model.train()
+    if buffers:
+        use_batch_statistics(model, buffers)
     names = [name for name, _ in model.named_parameters()]
     basis = row_space(gradient[names.index(feature_layer(model))], count)
-    model.train()
     images = torch.rand(max(starts, 2 * count), *shape, generator=generator).requires_grad_()
     optimizer = torch.optim.Adam([images], lr=_STEP_SIZE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -108,6 +114,33 @@ def span_attack(
     with torch.no_grad():
         misfit, inside = _misfit(model, images, basis)
     return images.detach()[_spread(misfit, inside, count)].clamp(0, 1)
+
+
+@torch.no_grad()
+def use_batch_statistics(model: nn.Module, after: Sequence[Tensor]) -> None:
+    """Let BatchNorm normalise by what the party's batches had, as its running statistics tell.
+
+    A running statistic moves by r <- (1 - m) r + m b for a batch's own b. From r before and after
+    k batches follows the mean of their b, weighted towards the last; this is what the user's
+    features were normalised by, whatever batch a guess is in.
+
+    Args:
+        model: With the buffers that the server sent.
+        after: The buffers that came back, in the order of ``model.buffers()``.
+    """
+    received = dict(zip((name for name, _ in model.named_buffers()), after, strict=True))
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            continue
+        assert module.num_batches_tracked is not None
+        batches = int(received[f"{name}.num_batches_tracked"] - module.num_batches_tracked)
+        kept = (1 - (module.momentum or 0.1)) ** batches
+        for statistic in ("running_mean", "running_var"):
+            before, then = getattr(module, statistic), received[f"{name}.{statistic}"]
+            if batches:
+                before.copy_((then - kept * before) / (1 - kept))
+        module.running_var.clamp_(min=0)  # type: ignore[union-attr]
+        module.eval()
 
 
 def _misfit(model: Any, images: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,7 @@ def subject(audit: Audit) -> str:
     return (
         f"Strategy {config.strategy} with backbone {config.backbone} ({config.norm} norm), "
         f"{audit.members} samples of {shape} for the training and as many held out, "
-        f"{config.rounds} rounds (local_gradient: passes), {config.replies} replies of "
+        f"{config.rounds} rounds (local_gradient: as many steps), {config.replies} replies of "
         f"{config.images} samples attacked per row by {', '.join(config.attacks)}, seed "
         f"{config.seed}. It took {audit.seconds:.0f} s."
     )
@@ -79,9 +79,9 @@ def limits(audit: Audit) -> list[str]:
         )
     if config.norm == "batch":
         found.append(
-            "With BatchNorm the features of a batch depend on each other, which the span attack "
-            "does not model, and on statistics that are sent, which it does not use: that it fails "
-            "means less than with GroupNorm."
+            "With BatchNorm the features of a batch depend on each other. The span attack knows the "
+            "mean of the batches' statistics alone, from the buffers that are sent, so that it "
+            "fails more often; a stronger one need not."
         )
     if any(r.strategy.startswith("orchestra") and r.epsilon is None for r in audit.results):
         found.append(

@@ -1,63 +1,55 @@
 """The span attack: its parts by hand, and that it finds images, and does not under noise."""
 
-
 import pytest
 import torch
 from torch import nn
 
-from orchestra_strategy.audit.objectives import Subject
-from orchestra_strategy.audit.parts import RecordedViews
-from orchestra_strategy.audit.party import Split, audited_user
-from orchestra_strategy.audit.scores import leakage
-from orchestra_strategy.audit.settings import parse_audit
-from orchestra_strategy.audit.span import feature_layer, row_space, span_attack
-from orchestra_strategy.data.views import build_views
+from orchestra_strategy.algorithms.model import orchestra_model
+from orchestra_strategy.audit.party import Row
+from orchestra_strategy.audit.reply import attacked_reply
+from orchestra_strategy.audit.span import (
+    feature_layer,
+    row_space,
+    span_attack,
+    use_batch_statistics,
+)
 from orchestra_strategy.errors import ModelError
-from orchestra_strategy.privacy.local import LocalPrivacy
 from orchestra_strategy.rng import torch_generator
-from orchestra_strategy.threads import torch_threads
-from tests.algorithms.tiny import images
+from tests.audit.parties import config_of, split
 
-VIEWS = build_views("grey")
-
-
-def attacked(privacy, strategy="fed_rotpred", steps=150):
-    """Scores of the attack on one gradient of 4 blobs."""
-    audited = Subject(strategy, VIEWS, hidden_dim=32, projection_dim=32)
-    model, views = audited.build_model(1, 0), RecordedViews(VIEWS)
-    blobs = images(64).unsqueeze(1)
-    split = Split(blobs[:32], blobs[32:], None, None)
-    objective = audited.party_objective(model, views, split.members, torch_generator(0, "p", 0, "v"))
-    views.drawn.clear()
-    config = parse_audit({"strategy": strategy})
-    user = audited_user("local_gradient", model, objective, split, config, privacy)
-    payload = {"parameters": [p.detach().clone() for p in model.parameters()], "buffers": None}
-    shared, _ = user.compute_local_updates(payload)
-    truth = views.images((2,))
-    with torch_threads(1):
-        found = span_attack(
-            *(model, payload, shared["gradients"], 4, (1, 8, 8), steps),
-            torch_generator(0, "server", 0, "span"),
-            starts=16,
-        )
-    assert found.shape == (4, 1, 8, 8)
-    assert 0 <= found.min() <= found.max() <= 1
-    others = RecordedViews(VIEWS)
-    others(split.others, torch_generator(0, "auditor", 0, "views"))
-    return leakage(found, truth, others.images((2,)), torch_generator(0, "auditor", 0, "g"))[0]
+WIDE = {"hidden_dim": 64, "projection_dim": 32, "attack_steps": 200, "members": 32}
+ROWS = [
+    *(Row(kind, {}) for kind in ("local_gradient", "local_update", "multiuser_aggregate")),
+]
 
 
-def test_an_undefended_gradient_gives_the_views_away():
-    scores = attacked(LocalPrivacy())
+def scores_of(row, strategy="fed_rotpred"):
+    config = config_of(strategy, **WIDE)
+    return attacked_reply(config, row, split(config, 64), 0).leakage
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.user_type)
+def test_an_undefended_reply_gives_the_views_away(row):
+    scores = scores_of(row)
     assert scores.above_control > 5
-    assert scores.leaked >= 3
+    # The weights have moved when the second of two steps sends its features.
+    assert scores.leaked >= (2 if row.user_type == "local_update" else 3)
 
 
-def test_strong_noise_leaves_nothing():
-    noise = LocalPrivacy(per_example_clipping=1.0, gradient_noise=0.25)
-    scores = attacked(noise)
+def test_a_contrastive_loss_gives_its_views_away_too():
+    assert scores_of(ROWS[0], "fed_simclr").leaked >= 3
+
+
+@pytest.mark.parametrize("unit", ["record", "user"])
+def test_the_noise_of_differential_privacy_leaves_nothing(unit):
+    scores = scores_of(Row("local_update", {"privacy": unit, "noise_multiplier": 1.0}))
     assert scores.leaked == 0
-    assert scores.above_control < 1
+    assert scores.above_control < 0
+
+
+def test_hardly_any_noise_hides_nothing():
+    weak = {"privacy": "record", "noise_multiplier": 1e-6}
+    assert scores_of(Row("local_gradient", weak)).leaked >= 3
 
 
 def test_the_features_of_a_batch_lie_in_the_row_space():
@@ -83,14 +75,37 @@ def test_the_feature_layer_is_the_first_linear_one_behind_the_backbone():
         feature_layer(Net())
 
 
-def test_the_attack_reads_the_payload_and_not_the_models_weights():
-    audited = Subject("fed_rotpred", VIEWS, hidden_dim=16, projection_dim=16)
-    other = Subject("fed_rotpred", VIEWS, hidden_dim=16, projection_dim=16, seed=1)
-    models = [audited.build_model(1, 0), other.build_model(1, 0)]
+def network(seed, norm="group"):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return orchestra_model("conv4", 1, norm, hidden_dim=16, projection_dim=16)
+
+
+def test_the_attack_reads_the_payload_and_leaves_the_model_alone():
+    models = [network(0), network(1)]
     payload = {"parameters": [p.detach().clone() for p in models[0].parameters()]}
+    before = [p.clone() for p in models[1].parameters()]
     gradient = [torch.ones_like(p) for p in payload["parameters"]]
     found = [
         span_attack(m, payload, gradient, 2, (1, 8, 8), 2, torch_generator(0, "s", 0, "a"))
         for m in models
     ]
     assert torch.equal(*found)
+    assert all(torch.equal(a, b) for a, b in zip(before, models[1].parameters()))
+
+
+def test_buffers_tell_the_batchs_own_statistics():
+    server, user = (nn.Sequential(nn.BatchNorm1d(3)) for _ in range(2))
+    x = torch.randn(8, 3, generator=torch.Generator().manual_seed(0)) * 2 + 1
+    for _ in range(2):
+        user(x)
+    use_batch_statistics(server, list(user.buffers()))
+    torch.testing.assert_close(server[0].running_mean, x.mean(0))
+    torch.testing.assert_close(server[0].running_var, x.var(0))
+    assert not server[0].training
+
+
+def test_with_batchnorm_the_attack_gives_finite_images():
+    config = config_of("fed_rotpred", norm="batch", attack_steps=5)
+    reply = attacked_reply(config, ROWS[0], split(config), 0)
+    assert reply.found.isfinite().all()
