@@ -21,7 +21,7 @@ from orchestra_strategy.audit.known_losses import KnownLoss
 from orchestra_strategy.audit.matching import Plan, reconstruct
 from orchestra_strategy.errors import ParameterError
 
-__all__ = ["Plan", "attack", "recover_labels"]
+__all__ = ["Plan", "attack", "classes_of", "load_parameters", "recover_labels"]
 
 
 def attack(
@@ -53,23 +53,52 @@ def attack(
     Raises:
         ParameterError: The number of samples is not told.
     """
+    load_parameters(model, server_payload)
+    classes = classes_of(model, loss, shared_data, plan, shape, generator)
+    gradient = plan.as_gradient(shared_data["gradients"])
+    return reconstruct(model, loss, gradient, classes, plan, shape, steps, generator)
+
+
+@torch.no_grad()
+def load_parameters(model: nn.Module, server_payload: Mapping[str, Any]) -> None:
+    """Give a model the parameters that the server sent."""
+    for parameter, sent in zip(model.parameters(), server_payload["parameters"], strict=True):
+        parameter.copy_(sent)
+
+
+def classes_of(
+    model: nn.Module,
+    loss: KnownLoss,
+    shared_data: Mapping[str, Any],
+    plan: Plan,
+    shape: Sequence[int],
+    generator: torch.Generator,
+) -> Tensor:
+    """Return the classes (n,) behind a reply, zeros where the loss has none.
+
+    Args:
+        model: With the server's parameters.
+        loss: See :func:`attack`, as for the other arguments.
+        shared_data: What came back.
+        plan: The training.
+        shape: Of what the loss looks at for one sample.
+        generator: Source of guessed images, of which the classes' logits are taken.
+
+    Raises:
+        ParameterError: The number of samples is not told.
+    """
     count = shared_data["metadata"]["num_data_points"]
     if count is None:
         raise ParameterError("Expected `num_data_points` to be told, got None; see its flag.")
+    if loss.class_bias is None:
+        return torch.zeros(count, dtype=torch.int64)
     with torch.no_grad():
-        for parameter, sent in zip(model.parameters(), server_payload["parameters"], strict=True):
-            parameter.copy_(sent)
-    gradient = plan.as_gradient(shared_data["gradients"])
-    classes = torch.zeros(count, dtype=torch.int64)
-    if loss.class_bias is not None:
-        with torch.no_grad():
-            # The true images are not known, but an untrained model says much the same of any image.
-            guesses = torch.rand(256, *shape, generator=generator)
-            expected = loss.logits(model, guesses).softmax(1).mean(0)
-        names = [name for name, _ in model.named_parameters()]
-        bias = gradient[names.index(loss.class_bias)] / loss.class_weight
-        classes = recover_labels(bias, expected, count)
-    return reconstruct(model, loss, gradient, classes, plan, shape, steps, generator)
+        # The true images are not known, but an untrained model says much the same of any image.
+        guesses = torch.rand(256, *shape, generator=generator)
+        expected = loss.logits(model, guesses).softmax(1).mean(0)
+    names = [name for name, _ in model.named_parameters()]
+    bias = plan.as_gradient(shared_data["gradients"])[names.index(loss.class_bias)]
+    return recover_labels(bias / loss.class_weight, expected, count)
 
 
 def recover_labels(bias_gradient: Tensor, expected: Tensor, count: int) -> Tensor:

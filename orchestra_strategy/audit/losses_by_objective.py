@@ -27,7 +27,9 @@ __all__ = ["known_loss"]
 
 def _orchestra(model: nn.Module, objective: OrchestraObjective) -> KnownLoss:
     if objective.centroids is None:
-        raise OrchestraError("Expected `centroids` of the objective, got None: round 0 comes first.")
+        raise OrchestraError(
+            "Expected `centroids` of the objective, got None: round 0 comes first."
+        )
     known = objective.settings
     return OrchestraLoss(model, objective.centroids, known.temperature, known.deg_weight)
 

@@ -17,7 +17,9 @@ from orchestra_strategy.audit.known_losses import KnownLoss
 __all__ = ["Plan", "reconstruct", "simulated_gradient"]
 
 _RESTARTS = 8  # first guesses of a single step
-_MAX_ORDERS = 24  # first guesses of several steps: orders of the classes, drawn where there are more
+_MAX_ORDERS = (
+    24  # first guesses of several steps: orders of the classes, drawn where there are more
+)
 _STEP_SIZE = 0.1  # of pixels in [0, 1], the same for every pixel because Adam sees only signs
 _TV_WEIGHT = 1e-3
 

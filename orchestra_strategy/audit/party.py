@@ -220,9 +220,7 @@ def exchange(strategy: SelfSupervisedStrategy, wire: Any) -> None:
     strategy.apply_weights(server([wire])[0])
 
 
-def rounds_of(
-    user_type: str, rounds: int, samples: int, batch_size: int, local_epochs: int
-) -> int:
+def rounds_of(user_type: str, rounds: int, samples: int, batch_size: int, local_epochs: int) -> int:
     """Return how many federated rounds stand for ``rounds`` of ``local_update``.
 
     A round of ``local_gradient`` is a single step, so it takes as many as there are steps.

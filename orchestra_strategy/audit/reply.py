@@ -22,6 +22,7 @@ from orchestra_strategy.audit.results import Reply
 from orchestra_strategy.audit.scores import leakage
 from orchestra_strategy.audit.settings import AuditConfig
 from orchestra_strategy.audit.span import span_attack
+from orchestra_strategy.audit.with_breaching import breaching_attack
 from orchestra_strategy.privacy.accounting import PrivacyLedger
 from orchestra_strategy.privacy.crypto_noise import NoiseSource
 from orchestra_strategy.privacy.mechanism import GaussianMechanism
@@ -163,10 +164,11 @@ def _found(
         count, shape = truth.shape[0] * truth.shape[1], truth.shape[2:]
         args = (answer.model, answer.payload, gradient, count, shape, config.attack_steps)
         return span_attack(*args, generator, buffers=answer.shared["buffers"])
-    return attack(
-        *(answer.model, answer.loss, answer.payload, answer.shared, answer.plan),
-        *(truth.shape[1:], config.attack_steps, generator),
-    )[1]
+    known = (answer.model, answer.loss, answer.payload, answer.shared, answer.plan)
+    search = (truth.shape[1:], config.attack_steps, generator)
+    if name == "breaching":
+        return breaching_attack(*known, *search)
+    return attack(*known, *search)[1]
 
 
 def _stream(config: AuditConfig, who: str, index: int, purpose: str) -> torch.Generator:

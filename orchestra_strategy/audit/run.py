@@ -31,6 +31,7 @@ from orchestra_strategy.audit.reply import attacked_reply
 from orchestra_strategy.audit.results import Audit, Result
 from orchestra_strategy.audit.settings import AuditConfig, parse_audit, setting_name
 from orchestra_strategy.audit.utility import Utility, utility_of
+from orchestra_strategy.audit.with_breaching import require_breaching
 from orchestra_strategy.data.local_data import LocalData
 from orchestra_strategy.data.views import Views, build_views
 from orchestra_strategy.errors import OrchestraError, ParameterError
@@ -61,6 +62,8 @@ def run_audit(
     """
     begun = time.perf_counter()
     split = split_of(data, config)
+    if "breaching" in config.attacks:
+        require_breaching()  # now, and not after minutes of training
     with torch_threads(config.threads):
         rows, refused = _possible(config, split)
         results: list[Result] = []

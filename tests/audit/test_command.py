@@ -1,4 +1,4 @@
-"""The audit as a whole: settings, refusals, and the command from a file of images to a report."""
+"""The command, from a file of images to a report."""
 
 import json
 import subprocess
@@ -6,27 +6,20 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 
 from orchestra_strategy import cli
-from orchestra_strategy.audit.party import read_data, split_of
-from orchestra_strategy.audit.report import limits
-from orchestra_strategy.audit.settings import parse_audit
-from orchestra_strategy.data.local_data import LocalData
-from orchestra_strategy.errors import DataError, ParameterError
+from orchestra_strategy.audit import run_audit
+from orchestra_strategy.audit.wording import in_short, limits
 from tests.algorithms.tiny import images
+from tests.audit.parties import SMALL, TINY, config_of, data
 from tests.evaluation.test_html_report import Page
-
-SHORT = {
-    **{"members": 16, "batch_size": 8, "passes": 1, "attack_steps": 2},
-    **{"hidden_dim": 16, "projection_dim": 16, "num_global_clusters": 4, "threads": 1},
-}
 
 
 @pytest.fixture
 def folder(tmp_path):
-    np.savez(tmp_path / "party.npz", x=images(40).numpy(), y=np.arange(40) % 3)
-    (tmp_path / "short.json").write_text(json.dumps(SHORT))
+    np.savez(tmp_path / "party.npz", x=images(40).numpy(), y=np.arange(40) % 2)
+    short = {**SMALL, "rounds": 1, "parameters": TINY}
+    (tmp_path / "short.json").write_text(json.dumps(short))
     return tmp_path
 
 
@@ -39,145 +32,107 @@ def run(folder, *arguments):
     return json.loads((out / "audit.json").read_text()), page
 
 
-def test_the_command_writes_a_report_and_draws_from_no_global_stream(folder, capsys):
-    before = torch.get_rng_state()
-    report, page = run(folder, "--noise", "0.5")
-    assert torch.equal(before, torch.get_rng_state())
-    assert "What the server can learn" in capsys.readouterr().out
+def test_the_command_writes_a_report(folder, capsys):
+    report, page = run(folder)
+    shown = capsys.readouterr().out
+    assert "What the server can learn" in shown
+    assert "1 of 6: local_gradient, no privacy" in shown
     assert report["schema"] == 1
     assert (report["data"], report["sample_shape"]) == ("party.npz", [1, 8, 8])
-    names = ["no defence", "clip 1", "clip 1, gaussian noise 0.5"]
-    assert [r["setting"] for r in report["results"]] == names
+    rows = [(r["user_type"], r["setting"]) for r in report["results"]]
+    assert rows == [
+        ("local_gradient", "no privacy"),
+        ("local_gradient", "record level, target_epsilon 8.0"),
+        ("local_update", "no privacy"),
+        ("local_update", "record level, target_epsilon 8.0"),
+        ("multiuser_aggregate", "no privacy"),
+        ("multiuser_aggregate", "user level, target_epsilon 8.0"),
+    ]
     for result in report["results"]:
-        kinds = ["local_gradient", "local_update", "multiuser_aggregate"]
-        assert [reply["user_type"] for reply in result["replies"]] == kinds
         assert [auc["signal"] for auc in result["membership"]] == ["loss", "alignment"]
         assert all(auc["low"] <= auc["value"] <= auc["high"] for auc in result["membership"])
-        assert all(reply["attack"] == "span" for reply in result["replies"])
+        assert [reply["attack"] for reply in result["replies"]] == ["span"]
         assert 0 <= result["utility"]["knn"] <= 1
-    assert [r["epsilon_reply"] is None for r in report["results"]] == [True, True, False]
-    assert report["results"][2]["epsilon_training"] < report["results"][2]["epsilon_reply"]
+        assert (result["epsilon"] is None) == (result["setting"] == "no privacy")
     assert report["limits"] == [t for t in page.of("p") if t in report["limits"]]
-    assert any("local centroids" in sentence for sentence in report["limits"])
-    assert [t for t in page.of("td") if t in names][:3] == names
     assert "untrained (control)" in page.of("td")
+    assert any("must not leave the party" in text for text in page.of("p"))
     assert [tag for tag, _ in page.tags].count("table") == 3
     assert [tag for tag, _ in page.tags].count("img") == 3
 
 
-def test_a_contrastive_strategy_without_labels_and_with_both_attacks(folder):
+def test_without_labels_utility_is_not_compared(folder):
     np.savez(folder / "party.npz", x=images(40).numpy())
-    arguments = ("--strategy", "fed_simclr", "--attacks", "span", "matching")
-    report, page = run(folder, *arguments, "--user-types", "local_update")
-    noisy = ["no defence", "gaussian noise 0.002", "gaussian noise 0.03"]
-    assert [r["setting"] for r in report["results"]] == noisy
-    assert [[a["signal"] for a in r["membership"]] for r in report["results"]] == [["alignment"]] * 3
-    assert report["untrained"]["knn"] is None
+    report, page = run(folder, "--user-types", "local_update", "--privacy", "none")
+    assert report["untrained"]["probe"] is None
     assert any("effective rank" in text for text in page.of("caption"))
-    assert {r["replies"][0]["attack"] for r in report["results"]} <= {"span", "matching"}
+    assert any("utility not compared, for want of labels" in text for text in page.of("p"))
 
 
-def test_a_supervised_strategy(folder):
-    report, _ = run(folder, "--strategy", "supervised", "--clip", "0", "--user-types", "local_gradient")
-    assert [r["setting"] for r in report["results"]] == ["no defence"]
-    assert not any("local centroids" in sentence for sentence in report["limits"])
-
-
-def test_the_same_seed_gives_the_same_numbers():
-    config = parse_audit({**SHORT, "user_types": ["local_update"], "privacy": [{}]})
-    data = LocalData(images(40).numpy())
-    from orchestra_strategy.audit import run_audit
-    from orchestra_strategy.audit.results import plain
-
-    rows = []
-    for _ in range(2):
-        (result,) = run_audit(data, config).results
-        row = plain(result)
-        del row["replies"][0]["seconds"]
-        rows.append(row)
-    assert rows[0] == rows[1]
-
-
-def test_members_and_others_are_disjoint_and_seeded():
-    x = np.arange(40, dtype=np.float32).repeat(16).reshape(40, 4, 4) / 40
-    splits = [
-        split_of(LocalData(x, np.arange(40)), parse_audit({**SHORT, "seed": seed}))
-        for seed in (0, 0, 1)
+def test_privacy_settings_from_the_command_line(folder):
+    arguments = ("--user-types", "local_update", "--privacy", "none", "user", "record")
+    report, _ = run(folder, *arguments, "--noise", "1", "2", "--clip", "0.5")
+    assert [r["privacy"] for r in report["results"]] == [
+        {},
+        *({"privacy": "user", "noise_multiplier": z, "clip_norm": 0.5} for z in (1.0, 2.0)),
+        *({"privacy": "record", "noise_multiplier": z, "clip_norm": 0.5} for z in (1.0, 2.0)),
     ]
-    first, again, other = ([*s.member_labels.tolist(), *s.other_labels.tolist()] for s in splits)
-    assert len(set(first)) == 32
-    assert first == again != other
-    assert splits[0].members.shape == (16, 1, 4, 4)
-    assert splits[0].members[:, 0, 0, 0].mul(40).round().tolist() == splits[0].member_labels.tolist()
 
 
-def test_digits_are_at_hand():
-    data = read_data("digits")
-    assert data.samples.shape == (1797, 8, 8)
-    assert data.samples.max() == 1.0
+def test_parameters_of_the_strategy_from_the_command_line(folder):
+    names = ("--set", "lr", "0.5", "--set", "views", "grey")
+    report, _ = run(folder, "--user-types", "local_update", "--privacy", "none", *names)
+    assert report["config"]["parameters"] == {**TINY, "lr": 0.5, "views": "grey"}
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"strateggy": "orchestra"}, "got `strateggy`; did you mean `strategy`"),
-        ({"strategy": "orchestre"}, "`strategy` to be one that can be audited, got 'orchestre'"),
-        ({"images": 3}, "Expected `images` to be"),
-        ({"user_types": []}, "`user_types`"),
-        ({"user_types": ["local_updat"]}, "`user_types.0` to be 'local_gradient'"),
-        ({"privacy": [{"clip": 1.0}]}, "`local_diff_privacy` to have known entries, got `clip`"),
-        ({"privacy": [{}, {}]}, r"`privacy` to hold different settings, got \['no defence', 'no"),
-        (
-            {"strategy": "fed_simclr", "privacy": [{"per_example_clipping": 1.0}]},
-            "`per_example_clipping` to be 0, got 1: the loss of `fed_simclr` compares samples",
-        ),
-        (
-            {"norm": "batch", "privacy": [{"per_example_clipping": 2.0}]},
-            "`per_example_clipping` to be 0, got 2: BatchNorm mixes the samples of a batch; use",
-        ),
-    ],
-)
-def test_settings_that_cannot_be_audited_are_refused(values, message):
-    with pytest.raises(ParameterError, match=message):
-        parse_audit(values)
+def test_an_image_folder_in_colour(folder):
+    from PIL import Image
 
-
-@pytest.mark.parametrize(
-    ("data", "changes", "message"),
-    [
-        (LocalData(np.zeros((40, 5), np.float32)), {}, "Expected images .* got shape .40, 5.: recon"),
-        (LocalData(images(40).numpy()), {"strategy": "supervised"}, "Expected labels for strategy"),
-        (LocalData(images(15).numpy()), {}, r"Expected at least 2 \* 8 samples .*, got 15"),
-        (LocalData(images(40).numpy() + 1), {}, r"Expected pixels to be uint8 or in \[0, 1\]"),
-    ],
-)
-def test_data_that_cannot_be_audited_are_refused(data, changes, message):
-    with pytest.raises(DataError, match=message):
-        split_of(data, parse_audit({**SHORT, **changes}))
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        path = folder / "photos" / f"class{i % 2}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
+    arguments = ("--data", str(folder / "photos"), "--user-types", "local_gradient")
+    report, _ = run(folder, *arguments, "--privacy", "none", "--members", "8")
+    assert report["sample_shape"] == [3, 8, 8]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--data", "nowhere"], "Expected data in `nowhere`, got no such file or folder"),
-        (["--data", "digits", "--out", __file__], "Expected `--out` to be a folder, got the file"),
-        (["--data", "digits", "--config", "nowhere"], "Expected `--config` to be a JSON file, got"),
-        (["--data", "digits", "--noise", "nan"], "`gradient_noise` to be a finite number of at"),
-        (["--data", "digits", "--strategy", "x"], "`strategy` to be one that can be audited"),
+        (["--out", __file__], "Expected `--out` to be a folder, got the file"),
+        (["--config", "nowhere"], "Expected `--config` to be a JSON file, got"),
+        (["--strategy", "x"], "`strategy` to be one that can be audited, got 'x'; known: `fed_"),
+        (["--set", "temprature", "1"], "got `temprature`; did you mean `temperature`"),
+        (["--set", "lr", "{"], "Expected `--set lr` to be a JSON value, got {"),
+        (["--noise", "1"], "Expected `--privacy` with `--noise`, got none; say what it protects"),
+        (
+            ["--privacy", "users"],
+            "Expected `privacy` to be 'none', 'user' or 'record', got 'users'",
+        ),
+        (["--privacy", "user", "--noise", "-1"], "`noise_multiplier` to be greater than 0, got -1"),
+        (["--privacy", "user", "--norm", "batch"], "Expected a model without BatchNorm"),
+        (["--images", "5"], "Expected `images` to be a multiple of 2, got 5"),
     ],
 )
 def test_bad_arguments_end_with_a_sentence(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as stopped:
         cli.main(["audit", *arguments])
+    assert stopped.value.code == 2
     assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "audit_out").exists()
 
 
 def test_a_configuration_file_is_one_object(tmp_path, capsys):
     (tmp_path / "list.json").write_text("[1]")
     with pytest.raises(SystemExit):
         cli.main(["audit", "--data", "digits", "--config", str(tmp_path / "list.json")])
-    assert "`--config` to hold one JSON object, got list" in " ".join(capsys.readouterr().err.split())
+    assert "`--config` to hold one JSON object, got list" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 def test_the_module_runs_too():
@@ -187,8 +142,17 @@ def test_the_module_runs_too():
     assert "--user-types" in done.stdout
 
 
-def test_limits_name_the_width_that_the_span_attack_needs():
-    class Given:
-        config = parse_audit({"hidden_dim": 77})
+def test_limits_name_the_width_that_the_span_attack_needs_and_what_batchnorm_hides():
+    audit = run_audit(data(), config_of("fed_rotpred", norm="batch", rounds=1))
+    told = " ".join(limits(audit))
+    assert "below its width (16)" in told
+    assert "With BatchNorm" in told
+    assert "local centroids" not in told
 
-    assert any("77" in sentence for sentence in limits(Given))
+
+def test_an_encoder_that_has_learnt_nothing_is_called_that():
+    labels = np.arange(40) % 2  # which are independent of the blobs
+    config = config_of(user_types=["local_update"], privacy=[{}], rounds=1)
+    audit = run_audit(data(labels=labels), config)
+    assert not audit.results[0].beats_untrained
+    assert "THE ENCODER IS NOT BETTER THAN AN UNTRAINED ONE" in in_short(audit)

@@ -8,7 +8,6 @@ from torch import nn
 
 from orchestra_strategy.audit.known_losses import RotationLoss, Supervised
 from orchestra_strategy.audit.membership import alignment_scores, auc_with_interval, loss_scores
-from orchestra_strategy.audit.parts import Classifier
 from orchestra_strategy.data.views import build_views
 from orchestra_strategy.errors import DataError
 from orchestra_strategy.rng import numpy_generator, torch_generator
@@ -53,6 +52,16 @@ def test_guessing_does_not_count_as_a_leak_and_a_clear_shift_does():
 
 def noise_images(n, seed):
     return torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+class Classifier(nn.Module):
+    def __init__(self, backbone, feature_dim, classes):
+        super().__init__()
+        self.backbone = backbone
+        self.classifier = nn.Linear(feature_dim, classes)
+
+    def forward(self, x):
+        return self.classifier(self.backbone(x))
 
 
 def classifier():

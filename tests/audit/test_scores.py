@@ -3,10 +3,7 @@
 import pytest
 import torch
 
-from orchestra_strategy.audit.accounting import epsilon_of
 from orchestra_strategy.audit.scores import leakage, ssim
-from orchestra_strategy.errors import ParameterError
-from orchestra_strategy.privacy.local import LocalPrivacy
 
 
 def pictures(*shape, seed=0):
@@ -34,6 +31,14 @@ def test_the_controls_own_guesses_do_not_leak():
     assert scores.leaked == 0
 
 
+def test_others_at_random_are_a_control_too():
+    # Truth far from the mean but among the others: who guesses an other sample is often right.
+    truth = torch.cat([torch.zeros(2, 1, 1, 8, 8), torch.ones(2, 1, 1, 8, 8)])
+    scores, _ = leakage(truth.flatten(0, 1), truth, truth.repeat(8, 1, 1, 1, 1), torch.Generator())
+    assert scores.control_random_psnr > 50 > scores.control_mean_psnr
+    assert scores.above_control == 99.0 - scores.control_random_psnr
+
+
 def test_a_samples_best_view_counts():
     truth, others = pictures(1, 2, 1, 8, 8), pictures(9, 2, 1, 8, 8, seed=1)
     found = torch.stack([(truth[0, 0] + 0.1).clamp(0, 2), torch.zeros(1, 8, 8)])
@@ -47,35 +52,3 @@ def test_structural_similarity_is_finite_for_small_images_too(side):
     x = pictures(2, 3, side, side)
     assert ssim(x, x) == pytest.approx([1.0, 1.0])
     assert all(value < 0.5 for value in ssim(x, 1 - x))
-
-
-def test_epsilon_is_that_of_the_gaussian_mechanism():
-    # Multiplier 1, one release, delta 1e-5: between the exact 4.38 and the bound 5.3 of RDP.
-    privacy = LocalPrivacy(gradient_noise=0.25, per_example_clipping=1.0)
-    one = epsilon_of(privacy, 4, 1, 1e-5)
-    assert 4.37 < one < 5.0
-    # Four releases of twice the multiplier are as one.
-    half = LocalPrivacy(gradient_noise=0.5, per_example_clipping=1.0)
-    assert epsilon_of(half, 4, 4, 1e-5) == pytest.approx(one)
-    assert epsilon_of(privacy, 8, 1, 1e-5) < one < epsilon_of(privacy, 4, 2, 1e-5)
-
-
-@pytest.mark.parametrize(
-    "privacy",
-    [
-        LocalPrivacy(),
-        LocalPrivacy(gradient_noise=1.0),
-        LocalPrivacy(per_example_clipping=1.0),
-        LocalPrivacy(input_noise=1.0, per_example_clipping=1.0),
-        LocalPrivacy(gradient_noise=1.0, per_example_clipping=1.0, distribution="laplacian"),
-    ],
-)
-def test_there_is_no_epsilon_without_clip_and_gaussian_noise(privacy):
-    assert epsilon_of(privacy, 4, 1, 1e-5) is None
-
-
-def test_refusals():
-    with pytest.raises(ParameterError, match=r"Expected `delta` to be in \(0, 1\), got 1"):
-        epsilon_of(LocalPrivacy(), 4, 1, 1)
-    with pytest.raises(ParameterError, match="`batch_size` and `releases` to be at least 1, got 4"):
-        epsilon_of(LocalPrivacy(), 4, 0, 1e-5)
