@@ -26,8 +26,9 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from examples.leakage_scores import Outcome, draw_pictures, results_table, scores
-from orchestra_strategy.audit.attacks import Plan, attack
+from orchestra_strategy.audit.attacks import attack
 from orchestra_strategy.audit.known_losses import Supervised
+from orchestra_strategy.audit.matching import Plan
 from orchestra_strategy.audit.scores import matched
 from orchestra_strategy.evaluation import write_json
 from orchestra_strategy.rng import numpy_generator, torch_generator

@@ -21,7 +21,7 @@ from orchestra_strategy.audit.known_losses import KnownLoss
 from orchestra_strategy.audit.matching import Plan, reconstruct
 from orchestra_strategy.errors import ParameterError
 
-__all__ = ["Plan", "attack", "classes_of", "load_parameters", "recover_labels"]
+__all__ = ["attack", "classes_of", "load_parameters", "recover_labels"]
 
 
 def attack(

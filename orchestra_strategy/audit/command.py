@@ -147,7 +147,7 @@ def _table(audit: Audit) -> Table:
     summary = summary_table(audit)
     table = Table(title="What the server can learn", title_justify="left", box=box.SIMPLE)
     for index, header in enumerate(summary.headers):
-        table.add_column(header, justify="right" if index > 1 else "left", vertical="bottom")
+        table.add_column(header, justify="right" if index > 1 else "left", no_wrap=index < 2)
     for row in summary.rows:
         table.add_row(*map(str, row))
     table.caption, table.caption_justify = summary.caption, "left"

@@ -16,6 +16,7 @@ UserType = Literal["local_gradient", "local_update", "multiuser_aggregate"]
 PRIVACY_PARAMETERS = (*PrivacyFields.model_fields, "moments_share")
 """Parameters of a strategy that make up a privacy setting."""
 
+_UNITS = ("none", "user", "record")
 _SET_HERE = {
     "user_type": "`user_types` of the audit",
     "noise_seed": "`seed` of the audit, so that a report can be checked",
@@ -79,18 +80,25 @@ class AuditConfig(FrozenConfig):
         return ({}, {"privacy": unit, "target_epsilon": 8.0})
 
 
+_SHORT = {"target_epsilon": "epsilon", "noise_multiplier": "noise", "clip_norm": "clip"}
+
+
 def setting_name(privacy: Mapping[str, Any]) -> str:
     """Name a privacy setting.
 
     >>> setting_name({})
     'no privacy'
     >>> setting_name({"privacy": "user", "noise_multiplier": 1.0, "clip_norm": 0.5})
-    'user level, noise_multiplier 1.0, clip_norm 0.5'
+    'user level, noise 1, clip 0.5'
     """
     if privacy.get("privacy", "none") == "none":
         return "no privacy"
-    others = (f"{name} {value}" for name, value in privacy.items() if name != "privacy")
-    return ", ".join([f"{privacy['privacy']} level", *others])
+    words = [f"{privacy['privacy']} level"]
+    for name, value in privacy.items():
+        if name != "privacy":
+            number = f"{value:g}" if isinstance(value, float) else str(value)
+            words.append(f"{_SHORT.get(name, name)} {number}")
+    return ", ".join(words)
 
 
 def parse_audit(values: Mapping[str, Any]) -> AuditConfig:
@@ -131,6 +139,10 @@ def _privacy_apart(config: AuditConfig) -> AuditConfig:
             raise ParameterError(
                 f"Expected `privacy` to hold privacy parameters, got `{others[0]}`; others belong "
                 f"into `parameters`. Known: {', '.join(f'`{n}`' for n in PRIVACY_PARAMETERS)}."
+            )
+        if setting.get("privacy", "none") not in _UNITS:
+            raise ParameterError(
+                f"Expected `privacy` to be 'none', 'user' or 'record', got {setting['privacy']!r}."
             )
     names = [setting_name(setting) for setting in settings or ()]
     if len(set(names)) < len(names):

@@ -11,8 +11,8 @@ __all__ = ["membership_table", "refused_table", "replies_table", "summary_table"
 def summary_table(audit: Audit) -> HtmlTable:
     """Return setting -> utility -> leakage: a row per kind of user and setting, and the control."""
     headers = [
-        *("user type", "privacy", "epsilon", "utility", "beats untrained"),
-        *("images leaked", "PSNR - guess, dB", "membership AUC"),
+        *("user type", "privacy", "epsilon", "utility", "learnt"),
+        *("images leaked", "PSNR gain", "member AUC, %"),
     ]
     rows = [[result.row.user_type, result.name, *_summary(result)] for result in audit.results]
     rows.append(["untrained (control)", "", "", _utility(audit.untrained), "", "", "", ""])
@@ -32,12 +32,12 @@ def _summary(result: Result) -> list[str]:
     leakage, auc = result.leakage, result.worst_membership
     beats = {True: "yes", False: "no", None: ""}[result.beats_untrained]
     return [
-        "no bound" if result.epsilon is None else f"{result.epsilon:.3g}",
+        "none" if result.epsilon is None else f"{result.epsilon:.3g}",
         _utility(result.utility),
         beats,
         f"{leakage.leaked} of {leakage.samples}",
         f"{leakage.above_control:+.1f}",
-        f"{100 * auc.value:.0f} % [{100 * auc.low:.0f}, {100 * auc.high:.0f}]",
+        f"{100 * auc.value:.0f} [{100 * auc.low:.0f}, {100 * auc.high:.0f}]",
     ]
 
 

@@ -10,13 +10,14 @@ HOW_TO_READ = (
     "number of samples and the training plan. It knows neither the samples nor which random "
     "views were drawn; what counts as recovered is a view that the network saw. The attack knows "
     "nothing of the defence.\n"
+    "Learnt: whether the encoder is better than the untrained one, by more than chance.\n"
     "Epsilon: the bound of differential privacy on the whole training, lower is stronger; above "
     "about 10 it promises little. Without noise there is no bound.\n"
     "Images leaked: how many of the attacked samples have a view that was found at least "
     f"{MARGIN:g} dB nearer than by both guesses made without any reply, the mean of other samples "
-    "and other samples at random. PSNR - guess: by how many dB reconstructions are nearer than the "
+    "and other samples at random. PSNR gain: by how many dB reconstructions are nearer than the "
     "better of these guesses, on average; 0 or less is nothing gained.\n"
-    "Membership AUC: the probability that a sample of the training looks more like one than a "
+    "Member AUC: the probability that a sample of the training looks more like one than a "
     "sample that was not trained on; 50 % is guessing. It counts as leaked if the 95 % interval "
     "is above 50 %."
 )
@@ -79,8 +80,8 @@ def limits(audit: Audit) -> list[str]:
         )
     if config.norm == "batch":
         found.append(
-            "With BatchNorm the features of a batch depend on each other. The span attack knows the "
-            "mean of the batches' statistics alone, from the buffers that are sent, so that it "
+            "With BatchNorm the features of a batch depend on each other. The span attack knows "
+            "the mean of the batches' statistics alone, from the buffers that are sent, so that it "
             "fails more often; a stronger one need not."
         )
     if any(r.strategy.startswith("orchestra") and r.epsilon is None for r in audit.results):

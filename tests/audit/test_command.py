@@ -42,11 +42,11 @@ def test_the_command_writes_a_report(folder, capsys):
     rows = [(r["user_type"], r["setting"]) for r in report["results"]]
     assert rows == [
         ("local_gradient", "no privacy"),
-        ("local_gradient", "record level, target_epsilon 8.0"),
+        ("local_gradient", "record level, epsilon 8"),
         ("local_update", "no privacy"),
-        ("local_update", "record level, target_epsilon 8.0"),
+        ("local_update", "record level, epsilon 8"),
         ("multiuser_aggregate", "no privacy"),
-        ("multiuser_aggregate", "user level, target_epsilon 8.0"),
+        ("multiuser_aggregate", "user level, epsilon 8"),
     ]
     for result in report["results"]:
         assert [auc["signal"] for auc in result["membership"]] == ["loss", "alignment"]

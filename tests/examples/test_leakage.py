@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from examples import leakage
 from orchestra_strategy import OrchestraError
-from orchestra_strategy.audit.attacks import Plan, attack, recover_labels, simulated_gradient
+from orchestra_strategy.audit.attacks import attack, recover_labels
+from orchestra_strategy.audit.matching import Plan, simulated_gradient
 from orchestra_strategy.audit.scores import chance_overlap, label_overlap, matched, psnr
 from orchestra_strategy.rng import torch_generator
 from orchestra_strategy.threads import torch_threads
