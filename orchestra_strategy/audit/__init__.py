@@ -6,10 +6,10 @@ Nothing leaves the process. Run it as ``orchestra-fl audit --help``, or by hand:
 - :func:`audit_setting` for the leakage of one strategy configuration.
 """
 
-from orchestra_strategy.audit.party import read_data
 from orchestra_strategy.audit.report import write_report
 from orchestra_strategy.audit.results import Audit, Result
 from orchestra_strategy.audit.run import audit_setting, run_audit
+from orchestra_strategy.audit.samples import read_data
 from orchestra_strategy.audit.settings import AuditConfig, parse_audit
 
 __all__ = [

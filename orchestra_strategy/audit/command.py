@@ -10,10 +10,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from orchestra_strategy.audit.party import read_data
 from orchestra_strategy.audit.report import write_report
 from orchestra_strategy.audit.results import Audit
 from orchestra_strategy.audit.run import run_audit
+from orchestra_strategy.audit.samples import read_data
 from orchestra_strategy.audit.settings import AuditConfig, parse_audit
 from orchestra_strategy.audit.tables import summary_table
 from orchestra_strategy.errors import OrchestraError, ParameterError

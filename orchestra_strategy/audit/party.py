@@ -1,4 +1,4 @@
-"""The audited party: its data, dealt to members and others, and a strategy that it takes part in.
+"""The audited party in a strategy that it takes part in.
 
 The strategy is the real one, stepped by hand, with SecretFlow's class below it but without its
 network: so parameters, refusals, noise and accounting are those of a federated training.
@@ -9,32 +9,23 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, get_args
 
-import numpy as np
-import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 from orchestra_strategy.aggregation.server import ServerAggregation
 from orchestra_strategy.algorithms.model import orchestra_model
 from orchestra_strategy.audit.settings import AuditConfig
 from orchestra_strategy.data.batches import num_batches
-from orchestra_strategy.data.loading import load_local
-from orchestra_strategy.data.local_data import LocalData
-from orchestra_strategy.data.view_set import to_unit_images
-from orchestra_strategy.errors import DataError, ParameterError, did_you_mean
-from orchestra_strategy.rng import derive_seed, numpy_generator
+from orchestra_strategy.errors import ParameterError, did_you_mean
+from orchestra_strategy.rng import derive_seed
 from orchestra_strategy.strategies.registry import lookup_strategy, registered_strategies
 from orchestra_strategy.strategies.self_supervised import SelfSupervisedStrategy
 
 __all__ = [
     "TRAINING",
     "Row",
-    "Split",
     "exchange",
     "new_party",
-    "read_data",
     "rounds_of",
-    "split_of",
     "strategy_class",
     "strategy_of",
     "train",
@@ -47,23 +38,6 @@ TRAINING: dict[str, Any] = {"batch_size": 128, "local_epochs": 6, "lr": 0.03, "h
 _ORCHESTRA = {"temperature": 0.2, "deg_weight": 0.1, "num_global_clusters": 32}
 _CLUSTERING_STEPS = {"local_gradient": 10, "local_update": 100, "multiuser_aggregate": 100}
 _MANY_USERS = {"num_virtual_users": 20, "local_epochs": 2}  # steps of few samples, and many of them
-
-
-@dataclass(frozen=True)
-class Split:
-    """Members, on which the encoder is trained, and others of the same party, which it never sees.
-
-    Attributes:
-        members: Pixels in [0, 1], shape (m, C, H, W).
-        others: The same number of other samples.
-        member_labels: (m,) int64, or None.
-        other_labels: (m,) int64, or None.
-    """
-
-    members: Tensor
-    others: Tensor
-    member_labels: Tensor | None
-    other_labels: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -82,49 +56,6 @@ class Row:
     def private(self) -> bool:
         """Whether there is any privacy."""
         return bool(self.privacy.get("privacy", "none") != "none")
-
-
-def read_data(path: str, **options: Any) -> LocalData:
-    """Read a party's data, or scikit-learn's digits for the path ``digits``.
-
-    Raises:
-        DataError: There is nothing that can be read.
-    """
-    if path != "digits":
-        return load_local(path, **options)
-    digits = load_digits()
-    return LocalData((digits.images / 16).astype(np.float32), digits.target.astype(np.int64))
-
-
-def split_of(data: LocalData, config: AuditConfig) -> Split:
-    """Deal the samples to members and others, by seed.
-
-    Raises:
-        DataError: They are no images with pixels in [0, 1], or too few.
-    """
-    if data.samples.ndim < 3:
-        raise DataError(
-            f"Expected images (N, H, W) or (N, C, H, W) to audit, got shape {data.samples.shape}: "
-            "reconstructions of tables have no score here."
-        )
-    size = min(config.members, len(data) // 2)
-    least = max(config.images * config.replies, 8)
-    if size < least:
-        raise DataError(
-            f"Expected at least 2 * {least} samples (twice `images` * `replies`, and 16), got "
-            f"{len(data)}; lower those, or give more data."
-        )
-    order = numpy_generator(config.seed, "party", 0, "split").permutation(len(data))[: 2 * size]
-    samples = to_unit_images(torch.from_numpy(np.array(data.samples[order])))
-    if not ((samples >= 0) & (samples <= 1)).all():
-        raise DataError("Expected pixels to be uint8 or in [0, 1], got others; scale them first.")
-    labels = None if data.labels is None else torch.from_numpy(np.array(data.labels[order]))
-    return Split(
-        samples[:size],
-        samples[size:],
-        None if labels is None else labels[:size],
-        None if labels is None else labels[size:],
-    )
 
 
 def strategy_class(name: str) -> type[SelfSupervisedStrategy]:

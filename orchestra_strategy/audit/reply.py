@@ -17,8 +17,9 @@ from orchestra_strategy.audit.known_losses import KnownLoss
 from orchestra_strategy.audit.losses_by_objective import known_loss
 from orchestra_strategy.audit.matching import Plan
 from orchestra_strategy.audit.parts import RecordedViews, pixels
-from orchestra_strategy.audit.party import Row, Split, exchange, new_party
+from orchestra_strategy.audit.party import Row, exchange, new_party
 from orchestra_strategy.audit.results import Reply
+from orchestra_strategy.audit.samples import Split
 from orchestra_strategy.audit.scores import leakage
 from orchestra_strategy.audit.settings import AuditConfig
 from orchestra_strategy.audit.span import span_attack
@@ -127,7 +128,7 @@ def _user(
     )
     loaders = [
         [{"inputs": part, "ids": torch.arange(len(part))}]
-        for part in samples[: config.images].split(per_user)
+        for part in samples[: config.images].chunk(users)
     ]
     args = (strategy.model, strategy.objective)
     if users > 1:

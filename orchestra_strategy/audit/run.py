@@ -18,17 +18,10 @@ from orchestra_strategy.audit.membership import (
     auc_with_interval,
     loss_scores,
 )
-from orchestra_strategy.audit.party import (
-    Row,
-    Split,
-    new_party,
-    split_of,
-    strategy_of,
-    train,
-    user_types_of,
-)
+from orchestra_strategy.audit.party import Row, new_party, strategy_of, train, user_types_of
 from orchestra_strategy.audit.reply import attacked_reply
 from orchestra_strategy.audit.results import Audit, Result
+from orchestra_strategy.audit.samples import Split, split_of
 from orchestra_strategy.audit.settings import AuditConfig, parse_audit, setting_name
 from orchestra_strategy.audit.utility import Utility, utility_of
 from orchestra_strategy.audit.with_breaching import require_breaching
@@ -106,8 +99,9 @@ def audit_setting(
     Raises:
         OrchestraError: The strategy refuses the configuration, or the data cannot be audited.
     """
-    privacy = {} if "privacy" in audit or _has_privacy(parameters) else {"privacy": [{}]}
-    values = {**audit, **privacy, "parameters": dict(parameters), "user_types": [user_type]}
+    values = {**audit, "parameters": dict(parameters), "user_types": [user_type]}
+    if "privacy" not in parameters:
+        values.setdefault("privacy", [{}])
     config = parse_audit(values)
     if len(config.privacy_of(user_type)) != 1:
         raise ParameterError(
@@ -116,10 +110,6 @@ def audit_setting(
         )
     (result,) = run_audit(data, config).results
     return result
-
-
-def _has_privacy(parameters: Mapping[str, Any]) -> bool:
-    return bool(parameters.get("privacy"))
 
 
 def _possible(
@@ -142,10 +132,10 @@ def _possible(
                 reasons.setdefault(name, error)
             else:
                 rows.append(row)
-    for name, error in reasons.items():
+    for name, reason in reasons.items():
         asked_for = config.privacy is not None or name == setting_name({})
         if asked_for and name not in {setting_name(row.privacy) for row in rows}:
-            raise error
+            raise reason
     return rows, tuple(refused)
 
 

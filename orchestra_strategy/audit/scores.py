@@ -163,12 +163,13 @@ def leakage(
         random.append(_best(matched(others[rows].flatten(0, 1), flat), flat, num_views))
     drawn = torch.stack(random).mean(0)  # (2, n)
     above = own[0] >= torch.maximum(mean[0], drawn[0]) + MARGIN
+    (psnr_, ssim_), (mean_psnr, mean_ssim), (random_psnr, random_ssim) = (
+        values.mean(1).tolist() for values in (own, mean, drawn)
+    )
     scores = Leakage(
-        *own.mean(1).tolist(),
-        *mean.mean(1).tolist(),
-        *drawn.mean(1).tolist(),
-        int(above.sum()),
-        n,
+        *(psnr_, ssim_, mean_psnr, mean_ssim, random_psnr, random_ssim),
+        leaked=int(above.sum()),
+        samples=n,
     )
     return scores, ordered.reshape(truth.shape)
 

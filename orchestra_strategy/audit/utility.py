@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
-from orchestra_strategy.audit.party import Split
+from orchestra_strategy.audit.samples import Split
 from orchestra_strategy.data.views import Views
 from orchestra_strategy.evaluation import ProbeResult, extract_features, health_of, probe_protocol
 from orchestra_strategy.rng import torch_generator
@@ -62,8 +63,8 @@ def utility_of(model: nn.Module, split: Split, views: Views, seed: int) -> Utili
     probe, knn = None, None
     if split.member_labels is not None and split.other_labels is not None:
         labels, truth = split.member_labels.numpy(), split.other_labels.numpy()
-        rows_of_class = split.member_labels.unique(return_counts=True)[1]
-        if len(rows_of_class) > 1 and min(rows_of_class) >= LABELS_PER_CLASS:
+        rows_of_class = np.unique(labels, return_counts=True)[1]
+        if len(rows_of_class) > 1 and rows_of_class.min() >= LABELS_PER_CLASS:
             bank, queries = (extract_features(backbone, x) for x in (split.members, split.others))
             pairs = {"encoder": (bank, queries)}
             counts = (LABELS_PER_CLASS,)

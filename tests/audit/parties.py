@@ -1,6 +1,7 @@
 """A tiny configuration, data, and an answered query, for the tests of the audit."""
 
-from orchestra_strategy.audit.party import Row, split_of
+from orchestra_strategy.audit.party import Row
+from orchestra_strategy.audit.samples import split_of
 from orchestra_strategy.audit.settings import parse_audit
 from orchestra_strategy.data.local_data import LocalData
 from tests.algorithms.tiny import images

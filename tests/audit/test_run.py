@@ -5,22 +5,11 @@ import pytest
 import torch
 
 from orchestra_strategy.audit import audit_setting, run_audit
-from orchestra_strategy.audit.party import (
-    Row,
-    exchange,
-    new_party,
-    read_data,
-    rounds_of,
-    split_of,
-    train,
-    user_types_of,
-)
+from orchestra_strategy.audit.party import Row, exchange, new_party, rounds_of, train, user_types_of
 from orchestra_strategy.audit.reply import _protect, attacked_reply
 from orchestra_strategy.audit.results import plain
-from orchestra_strategy.audit.settings import parse_audit
 from orchestra_strategy.audit.utility import Utility
-from orchestra_strategy.data.local_data import LocalData
-from orchestra_strategy.errors import DataError, ModelError, ParameterError, PrivacyError
+from orchestra_strategy.errors import ModelError, ParameterError, PrivacyError
 from orchestra_strategy.evaluation import ProbeResult
 from orchestra_strategy.privacy import Release, epsilon_of
 from tests.audit.parties import GRADIENT, SMALL, TINY, config_of, data, split
@@ -185,64 +174,8 @@ def test_rounds_of_single_steps_make_up_the_same_number_of_steps():
     assert rounds_of("local_gradient", 3, 40, 8, 2) == 3 * 5 * 2
 
 
-def test_members_and_others_are_disjoint_and_seeded():
-    x = np.arange(40, dtype=np.float32).repeat(16).reshape(40, 4, 4) / 40
-    splits = [
-        split_of(LocalData(x, np.arange(40)), config_of(seed=seed, members=16))
-        for seed in (0, 0, 1)
-    ]
-    first, again, other = ([*s.member_labels.tolist(), *s.other_labels.tolist()] for s in splits)
-    assert len(set(first)) == 32
-    assert first == again != other
-    assert splits[0].members.shape == (16, 1, 4, 4)
-    assert (
-        splits[0].members[:, 0, 0, 0].mul(40).round().tolist() == splits[0].member_labels.tolist()
-    )
-
-
-def test_digits_are_at_hand():
-    digits = read_data("digits")
-    assert digits.samples.shape == (1797, 8, 8)
-    assert digits.samples.max() == 1.0
-
-
-@pytest.mark.parametrize(
-    ("samples", "message"),
-    [
-        (np.zeros((40, 5), np.float32), "Expected images .* got shape .40, 5.: recon"),
-        (np.zeros((15, 8, 8), np.float32), r"Expected at least 2 \* 8 samples .*, got 15; lower"),
-        (np.full((40, 8, 8), 2, np.float32), r"Expected pixels to be uint8 or in \[0, 1\], got"),
-    ],
-)
-def test_data_that_cannot_be_audited_are_refused(samples, message):
-    with pytest.raises(DataError, match=message):
-        split_of(LocalData(samples), config_of())
-
-
 def test_parties_answer_to_the_server_in_both_phases():
     config = config_of()
     party = new_party(config, GRADIENT, split(config).members, 0)
     exchange(party, party.get_weights())
     assert party.objective.centroids.shape == (4, 16)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"strateggy": "orchestra"}, "got `strateggy`; did you mean `strategy`"),
-        ({"images": 3}, "Expected `images` to be"),
-        ({"user_types": []}, "`user_types`"),
-        ({"user_types": ["local_updat"]}, "`user_types.0` to be 'local_gradient'"),
-        ({"privacy": [{"clip": 1.0}]}, "`privacy` to hold privacy parameters, got `clip`; others"),
-        ({"privacy": [{}, {}]}, r"`privacy` to hold different settings, got \['no privacy', 'no"),
-        (
-            {"privacy": [{}], "parameters": {"privacy": "user"}},
-            "privacy in `parameters` or in `privacy`, got `privacy` in `parameters`, and",
-        ),
-        ({"parameters": {"user_type": "local_update"}}, "`user_type` not to be among .*: it is"),
-        ({"privacy": [{"noise_seed": 1}]}, "`noise_seed` not to be among the strategy's"),
-    ],
-)
-def test_settings_that_cannot_be_audited_are_refused(values, message):
-    with pytest.raises(ParameterError, match=message):
-        parse_audit(values)
