@@ -23,6 +23,7 @@ __all__ = ["add_arguments", "audit_command", "main"]
 _NUMBERS = ("images", "replies", "attack_steps", "members", "rounds", "hidden_dim", "seed")
 _NAMES = ("strategy", "backbone", "norm")
 _LISTS = ("user_types", "attacks")
+_WIDTH = 124
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,7 +76,8 @@ def audit_command(arguments: argparse.Namespace, console: Console | None = None)
         Path(arguments.data).name,
         tell=lambda line: console.print(f"  {line}", highlight=False),
     )
-    console.print(_table(audit))
+    # Wide enough for its columns, in a pipe or a narrow window, too.
+    console.print(_table(audit), width=max(console.width, _WIDTH), crop=False)
     for path in write_report(audit, arguments.out):
         console.print(f"  written: {path}", highlight=False)
     return audit

@@ -44,6 +44,7 @@ class Result:
         epsilon: Of the training, by the party's own ledger; None without privacy.
         delta: For which epsilon holds.
         utility: Of the trained encoder.
+        untrained: Utility of the untrained encoder: the control.
         beats_untrained: See :meth:`~orchestra_strategy.audit.utility.Utility.beats`.
         membership: One AUC per signal.
         replies: As many as were asked for.
@@ -56,6 +57,7 @@ class Result:
     epsilon: float | None
     delta: float | None
     utility: Utility
+    untrained: Utility
     beats_untrained: bool | None
     membership: tuple[Auc, ...]
     replies: tuple[Reply, ...]

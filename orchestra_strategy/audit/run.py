@@ -157,6 +157,7 @@ def _audit_row(config: AuditConfig, row: Row, split: Split, control: Utility) ->
         epsilon=spent.get("epsilon"),
         delta=spent.get("delta"),
         utility=utility,
+        untrained=control,
         beats_untrained=utility.beats(control),
         membership=_membership(party, split, config.seed),
         replies=tuple(attacked_reply(config, row, split, i) for i in range(config.replies)),

@@ -60,7 +60,7 @@ def test_data_that_cannot_be_audited_are_refused(samples, message):
         ({"parameters": {"user_type": "local_update"}}, "`user_type` not to be among .*: it is"),
         (
             {"privacy": [{"privacy": "users"}]},
-            "`privacy` to be 'none', 'user' or 'record', got 'use",
+            "`privacy` to be 'none', 'user' or 'record', got",
         ),
         ({"privacy": [{"noise_seed": 1}]}, "`noise_seed` not to be among the strategy's"),
     ],
