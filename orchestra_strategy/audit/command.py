@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments; what is not given keeps the default of AuditConfig."""
     defaults = AuditConfig()
     parser.add_argument(
-        "--data", default="digits", help="image folder, .npz, .csv, ... (scikit-learn's digits)"
+        "--data", default="digits", help="image folder, .npz or .npy (scikit-learn's digits)"
     )
     parser.add_argument("--out", type=Path, default=Path("audit_out"), help="folder for the report")
     parser.add_argument("--config", type=Path, help="JSON file with fields of AuditConfig")

@@ -56,7 +56,7 @@ def split_of(data: LocalData, config: AuditConfig) -> Split:
     if data.samples.ndim < 3:
         raise DataError(
             f"Expected images (N, H, W) or (N, C, H, W) to audit, got shape {data.samples.shape}: "
-            "reconstructions of tables have no score here."
+            "reconstructions of tables have no score; give images as a folder, .npz or .npy."
         )
     size = min(config.members, len(data) // 2)
     least = max(config.images * config.replies, 8)

@@ -64,7 +64,7 @@ class AuditConfig(FrozenConfig):
     replies: int = Field(2, ge=1)
     attack_steps: int = Field(250, ge=1)
     members: int = Field(400, ge=8)
-    rounds: int = Field(16, ge=1)
+    rounds: int = Field(12, ge=1)
     backbone: str = "conv4"
     norm: Literal["group", "batch"] = "group"
     hidden_dim: int = Field(128, ge=1)
