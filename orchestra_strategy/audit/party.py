@@ -145,7 +145,13 @@ def new_party(config: AuditConfig, row: Row, samples: Tensor, seed: int) -> Self
 
 def exchange(strategy: SelfSupervisedStrategy, wire: Any) -> None:
     """Let a server answer the party: the mean of one, and global clusters where there are some."""
-    names = ("num_global_clusters", "temperature", "clustering_steps", "torch_threads")
+    names = (
+        "num_global_clusters",
+        "temperature",
+        "clustering_steps",
+        "torch_threads",
+        "aggregation",
+    )
     known = {n: getattr(strategy.config, n) for n in names if hasattr(strategy.config, n)}
     server = ServerAggregation(seed=strategy.seed, **known)
     strategy.apply_weights(server([wire])[0])

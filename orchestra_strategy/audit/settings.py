@@ -48,7 +48,7 @@ class AuditConfig(FrozenConfig):
         rounds: Federated rounds of the training; of ``local_gradient``, whose rounds are single
             steps, as many as make up the same number of steps.
         backbone: Name of the network's backbone.
-        norm: ``group``; or ``batch``, which no privacy setting can protect.
+        norm: ``group``, ``group+batch``, or ``batch``, which no privacy setting can protect.
         hidden_dim: Width of projector and heads.
         projection_dim: Length of a projection.
         seed: Root of all random streams.
@@ -66,7 +66,7 @@ class AuditConfig(FrozenConfig):
     members: int = Field(400, ge=8)
     rounds: int = Field(12, ge=1)
     backbone: str = "conv4"
-    norm: Literal["group", "batch"] = "group"
+    norm: Literal["group", "group+batch", "batch"] = "group"
     hidden_dim: int = Field(128, ge=1)
     projection_dim: int = Field(128, ge=1)
     seed: int = Field(0, ge=0)

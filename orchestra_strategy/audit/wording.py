@@ -78,7 +78,7 @@ def limits(audit: Audit) -> list[str]:
             "The span attack reads the projector's first layer, whose gradient spans the features "
             f"of the batch as long as the batch is below its width ({config.hidden_dim})."
         )
-    if config.norm == "batch":
+    if config.norm != "group":
         found.append(
             "With BatchNorm the features of a batch depend on each other. The span attack knows "
             "the mean of the batches' statistics alone, from the buffers that are sent, so that it "
