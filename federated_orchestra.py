@@ -19,7 +19,7 @@ from rich.console import Console
 from orchestra_strategy import OrchestraFLModel, OrchestraStrategy, orchestra_model
 from orchestra_strategy.algorithms.model import OrchestraModel
 from orchestra_strategy.config import FrozenConfig, parse_config
-from orchestra_strategy.errors import OrchestraError
+from orchestra_strategy.errors import CheckpointError, OrchestraError
 from orchestra_strategy.evaluation import (
     ProbeResult,
     extract_features,
@@ -28,6 +28,8 @@ from orchestra_strategy.evaluation import (
     write_json,
 )
 from orchestra_strategy.host import reveal
+from orchestra_strategy.runtime.checkpoint import Checkpoints, tell_how_to_resume
+from orchestra_strategy.runtime.checkpoint_settings import numbers_settings, refuse_other_settings
 from orchestra_strategy.runtime.checks import federated_values, our_strategy
 from orchestra_strategy.runtime.manifest_table import manifest_table
 from orchestra_strategy.runtime.privacy_budget import spent
@@ -36,6 +38,11 @@ from orchestra_strategy.runtime.tuning import Tuning, grid_points, tune
 from orchestra_strategy.strategies.weights import write_weights
 
 __all__ = ["FederatedOrchestraTrainer", "ModelConfig", "TrainerConfig", "TrainingResults"]
+
+
+_NOT_OF_A_TRIAL = {"out_dir", "progress", "rounds"} | {
+    *("checkpoint_dir", "checkpoint_every", "keep_checkpoints")
+}
 
 
 class ModelConfig(FrozenConfig):
@@ -63,6 +70,10 @@ class TrainerConfig(FrozenConfig):
         num_gpus: GPUs per party.
         out_dir: Folder for ``results.json``; None writes nothing.
         progress: Whether to draw the progress bar.
+        checkpoint_dir: Folder for checkpoints: each party writes its own state on its own disk,
+            the driver what all have in common. None writes none.
+        checkpoint_every: Rounds between two checkpoints; the last round always has one.
+        keep_checkpoints: How many are kept.
     """
 
     strategy: str = "orchestra"
@@ -74,6 +85,9 @@ class TrainerConfig(FrozenConfig):
     num_gpus: int = Field(0, ge=0)
     out_dir: str | None = None
     progress: bool = True
+    checkpoint_dir: str | None = None
+    checkpoint_every: int = Field(1, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
 
 
 @dataclass(frozen=True)
@@ -90,6 +104,7 @@ class TrainingResults:
         stop_reason: Why it ended before its last round; None if it did not.
         epsilon: The largest of the parties' privacy losses, at ``delta``; None without privacy.
         delta: See ``epsilon``.
+        checkpoint: The driver's file of the newest checkpoint; None without ``checkpoint_dir``.
     """
 
     history: dict[str, list[float]]
@@ -101,6 +116,7 @@ class TrainingResults:
     stop_reason: str | None = None
     epsilon: float | None = None
     delta: float | None = None
+    checkpoint: str | None = None
 
 
 class FederatedOrchestraTrainer:
@@ -138,6 +154,7 @@ class FederatedOrchestraTrainer:
         self.fl_model: OrchestraFLModel | None = None
         self.results: TrainingResults | None = None
         self.console = Console() if self.config.progress else None
+        self._checkpoints: Checkpoints | None = None
 
     def setup_model(self) -> OrchestraFLModel:
         """Build the FLModel, with one worker per party; ``train`` does it where it is missing."""
@@ -187,7 +204,7 @@ class FederatedOrchestraTrainer:
             grid,
             self.config.rounds if rounds is None else rounds,
             out_dir,
-            identity=self.config.model_dump(exclude={"out_dir", "progress", "rounds"}),
+            identity=self.config.model_dump(exclude=_NOT_OF_A_TRIAL),
             tell=None if self.console is None else self.console.print,
         )
 
@@ -205,8 +222,83 @@ class FederatedOrchestraTrainer:
 
         Raises:
             DataError: A party's data cannot be used.
+            CheckpointError: ``checkpoint_dir`` has the checkpoints of another training.
         """
         fl_model = self.setup_model()
+        if self.config.checkpoint_dir is not None and self._checkpoints is None:
+            checkpoints = self._open_checkpoints()
+            checkpoints.begin(fl_model._workers)
+            self._checkpoints = checkpoints
+        return self._train(federated_data, callbacks, past=[])
+
+    def resume(
+        self, federated_data: Any, callbacks: Sequence[Any] = (), round_index: int | None = None
+    ) -> TrainingResults:
+        """Go on from a checkpoint, with new workers: the result is that of one training.
+
+        Args:
+            federated_data: The same samples as before, see :meth:`train`.
+            callbacks: See :meth:`train`.
+            round_index: One of the kept rounds; the newest by default.
+
+        Returns:
+            As of :meth:`train`, of all rounds; those of the checkpoint if none are left.
+
+        Raises:
+            CheckpointError: There is no checkpoint, a party's is missing or damaged, or it belongs
+                to another training: the first setting that differs is named.
+            DataError: The samples are not the same.
+        """
+        checkpoints = self._open_checkpoints()
+        shared = checkpoints.read(round_index)
+        refuse_other_settings(shared.settings, checkpoints.settings)
+        fl_model = self._build({})
+        checkpoints.restore(fl_model._workers, shared)
+        fl_model.restored()
+        self.fl_model, self._checkpoints = fl_model, checkpoints
+        return self._train(federated_data, callbacks, past=shared.ledger)
+
+    def save(self) -> Path:
+        """Write a checkpoint now, and return the driver's file.
+
+        Raises:
+            CheckpointError: There is no ``checkpoint_dir``, no round has been done, or a party
+                cannot write.
+        """
+        if self._checkpoints is None or self.fl_model is None or not self._checkpoints.ledger:
+            raise CheckpointError(
+                "Expected a training with `checkpoint_dir` to save, got "
+                f"`checkpoint_dir={self.config.checkpoint_dir!r}` and no rounds of it; call "
+                "`train(...)` first."
+            )
+        return self._checkpoints.write(self.fl_model._workers)
+
+    def _open_checkpoints(self) -> Checkpoints:
+        config = self.config
+        if config.checkpoint_dir is None:
+            raise CheckpointError(
+                "Expected `checkpoint_dir` to be a folder, got None; set it for checkpoints."
+            )
+        parameters = parse_config(
+            our_strategy(config.strategy).config_class,
+            {**config.parameters, "route": "server" if self.aggregator is None else "secure"},
+        )
+        settings = numbers_settings(
+            config.strategy,
+            config.seed,
+            config.model.model_dump(),
+            parameters.model_dump(),
+            [device.party for device in self.devices],
+            self.aggregator,
+        )
+        every, keep = config.checkpoint_every, config.keep_checkpoints
+        return Checkpoints(config.checkpoint_dir, every, keep, settings)
+
+    def _train(
+        self, federated_data: Any, callbacks: Sequence[Any], past: Sequence[dict[str, Any]]
+    ) -> TrainingResults:
+        """Train the rounds that are left."""
+        fl_model, checkpoints = self.setup_model(), self._checkpoints
         federated_data = federated_values(federated_data, self.config.data_options)
         manifest = fl_model.manifest()
         if self.console is not None:
@@ -215,15 +307,30 @@ class FederatedOrchestraTrainer:
             self.config.rounds,
             sum(row["bytes"] for row in manifest if row["when"] != "start"),
             self.console,
+            past,
         )
+        own: list[Any] = [progress]
+        if checkpoints is not None:
+            checkpoints.ledger = progress.ledger
+            own.append(checkpoints)
+        left = self.config.rounds - len(past)
         try:
-            fl_model.fit(
-                federated_data, epochs=self.config.rounds, callbacks=[progress, *callbacks]
-            )
+            if left > 0:
+                fl_model.fit(federated_data, epochs=left, callbacks=[*own, *callbacks])
             if fl_model.collapse_reason is not None:
                 progress.on_epoch_end()  # the host leaves before it tells of the last round
+            if checkpoints is not None:
+                checkpoints.finish(fl_model._workers)
+        except BaseException as error:
+            if checkpoints is not None:
+                tell_how_to_resume(error, checkpoints.last)
+            raise
         finally:
             progress.close()
+        last = None if checkpoints is None else str(checkpoints.last)
+        stop_reason = fl_model.stop_reason
+        if stop_reason is not None and last is not None:
+            stop_reason += f" The state is in `{last}`: `resume(...)` goes on from it."
         names = [k for k in progress.ledger[-1] if k.startswith(("train_", "health_", "privacy_"))]
         results = TrainingResults(
             history={k: [row[k] for row in progress.ledger] for k in names},
@@ -232,7 +339,8 @@ class FederatedOrchestraTrainer:
             manifest=manifest,
             rounds=sum(row["rounds"] for row in progress.ledger),
             seconds=sum(row["seconds"] for row in progress.ledger),
-            stop_reason=fl_model.stop_reason,
+            stop_reason=stop_reason,
+            checkpoint=last,
             **spent(fl_model._workers),
         )
         self.results = results

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 __all__ = [
+    "CheckpointError",
     "DataError",
     "HostError",
     "ModelError",
@@ -38,6 +39,10 @@ class ModelError(OrchestraError):
 
 class PrivacyError(OrchestraError):
     """A privacy budget is spent, or something would leave a party beside its guarantee."""
+
+
+class CheckpointError(OrchestraError):
+    """A checkpoint cannot be written or read, or belongs to another training."""
 
 
 class RegistrationError(OrchestraError):

@@ -113,11 +113,27 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
             **host_kwargs,
             **self._parameters,
         )
+        self._restored = False
         self._seed = 42 if random_seed is None else random_seed
         self._consensus: int = host_kwargs["consensus_num"]
         self.stop_reason: str | None = None
         self.collapse_reason: str | None = None
         self._configure({})
+
+    def restored(self) -> None:
+        """Say that all parties have just been put where they were at the end of a round."""
+        self._restored = True
+
+    def initialize_weights(self) -> Any:
+        """Let all parties start from their average; FLModel calls it at the start of ``fit``.
+
+        Not after a checkpoint has been read: they have the average already, and fixed-point
+        arithmetic would move its last bits.
+        """
+        if self._restored:
+            self._restored = False
+            return None
+        return super().initialize_weights()
 
     def fit(
         self,

@@ -1,6 +1,7 @@
 """What a person sees during training, and what it cost: one row per round."""
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -20,6 +21,7 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
         rounds: How many rounds there will be.
         bytes_up: Bytes that a party sends in a round, at most.
         console: Where to draw; None draws nothing.
+        past: The ledger of the rounds that a resumed training has behind it.
 
     Attributes:
         ledger: Per epoch of FLModel: ``round`` (the last one), ``rounds``, ``seconds``, ``samples``
@@ -27,13 +29,19 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
             ``left_out`` (parties that the server did without) and the losses of the last round.
     """
 
-    def __init__(self, rounds: int, bytes_up: int, console: Console | None) -> None:
+    def __init__(
+        self,
+        rounds: int,
+        bytes_up: int,
+        console: Console | None,
+        past: Sequence[dict[str, Any]] = (),
+    ) -> None:
         super().__init__()
         self.rounds = rounds
         self._done = {"rounds": 0, "rows": 0}
         self._left_out: dict[str, int] = {}
         self.bytes_up = bytes_up
-        self.ledger: list[dict[str, Any]] = []
+        self.ledger: list[dict[str, Any]] = [*past]
         self._console = console
         self._bar = Progress(
             TextColumn("training"),
@@ -50,9 +58,13 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Draw the bar; round 0 is over by now."""
-        self._left_out = {party: work["left_out"] for party, work in self._work().items()}
+        by_party = self._work()
+        self._left_out = {party: work["left_out"] for party, work in by_party.items()}
+        self._done = self._total(by_party)
         self._bar.start()
-        self._task = self._bar.add_task("training", total=self.rounds, status="")
+        self._task = self._bar.add_task(
+            "training", total=self.rounds, completed=len(self.ledger), status=""
+        )
 
     def on_epoch_begin(self, epoch: Any = None, logs: Any = None) -> None:
         """Start the clock of a round."""
@@ -65,8 +77,7 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
             metrics[EPSILON] = spent(self._workers or {})["epsilon"]
         seconds = time.perf_counter() - self._begun
         by_party = self._work()
-        work = by_party.values()
-        done = {"rounds": max(w["rounds"] for w in work), "rows": sum(w["rows"] for w in work)}
+        done = self._total(by_party)
         left_out, self._left_out = self._left_out, {p: w["left_out"] for p, w in by_party.items()}
         rounds, samples = (done[key] - self._done[key] for key in ("rounds", "rows"))
         self._done = done
@@ -97,6 +108,11 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
             {d.party: worker.work_done() for d, worker in workers.items()}
         )
         return work
+
+    @staticmethod
+    def _total(by_party: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+        work = by_party.values()
+        return {"rounds": max(w["rounds"] for w in work), "rows": sum(w["rows"] for w in work)}
 
     def _show(self, row: dict[str, Any], metrics: dict[str, float]) -> None:
         losses = "  ".join(

@@ -213,6 +213,7 @@ class FederatedStrategy(PartyWorker):
             if self.privacy is not None:
                 samples = self.privacy.weight()
                 self._metrics[EPSILON] = self.privacy.epsilon()
+                self.privacy.write_journal()
             return self._send("round", samples), samples
 
     def get_weights(self, return_numpy: bool = True) -> Any:

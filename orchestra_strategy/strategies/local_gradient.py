@@ -19,6 +19,7 @@ from orchestra_strategy.strategies.weights import (
     write_weights,
 )
 from orchestra_strategy.users import UserSingleStep
+from orchestra_strategy.users.optimizers import copied_state
 
 __all__ = ["LocalGradient"]
 
@@ -70,6 +71,17 @@ class LocalGradient(LocalUpdate):
 
         A party whose weights are not finite by themselves gets others at the start of a fit only.
         """
+
+    def state(self) -> dict[str, Any]:
+        """Return what the party keeps between rounds: its optimizer, and its place in the data."""
+        optimizer = copied_state(self.optimizer)
+        return {**super().state(), "optimizer": optimizer, "drawn": self.loader.drawn}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take the state of :meth:`state`."""
+        super().load_state(state)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.loader.drawn = state["drawn"]
 
     def run(self) -> int:
         """Compute one gradient; the weights move when the mean comes back."""

@@ -68,6 +68,19 @@ class LocalUpdate:
         if isinstance(self.user, UserMultiStep):
             forget_broken_state(self.user.optimizer)
 
+    def state(self) -> dict[str, Any]:
+        """Return what the user keeps between rounds, for a checkpoint."""
+        kept: dict[str, Any] = {"queries": self.user.counted_queries}
+        if isinstance(self.user, UserMultiStep):
+            kept["optimizer"] = self.user.optimizer_state()
+        return kept
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take the state of :meth:`state`."""
+        self.user.counted_queries = state["queries"]
+        if isinstance(self.user, UserMultiStep):
+            self.user.load_optimizer_state(state["optimizer"])
+
     def run(self) -> int:
         """Train from the party's present weights, and take the user's update in."""
         shared = self.train()

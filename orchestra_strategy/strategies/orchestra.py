@@ -99,6 +99,27 @@ class OrchestraStrategy(TargetNetworkStrategy):
         self._store = UserStore()
         self._clusters = []
 
+    def kept_state(self) -> dict[str, Any]:
+        """Return the users' memories, the last local centroids, and the clusters of a sum."""
+        return {
+            "users": self._store.state_dict(),
+            "local_clusters": [clusters._asdict() for clusters in self._clusters],
+            "shared": None if self.shared is None else self.shared.state_dict(),
+        }
+
+    def load_kept_state(self, state: dict[str, Any]) -> None:
+        """Take the state of :meth:`kept_state`."""
+        self._store.load_state_dict(state["users"])
+        self._clusters = [LocalClusters(**clusters) for clusters in state["local_clusters"]]
+        if self.shared is not None:
+            self.shared.load_state_dict(state["shared"])
+        if self.objective.centroids is not None:  # it has been read on the CPU
+            self.objective.centroids = self.objective.centroids.to(self.exe_device)
+
+    def shared_arrays(self) -> dict[str, Any]:
+        """Return the global centroids, which all parties have."""
+        return {"global_centroids": self.objective.centroids}
+
     def needs_initial_pass(self) -> bool:
         """Round 0 is to be done until the first global centroids have come."""
         return self.objective.centroids is None

@@ -74,6 +74,15 @@ class OrchestraPrivateStrategy(OrchestraStrategy):
         super().forget_data()
         self._centroids = None
 
+    def kept_state(self) -> dict[str, Any]:
+        """Return what Orchestra keeps, and the last noisy centroids."""
+        return {**super().kept_state(), "noisy_centroids": self._centroids}
+
+    def load_kept_state(self, state: dict[str, Any]) -> None:
+        """Take the state of :meth:`kept_state`."""
+        super().load_kept_state(state)
+        self._centroids = state["noisy_centroids"]
+
     def start_round(self) -> None:
         """Begin the sum of the users' moments."""
         super().start_round()

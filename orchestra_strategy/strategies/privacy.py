@@ -4,7 +4,7 @@ The third of the four choices. A strategy asks :class:`PartyPrivacy` before each
 the user its protection; who adds the noise also writes the ledger.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from orchestra_strategy.privacy.record_level import (
     sampling_probability,
 )
 from orchestra_strategy.privacy.user_level import UserLevelPrivacy
+from orchestra_strategy.strategies.privacy_journal import PrivacyJournal
 from orchestra_strategy.strategies.weights import buffer_names
 
 __all__ = ["EPSILON", "PartyPrivacy", "PerExampleLoss", "refuse_coupled", "refuse_unprotected"]
@@ -134,11 +135,13 @@ class PartyPrivacy:
 
     Attributes:
         ledger: All that the party has released.
+        journal: Where that is written in every round, if checkpoints are on.
     """
 
     def __init__(self, party: Any) -> None:
         self.party = party
         self.ledger = PrivacyLedger(party.config.accountant)
+        self.journal: PrivacyJournal | None = None
         self._mechanism: GaussianMechanism | None = None
         self._found: dict[Any, float] = {}
 
@@ -149,6 +152,27 @@ class PartyPrivacy:
             source = NoiseSource(self.party.config.noise_seed, self.party.party)
             self._mechanism = GaussianMechanism(self.ledger, source)
         return self._mechanism
+
+    def state(self) -> dict[str, Any]:
+        """Return the ledger, and how often the noise has been drawn, as plain types."""
+        return {"ledger": self.ledger.state(), "draws": self.mechanism.source.draws}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take the state of :meth:`state`, unless more has been spent and drawn than it says.
+
+        The count of draws matters to a seeded stream alone: it goes on, and never repeats. Keys
+        from the operating system are fresh in any case.
+        """
+        kept = PrivacyLedger(self.ledger.accountant)
+        kept.load_state(state["ledger"])
+        self.ledger.spent |= kept.spent  # the larger count of each kind of release
+        source = self.mechanism.source
+        source.draws = max(source.draws, int(state["draws"]))
+
+    def write_journal(self) -> None:
+        """Note on the disk, before anything of a round leaves, what it has spent."""
+        if self.journal is not None:
+            self.journal.write(self.state())
 
     def plan(self, num_samples: int | None = None) -> RoundPlan:
         """Return the releases of a round.

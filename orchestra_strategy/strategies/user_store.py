@@ -1,6 +1,7 @@
 """What virtual users keep between rounds: one file per user, at the party, gone with the worker."""
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +37,13 @@ class UserStore:
             return None
         state: dict[str, Any] = torch.load(path, weights_only=True)
         return state
+
+    def state_dict(self) -> dict[int, dict[str, Any]]:
+        """Return what all users keep, by user; it is all in memory at once."""
+        users = sorted(int(path.stem) for path in Path(self._folder.name).glob("*.pt"))
+        return {user: self.load(user) or {} for user in users}
+
+    def load_state_dict(self, state: Mapping[int, dict[str, Any]]) -> None:
+        """Take the state of :meth:`state_dict`."""
+        for user, kept in state.items():
+            self.save(user, kept)

@@ -1,5 +1,6 @@
 """A model's weights by name: which leave the party, read and written."""
 
+import hashlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,6 +14,7 @@ __all__ = [
     "GRADIENT_PREFIX",
     "PREFIX",
     "buffer_names",
+    "digest_of",
     "gradient_entries",
     "read_weights",
     "weight_entries",
@@ -69,6 +71,19 @@ def read_weights(model: nn.Module) -> dict[str, npt.NDArray[np.float32]]:
         PREFIX + name: t.detach().to("cpu", torch.float32, copy=True).numpy()
         for name, t in _shared(model).items()
     }
+
+
+def digest_of(arrays: Mapping[str, npt.NDArray[np.float32]]) -> str:
+    """Return a SHA-256 of arrays with their names, the same from the same bits.
+
+    >>> digest_of({"w": np.float32([1.0])}) == digest_of({"w": np.float32([2.0])})
+    False
+    """
+    digest = hashlib.sha256()
+    for name, array in arrays.items():
+        digest.update(repr((name, array.shape)).encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from orchestra_strategy import host
 from orchestra_strategy.config import StrategyConfig, parse_config
 from orchestra_strategy.data.arrays import describe_samples
 from orchestra_strategy.errors import DataError, HostError, ParameterError
+from orchestra_strategy.strategies.checkpointing import Checkpointing
 from orchestra_strategy.strategies.inspection import Inspection
 from orchestra_strategy.strategies.measures import labels_of
 from orchestra_strategy.strategies.party import PartyData, fingerprint
@@ -89,7 +90,7 @@ def check_wiring(route: str, server_agg_method: Any, in_fl_model: bool = True) -
         )
 
 
-class PartyWorker(Inspection, host.BaseTorchModel):  # type: ignore[misc]
+class PartyWorker(Inspection, Checkpointing, host.BaseTorchModel):  # type: ignore[misc]
     """A party's model, data, parameters and logs; see :class:`FederatedStrategy` for training.
 
     Args:
@@ -207,6 +208,8 @@ class PartyWorker(Inspection, host.BaseTorchModel):  # type: ignore[misc]
             data = PartyData.from_host(x, y, sampling_rate)
             if training:
                 self.check_data(data)
+                found = fingerprint(data.samples)
+                self.refuse_other_data(found)
             else:
                 self._eval_labels = labels_of(y, x)
         except DataError as error:
@@ -218,7 +221,7 @@ class PartyWorker(Inspection, host.BaseTorchModel):  # type: ignore[misc]
         if not training:
             self._eval_data = data
             return
-        known, self._fingerprint = self._fingerprint, fingerprint(data.samples)
+        known, self._fingerprint = self._fingerprint, found
         if known not in (None, self._fingerprint):
             self.forget_data()
         self._data, self._data_error = data, None

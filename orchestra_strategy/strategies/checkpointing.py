@@ -1,0 +1,152 @@
+"""A worker's part in checkpoints: it writes its own state on its own disk, and reads it back.
+
+The driver asks and gets a report, never the state. A report names what went wrong in ``problem``,
+so that the driver can refuse in one sentence for all parties, in every mode of SecretFlow.
+"""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from orchestra_strategy.checkpoint_file import (
+    Label,
+    checkpoint_path,
+    kept_rounds,
+    prune,
+    read_checkpoint,
+    write_checkpoint,
+)
+from orchestra_strategy.errors import CheckpointError, DataError, OrchestraError
+from orchestra_strategy.strategies.party_state import PartyState, restore, state_of
+from orchestra_strategy.strategies.privacy_journal import PrivacyJournal
+from orchestra_strategy.strategies.weights import digest_of
+
+__all__ = ["Checkpointing", "party_folder"]
+
+
+def party_folder(folder: str, party: str) -> Path:
+    """Return where a party writes below ``checkpoint_dir``, whatever characters its name has.
+
+    >>> party_folder("run", "a/b").as_posix()
+    'run/party-a%2Fb'
+    """
+    return Path(folder) / f"party-{quote(party, safe='')}"
+
+
+class Checkpointing:
+    """The part of a worker that keeps its state."""
+
+    privacy: Any
+    party: str
+    rounds_done: int
+    _expected_data: str | None = None
+
+    # ---- Hooks -----------------------------------------------------------------------------
+
+    def kept_state(self) -> dict[str, Any]:
+        """Return what a subclass keeps between rounds beside model, objective and optimizer.
+
+        Tensors and plain values, in nested dictionaries and lists.
+        """
+        return {}
+
+    def load_kept_state(self, state: dict[str, Any]) -> None:
+        """Take the state of :meth:`kept_state`."""
+
+    def shared_arrays(self) -> dict[str, Any]:
+        """Return what all parties have in common beside the weights, for the driver's file."""
+        return {}
+
+    # ---- What the driver calls -------------------------------------------------------------
+
+    def begin_checkpoints(self, folder: str) -> dict[str, Any]:
+        """Get ready to write below ``folder``, which must have nothing of this party so far."""
+        own = party_folder(folder, self.party)
+        found = kept_rounds(own)
+        if found or PrivacyJournal.path_in(own).exists():
+            return self._report(own, f"it has the checkpoints of another training in `{own}`")
+        return self._guarded(own, lambda: self._open_journal(own))
+
+    def save_checkpoint(self, folder: str) -> dict[str, Any]:
+        """Write what this party keeps; what was written before stays."""
+        own = party_folder(folder, self.party)
+
+        def write() -> None:
+            path = checkpoint_path(own, self.rounds_done)
+            write_checkpoint(path, self._label(), state_of(self).as_dict())
+
+        return self._guarded(own, write)
+
+    def load_checkpoint(self, folder: str, round_index: int, digest: str) -> dict[str, Any]:
+        """Go back to a round, whose averaged weights have ``digest``."""
+        own = party_folder(folder, self.party)
+
+        def load() -> None:
+            label, values = read_checkpoint(checkpoint_path(own, round_index))
+            if label != (self.party, round_index, digest):
+                raise CheckpointError(
+                    f"Expected `{checkpoint_path(own, round_index)}` to be of party "
+                    f"`{self.party}`, round {round_index}, with the weights {digest[:12]} of the "
+                    f"shared file, got `{label.owner}`, {label.round_index}, {label.digest[:12]}: "
+                    "it belongs to another training."
+                )
+            restore(self, PartyState.from_dict(values))
+            if self.privacy is not None:  # rounds after this one have been paid for, too
+                self.privacy.load_state(PrivacyJournal(own).read())
+            self._open_journal(own)
+
+        return self._guarded(own, load)
+
+    def prune_checkpoints(self, folder: str, keep: int) -> None:
+        """Remove all but the newest ``keep``, after all parties have written those."""
+        prune(party_folder(folder, self.party), keep)
+
+    def shared_state(self) -> dict[str, Any]:
+        """Return what all parties have in common, for the driver's file."""
+        weights = self.averaged_weights()  # type: ignore[attr-defined]
+        return {"weights": weights, **self.shared_arrays()}
+
+    # ---- Inside ----------------------------------------------------------------------------
+
+    def expect_data(self, fingerprint: str | None) -> None:
+        """Refuse other data than those of the checkpoint from now on."""
+        self._expected_data = fingerprint
+
+    def refuse_other_data(self, fingerprint: str) -> None:
+        """Refuse samples that the restored state does not belong to.
+
+        Raises:
+            DataError: They are not those of the checkpoint.
+        """
+        if self._expected_data not in (None, fingerprint):
+            raise DataError(
+                f"Expected the data of party `{self.party}` to be those of the checkpoint, got "
+                "others: its memory and its place in the data order belong to them. Give the same "
+                "samples in the same order, or start anew."
+            )
+        self._expected_data = None
+
+    def _open_journal(self, own: Path) -> None:
+        if self.privacy is not None:
+            self.privacy.journal = PrivacyJournal(own)
+            self.privacy.write_journal()
+
+    def _label(self) -> Label:
+        weights = self.averaged_weights()  # type: ignore[attr-defined]
+        return Label(self.party, self.rounds_done, digest_of(weights))
+
+    def _guarded(self, own: Path, action: Any) -> dict[str, Any]:
+        try:
+            action()
+        except (OrchestraError, OSError, RuntimeError) as error:
+            return self._report(own, str(error))
+        return self._report(own, None)
+
+    def _report(self, own: Path, problem: str | None) -> dict[str, Any]:
+        label = self._label()
+        return {
+            "round": label.round_index,
+            "digest": label.digest,
+            "kept": kept_rounds(own),
+            "problem": problem,
+        }

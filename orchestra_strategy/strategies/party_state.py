@@ -1,0 +1,100 @@
+"""All that a party keeps between rounds, as one value: what its checkpoint holds.
+
+It stays on the party's own disk. Random streams need no place in it: each is derived from
+seed, party, round and purpose (:mod:`orchestra_strategy.rng`), so counters are enough.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from orchestra_strategy.errors import CheckpointError
+
+__all__ = ["PartyState", "restore", "state_of"]
+
+
+@dataclass(frozen=True)
+class PartyState:
+    """What a party keeps.
+
+    Attributes:
+        data: Fingerprint of its samples; None if it had none.
+        progress: Rounds done, place in the data order, rows trained on, rounds it was left out of.
+        model: All weights and buffers of the online network.
+        objective: Target network, memory and global centroids, where the method has them.
+        user: The optimizer's state, momentum for instance, and the counters of queries and batches.
+        kept: What the strategy keeps beside all this, see ``FederatedStrategy.kept_state``.
+        privacy: The ledger of all that has been released, and the number of draws; None without.
+    """
+
+    data: str | None
+    progress: dict[str, Any]
+    model: dict[str, Any]
+    objective: dict[str, Any]
+    user: dict[str, Any]
+    kept: dict[str, Any]
+    privacy: dict[str, Any] | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields by name, without copying them."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "PartyState":
+        """Return the state of :meth:`as_dict`.
+
+        Raises:
+            CheckpointError: It has other fields.
+        """
+        names = [field.name for field in fields(cls)]
+        if sorted(values) != sorted(names):
+            raise CheckpointError(
+                f"Expected the state of a party to have {sorted(names)}, got {sorted(values)}."
+            )
+        return cls(**values)
+
+
+def state_of(party: Any) -> PartyState:
+    """Return what a party keeps now, between two rounds."""
+    objective: dict[str, Any] = getattr(party.objective, "state_dict", dict)()
+    return PartyState(
+        data=party._fingerprint,
+        progress={
+            "rounds_done": party.rounds_done,
+            "round_index": party.round_index,
+            "epoch": party._epoch,
+            "rows_trained": party.rows_trained,
+            "left_out": dict(party._left_out),
+        },
+        model=party.model.state_dict(),
+        objective=objective,
+        user=party.user_type.state(),
+        kept=party.kept_state(),
+        privacy=None if party.privacy is None else party.privacy.state(),
+    )
+
+
+def restore(party: Any, state: PartyState) -> None:
+    """Put a party where it was; its data have to come afterwards, and to be the same.
+
+    Raises:
+        CheckpointError: The state is that of a party with privacy, and this one has none, or the
+            reverse.
+        RuntimeError: The weights are those of another model.
+    """
+    if (state.privacy is None) != (party.privacy is None):
+        raise CheckpointError(
+            f"Expected `privacy` to be as in the checkpoint, got {party.config.privacy!r}."
+        )
+    party.model.load_state_dict(state.model)
+    if state.objective:
+        party.objective.load_state_dict(state.objective)
+    party.user_type.load_state(state.user)
+    party.load_kept_state(state.kept)
+    if party.privacy is not None:
+        party.privacy.load_state(state.privacy)
+    progress = state.progress
+    party.rounds_done, party.round_index = progress["rounds_done"], progress["round_index"]
+    party._epoch, party.rows_trained = progress["epoch"], progress["rows_trained"]
+    party._left_out = dict(progress["left_out"])
+    party.expect_data(state.data)

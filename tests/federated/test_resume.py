@@ -1,0 +1,125 @@
+"""A resumed training equals the uninterrupted one, bit for bit, in all that a party keeps."""
+
+import numpy as np
+import pytest
+import torch
+
+from federated_orchestra import FederatedOrchestraTrainer
+from orchestra_strategy import host, session
+from orchestra_strategy.strategies.party_state import state_of
+from tests.federated import toy
+
+MODEL = {"backbone": "conv4", "in_channels": 1, "hidden_dim": 16, "projection_dim": 16}
+GROUP = {**MODEL, "norm": "group"}
+SHARED = {k: toy.PARAMETERS[k] for k in ("batch_size", "local_epochs", "lr")}
+USER = {"privacy": "user", "noise_multiplier": 2.0, "noise_seed": 1}
+RECORD = {**USER, "privacy": "record"}
+VIRTUAL = {"user_type": "multiuser_aggregate", "num_virtual_users": 4, "users_per_round": 2}
+
+
+def trainer(devices, rounds, folder, *, secure=False, **config):
+    """A run of the toy; parameters of its own are added to the toy's."""
+    own = config.pop("parameters", {})
+    clusterless = config.get("strategy", "orchestra").startswith(("fed_", "orchestra_simple"))
+    base = SHARED if clusterless else toy.PARAMETERS
+    aggregator = host.SecureAggregator(devices[0], list(devices)) if secure else None
+    values = {
+        "rounds": rounds,
+        "seed": 7,
+        "model": MODEL,
+        "parameters": {**base, **own},
+        "progress": False,
+        "checkpoint_dir": None if folder is None else str(folder),
+        **config,
+    }
+    return FederatedOrchestraTrainer(values, devices, aggregator=aggregator)
+
+
+def flat(value, name=""):
+    """Nested state as {path: array or plain value}."""
+    if isinstance(value, dict):
+        value = value.items()
+    elif isinstance(value, list | tuple):
+        value = enumerate(value)
+    else:
+        return {name: value.numpy().copy() if isinstance(value, torch.Tensor) else value}
+    found = {}
+    for key, item in value:
+        found |= flat(item, f"{name}/{key}")
+    return found
+
+
+def states(run):
+    workers = run.fl_model._workers
+    return host.reveal(
+        {d.party: w.apply(lambda x: flat(state_of(x).as_dict())) for d, w in workers.items()}
+    )
+
+
+def assert_same(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        if isinstance(value, np.ndarray):
+            assert value.dtype == ours[name].dtype, name
+            assert value.tobytes() == ours[name].tobytes(), name
+        else:
+            assert value == ours[name], name
+
+
+def numbers(results):
+    """What a training yields, without its times."""
+    timed = ("seconds", "images_per_second")
+    ledger = [{k: v for k, v in row.items() if k not in timed} for row in results.ledger]
+    return results.history, ledger, results.rounds, results.epsilon
+
+
+CASES = {
+    "orchestra": {},
+    "orchestra, secure": {"secure": True},
+    "momentum": {"strategy": "fed_simsiam", "parameters": {"momentum": 0.9}},
+    "byol": {"strategy": "fed_byol", "parameters": {"ema_decay": 0.9}},
+    "simple": {"strategy": "orchestra_simple", "parameters": {"num_clusters": 3}},
+    "one gradient a round": {"strategy": "orchestra_single_step"},
+    "virtual users": {"parameters": VIRTUAL},
+    "user level": {"strategy": "orchestra_private", "model": GROUP, "parameters": USER},
+    "user level, secure": {
+        "strategy": "orchestra_private",
+        "model": GROUP,
+        "parameters": USER,
+        "secure": True,
+    },
+    "virtual users, user level": {
+        "strategy": "orchestra_private",
+        "model": GROUP,
+        "parameters": {**USER, **VIRTUAL},
+    },
+    "record level": {"strategy": "fed_rotpred", "model": GROUP, "parameters": RECORD},
+    "orchestra, record level": {
+        "strategy": "orchestra_private",
+        "model": GROUP,
+        "parameters": RECORD,
+    },
+    "every second round": {"checkpoint_every": 2},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_resumed_equals_uninterrupted(devices, tmp_path, case):
+    options = CASES[case]
+    data = toy.data(devices)
+    whole = trainer(devices, 4, None, **options)
+    expected = whole.train(data)
+    first = trainer(devices, 2, tmp_path, **options)
+    assert first.train(data).rounds == expected.rounds // 2
+    second = trainer(devices, 4, tmp_path, **options)
+    resumed = second.resume(data)
+    assert numbers(resumed) == numbers(expected)
+    ours, theirs = states(second), states(whole)
+    for party in toy.PARTIES:
+        assert_same(ours[party], theirs[party])
+    # And so does a further training, which begins with an exchange.
+    again = [run.fl_model.fit(data, epochs=1)["global_history"] for run in (second, whole)]
+    assert again[0] == again[1]
+    assert_same(states(second)["bob"], states(whole)["bob"])
+
+
