@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,10 @@ from orchestra_strategy.evaluation import (
     write_json,
 )
 from orchestra_strategy.host import reveal
-from orchestra_strategy.runtime.checkpoint import Checkpoints, tell_how_to_resume
+from orchestra_strategy.runtime.checkpoint import Checkpoints
 from orchestra_strategy.runtime.checkpoint_settings import numbers_settings, refuse_other_settings
 from orchestra_strategy.runtime.checks import federated_values, our_strategy
-from orchestra_strategy.runtime.manifest_table import manifest_table
-from orchestra_strategy.runtime.privacy_budget import spent
-from orchestra_strategy.runtime.progress import RoundProgress
+from orchestra_strategy.runtime.training import TrainingResults, train_rounds
 from orchestra_strategy.runtime.tuning import Tuning, grid_points, tune
 from orchestra_strategy.strategies.weights import write_weights
 
@@ -88,35 +86,6 @@ class TrainerConfig(FrozenConfig):
     checkpoint_dir: str | None = None
     checkpoint_every: int = Field(1, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
-
-
-@dataclass(frozen=True)
-class TrainingResults:
-    """What ``train`` returns.
-
-    Attributes:
-        history: Losses and health by name, a value per round, averaged over the parties' samples.
-        metrics: Those of the last round.
-        ledger: What each round cost: seconds, samples per second, bytes sent.
-        manifest: All that left a party, one dictionary per entry.
-        rounds: Rounds done.
-        seconds: Wall-clock seconds of the training.
-        stop_reason: Why it ended before its last round; None if it did not.
-        epsilon: The largest of the parties' privacy losses, at ``delta``; None without privacy.
-        delta: See ``epsilon``.
-        checkpoint: The driver's file of the newest checkpoint; None without ``checkpoint_dir``.
-    """
-
-    history: dict[str, list[float]]
-    metrics: dict[str, float]
-    ledger: list[dict[str, Any]]
-    manifest: list[dict[str, Any]]
-    rounds: int
-    seconds: float
-    stop_reason: str | None = None
-    epsilon: float | None = None
-    delta: float | None = None
-    checkpoint: str | None = None
 
 
 class FederatedOrchestraTrainer:
@@ -297,56 +266,19 @@ class FederatedOrchestraTrainer:
     def _train(
         self, federated_data: Any, callbacks: Sequence[Any], past: Sequence[dict[str, Any]]
     ) -> TrainingResults:
-        """Train the rounds that are left."""
-        fl_model, checkpoints = self.setup_model(), self._checkpoints
-        federated_data = federated_values(federated_data, self.config.data_options)
-        manifest = fl_model.manifest()
-        if self.console is not None:
-            self.console.print(manifest_table(manifest))
-        progress = RoundProgress(
+        """Train the rounds that are left, and write down what came of it."""
+        self.results = train_rounds(
+            self.setup_model(),
+            federated_values(federated_data, self.config.data_options),
             self.config.rounds,
-            sum(row["bytes"] for row in manifest if row["when"] != "start"),
+            callbacks,
             self.console,
+            self._checkpoints,
             past,
         )
-        own: list[Any] = [progress]
-        if checkpoints is not None:
-            checkpoints.ledger = progress.ledger
-            own.append(checkpoints)
-        left = self.config.rounds - len(past)
-        try:
-            if left > 0:
-                fl_model.fit(federated_data, epochs=left, callbacks=[*own, *callbacks])
-            if fl_model.collapse_reason is not None:
-                progress.on_epoch_end()  # the host leaves before it tells of the last round
-            if checkpoints is not None:
-                checkpoints.finish(fl_model._workers)
-        except BaseException as error:
-            if checkpoints is not None:
-                tell_how_to_resume(error, checkpoints.last)
-            raise
-        finally:
-            progress.close()
-        last = None if checkpoints is None else str(checkpoints.last)
-        stop_reason = fl_model.stop_reason
-        if stop_reason is not None and last is not None:
-            stop_reason += f" The state is in `{last}`: `resume(...)` goes on from it."
-        names = [k for k in progress.ledger[-1] if k.startswith(("train_", "health_", "privacy_"))]
-        results = TrainingResults(
-            history={k: [row[k] for row in progress.ledger] for k in names},
-            metrics={k: progress.ledger[-1][k] for k in names},
-            ledger=progress.ledger,
-            manifest=manifest,
-            rounds=sum(row["rounds"] for row in progress.ledger),
-            seconds=sum(row["seconds"] for row in progress.ledger),
-            stop_reason=stop_reason,
-            checkpoint=last,
-            **spent(fl_model._workers),
-        )
-        self.results = results
         if self.config.out_dir is not None:
-            write_json(Path(self.config.out_dir) / "results.json", asdict(results))
-        return results
+            write_json(Path(self.config.out_dir) / "results.json", asdict(self.results))
+        return self.results
 
     def encoder(self) -> OrchestraModel:
         """Return the global model after the last round done, on the CPU of this process.

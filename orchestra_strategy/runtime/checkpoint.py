@@ -55,7 +55,7 @@ class Checkpoints(host.Callback):  # type: ignore[misc]
         settings: See :class:`SharedState`.
 
     Attributes:
-        ledger: The rows of all rounds so far; its owner fills it.
+        ledger: The rows of all rounds so far, see :meth:`follow`.
         last: The newest checkpoint that is complete, None if there is none.
     """
 
@@ -89,6 +89,10 @@ class Checkpoints(host.Callback):  # type: ignore[misc]
             )
         reports = self._ask(workers, lambda w: w.begin_checkpoints(self.folder))
         self._refuse(reports, "to be ready for checkpoints", "give another `checkpoint_dir`")
+
+    def follow(self, ledger: list[dict[str, Any]]) -> None:
+        """Take the rows of the rounds so far, to which more will be appended."""
+        self.ledger, self._written = ledger, len(ledger)
 
     def on_epoch_end(self, epoch: Any = None, logs: Any = None) -> None:
         """Write, if it is time."""
@@ -167,8 +171,6 @@ class Checkpoints(host.Callback):  # type: ignore[misc]
             offer = self._offer(sorted(everywhere), round_index)
             raise CheckpointError(f"{' '.join(problems)} {offer}")
         self._agreed(reports, digest)
-        self.ledger[:] = shared.ledger
-        self._written = len(self.ledger)
         self.last = checkpoint_path(self._shared, round_index)
 
     # ---- Inside ----------------------------------------------------------------------------

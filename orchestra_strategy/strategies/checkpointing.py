@@ -65,7 +65,12 @@ class Checkpointing:
         found = kept_rounds(own)
         if found or PrivacyJournal.path_in(own).exists():
             return self._report(own, f"it has the checkpoints of another training in `{own}`")
-        return self._guarded(own, lambda: self._open_journal(own))
+
+        def open_folder() -> None:
+            own.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._open_journal(own)
+
+        return self._guarded(own, open_folder)
 
     def save_checkpoint(self, folder: str) -> dict[str, Any]:
         """Write what this party keeps; what was written before stays."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from federated_orchestra import FederatedOrchestraTrainer
-from orchestra_strategy import host, session
+from orchestra_strategy import host
 from orchestra_strategy.strategies.party_state import state_of
 from tests.federated import toy
 
@@ -121,5 +121,3 @@ def test_resumed_equals_uninterrupted(devices, tmp_path, case):
     again = [run.fl_model.fit(data, epochs=1)["global_history"] for run in (second, whole)]
     assert again[0] == again[1]
     assert_same(states(second)["bob"], states(whole)["bob"])
-
-

@@ -1,0 +1,117 @@
+"""One call of ``train`` or ``resume``: progress, checkpoints, and what comes of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+
+from orchestra_strategy.runtime.checkpoint import Checkpoints, tell_how_to_resume
+from orchestra_strategy.runtime.fl_model import OrchestraFLModel
+from orchestra_strategy.runtime.manifest_table import manifest_table
+from orchestra_strategy.runtime.privacy_budget import spent
+from orchestra_strategy.runtime.progress import RoundProgress
+
+__all__ = ["TrainingResults", "train_rounds"]
+
+
+@dataclass(frozen=True)
+class TrainingResults:
+    """What ``train`` returns.
+
+    Attributes:
+        history: Losses and health by name, a value per round, averaged over the parties' samples.
+        metrics: Those of the last round.
+        ledger: What each round cost: seconds, samples per second, bytes sent.
+        manifest: All that left a party, one dictionary per entry.
+        rounds: Rounds done.
+        seconds: Wall-clock seconds of the training.
+        stop_reason: Why it ended before its last round; None if it did not.
+        epsilon: The largest of the parties' privacy losses, at ``delta``; None without privacy.
+        delta: See ``epsilon``.
+        checkpoint: The driver's file of the newest checkpoint; None without ``checkpoint_dir``.
+    """
+
+    history: dict[str, list[float]]
+    metrics: dict[str, float]
+    ledger: list[dict[str, Any]]
+    manifest: list[dict[str, Any]]
+    rounds: int
+    seconds: float
+    stop_reason: str | None = None
+    epsilon: float | None = None
+    delta: float | None = None
+    checkpoint: str | None = None
+
+
+def train_rounds(
+    fl_model: OrchestraFLModel,
+    federated_data: Any,
+    rounds: int,
+    callbacks: Sequence[Any],
+    console: Console | None,
+    checkpoints: Checkpoints | None = None,
+    past: Sequence[dict[str, Any]] = (),
+) -> TrainingResults:
+    """Train what is left of ``rounds``, and write a checkpoint of the last one.
+
+    Args:
+        fl_model: Where the training stands, after the rounds of ``past``.
+        federated_data: A FedNdarray.
+        rounds: In all, those of ``past`` included.
+        callbacks: FLModel's.
+        console: Where manifest and progress are drawn; None draws nothing.
+        checkpoints: Writes checkpoints; None writes none.
+        past: The ledger of the rounds done before.
+
+    Raises:
+        OrchestraError: Training cannot go on; with checkpoints, the message says how to resume.
+    """
+    manifest = fl_model.manifest()
+    if console is not None:
+        console.print(manifest_table(manifest))
+    up = sum(row["bytes"] for row in manifest if row["when"] != "start")
+    progress = RoundProgress(rounds, up, console, past)
+    own: list[Any] = [progress]
+    if checkpoints is not None:
+        checkpoints.follow(progress.ledger)
+        own.append(checkpoints)
+    try:
+        if rounds > len(past):
+            left = rounds - len(past)
+            fl_model.fit(federated_data, epochs=left, callbacks=[*own, *callbacks])
+        if fl_model.collapse_reason is not None:
+            progress.on_epoch_end()  # the host leaves before it tells of the last round
+        if checkpoints is not None:
+            checkpoints.finish(fl_model._workers)
+    except BaseException as error:
+        if checkpoints is not None:
+            tell_how_to_resume(error, checkpoints.last)
+        raise
+    finally:
+        progress.close()
+    last = None if checkpoints is None else str(checkpoints.last)
+    return _results(fl_model, progress.ledger, manifest, last)
+
+
+def _results(
+    fl_model: OrchestraFLModel,
+    ledger: list[dict[str, Any]],
+    manifest: list[dict[str, Any]],
+    checkpoint: str | None,
+) -> TrainingResults:
+    stop_reason = fl_model.stop_reason
+    if stop_reason is not None and checkpoint is not None:
+        stop_reason += f" The state is in `{checkpoint}`: `resume(...)` goes on from it."
+    names = [k for k in ledger[-1] if k.startswith(("train_", "health_", "privacy_"))]
+    return TrainingResults(
+        history={k: [row[k] for row in ledger] for k in names},
+        metrics={k: ledger[-1][k] for k in names},
+        ledger=ledger,
+        manifest=manifest,
+        rounds=sum(row["rounds"] for row in ledger),
+        seconds=sum(row["seconds"] for row in ledger),
+        stop_reason=stop_reason,
+        checkpoint=checkpoint,
+        **spent(fl_model._workers),
+    )
