@@ -257,6 +257,11 @@ def meta_entries(metric_names: Iterable[str]) -> tuple[Entry, ...]:
             "the model that all parties have, where the driver asks for the encoder",
         ),
         Entry(
+            *("checkpoint", (), "float32", "check", "driver"),
+            "where checkpoints are on: the averaged weights and the global centroids, which all "
+            "parties have; of the party which rounds it has written, or why it could not",
+        ),
+        Entry(
             *("collapse found", (), "float64", "check", "driver"),
             "why the party votes to stop the training, with its health; else nothing",
         ),

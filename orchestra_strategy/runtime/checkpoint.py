@@ -154,22 +154,7 @@ class Checkpoints(host.Callback):  # type: ignore[misc]
         """
         round_index, digest = shared.label.round_index, shared.label.digest
         reports = self._ask(workers, lambda w: w.load_checkpoint(self.folder, round_index, digest))
-        problems = []
-        for party, report in reports.items():
-            if report["problem"] is None and report["round"] != round_index:
-                report["problem"] = (
-                    f"it is at round {report['round']}: the drivers have read different checkpoints"
-                )
-            if report["problem"] is not None:
-                problems.append(
-                    f"Expected party `{party}` to have its state of round {round_index}, got: "
-                    f"{report['problem']} It has the rounds {report['kept']}."
-                )
-        if problems:
-            everywhere = set(kept_rounds(self._shared))
-            everywhere = everywhere.intersection(*(r["kept"] for r in reports.values()))
-            offer = self._offer(sorted(everywhere), round_index)
-            raise CheckpointError(f"{' '.join(problems)} {offer}")
+        self._refuse_unrestored(reports, round_index)
         self._agreed(reports, digest)
         self.last = checkpoint_path(self._shared, round_index)
 
@@ -191,6 +176,23 @@ class Checkpoints(host.Callback):  # type: ignore[misc]
         ]
         if problems:
             raise CheckpointError(" ".join(problems))
+
+    def _refuse_unrestored(self, reports: Mapping[str, Any], round_index: int) -> None:
+        problems = []
+        for party, report in reports.items():
+            problem = report["problem"]
+            if problem is None and report["round"] != round_index:
+                problem = f"round {report['round']}: the drivers have read different checkpoints."
+            if problem is not None:
+                problems.append(
+                    f"Expected party `{party}` to have its state of round {round_index}, got: "
+                    f"{problem} It has the rounds {report['kept']}."
+                )
+        if problems:
+            everywhere = set(kept_rounds(self._shared))
+            everywhere = everywhere.intersection(*(r["kept"] for r in reports.values()))
+            offer = self._offer(sorted(everywhere), round_index)
+            raise CheckpointError(f"{' '.join(problems)} {offer}")
 
     @staticmethod
     def _agreed(reports: Mapping[str, Mapping[str, Any]], digest: str | None = None) -> Label:

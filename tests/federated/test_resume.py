@@ -1,11 +1,14 @@
 """A resumed training equals the uninterrupted one, bit for bit, in all that a party keeps."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 
 from federated_orchestra import FederatedOrchestraTrainer
-from orchestra_strategy import host
+from orchestra_strategy import host, session
+from orchestra_strategy.errors import CheckpointError
 from orchestra_strategy.strategies.party_state import state_of
 from tests.federated import toy
 
@@ -121,3 +124,42 @@ def test_resumed_equals_uninterrupted(devices, tmp_path, case):
     again = [run.fl_model.fit(data, epochs=1)["global_history"] for run in (second, whole)]
     assert again[0] == again[1]
     assert_same(states(second)["bob"], states(whole)["bob"])
+
+
+@pytest.mark.ray
+def test_resumed_on_local_ray_equals_uninterrupted_in_process(tmp_path):
+    """Each party writes from a process of its own, and is started anew in another one."""
+    with session(toy.PARTIES, mode="debug") as devices:
+        whole = trainer(devices, 3, None)
+        expected, theirs = whole.train(toy.data(devices)), states(whole)
+    with session(toy.PARTIES, mode="local") as devices:
+        trainer(devices, 1, tmp_path).train(toy.data(devices))
+        second = trainer(devices, 2, tmp_path)
+        second.resume(toy.data(devices))
+    with session(toy.PARTIES, mode="local") as devices:  # a new cluster
+        third = trainer(devices, 3, tmp_path)
+        assert numbers(third.resume(toy.data(devices))) == numbers(expected)
+        ours = states(third)
+        for party in toy.PARTIES:
+            assert_same(ours[party], theirs[party])
+        (tmp_path / "party-bob" / "round-000003.ckpt").unlink()
+        with pytest.raises(CheckpointError, match=r"party `bob` to have its state of round 3"):
+            trainer(devices, 4, tmp_path).resume(toy.data(devices))
+
+
+@pytest.mark.ray
+def test_a_worker_that_is_killed_costs_that_round_alone(tmp_path):
+    with session(toy.PARTIES, mode="debug") as devices:
+        expected = trainer(devices, 3, None).train(toy.data(devices))
+
+    class Kill(host.Callback):
+        def on_epoch_begin(self, epoch=None, logs=None):
+            if epoch == 1:
+                (bob,) = [w for d, w in run.fl_model._workers.items() if d.party == "bob"]
+                bob.apply(lambda worker: os._exit(9))
+
+    with session(toy.PARTIES, mode="local") as devices:
+        run = trainer(devices, 3, tmp_path)
+        with pytest.raises(Exception, match=r"(?i)actor.*died|died"):
+            run.train(toy.data(devices), callbacks=[Kill()])
+        assert numbers(run.resume(toy.data(devices))) == numbers(expected)

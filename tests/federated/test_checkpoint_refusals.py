@@ -1,0 +1,256 @@
+"""What a training refuses to write or to resume, each with its message."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from federated_orchestra import FederatedOrchestraTrainer
+from orchestra_strategy import session
+from orchestra_strategy.data.sources import fed_ndarray
+from orchestra_strategy.errors import CheckpointError, DataError
+from orchestra_strategy.privacy import epsilon_of
+from orchestra_strategy.privacy.accounting import Release
+from orchestra_strategy.runtime.checkpoint import Checkpoints
+from orchestra_strategy.strategies.checkpointing import party_folder
+from orchestra_strategy.strategies.party_state import PartyState
+from tests.federated import toy
+from tests.federated.test_resume import GROUP, USER, numbers, trainer
+
+PRIVATE = {"strategy": "orchestra_private", "model": GROUP, "parameters": USER}
+
+
+def made(folder, rounds=3, **options):
+    with session(toy.PARTIES, mode="debug") as devices:
+        return trainer(devices, rounds, folder, **options).train(toy.data(devices))
+
+
+@pytest.fixture(scope="module")
+def plain_run(tmp_path_factory):
+    """A folder with the checkpoints of rounds 2 and 3, and the results."""
+    folder = tmp_path_factory.mktemp("plain") / "run"
+    return folder, made(folder)
+
+
+@pytest.fixture(scope="module")
+def private_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("private") / "run"
+    return folder, made(folder, **PRIVATE)
+
+
+def copy_of(run, tmp_path):
+    return Path(shutil.copytree(run[0], tmp_path / "run"))
+
+
+@pytest.fixture
+def folder(plain_run, tmp_path):
+    return copy_of(plain_run, tmp_path)
+
+
+@pytest.fixture
+def private(private_run, tmp_path):
+    return copy_of(private_run, tmp_path)
+
+
+def bobs(folder, round_index):
+    return party_folder(str(folder), "bob") / f"round-{round_index:06d}.ckpt"
+
+
+def shareds(folder, round_index):
+    return folder / "shared" / f"round-{round_index:06d}.ckpt"
+
+
+def epsilon(releases):
+    return epsilon_of({Release(2.0): releases}, 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"`.*party-bob/privacy.json` to say what this party has released, got .*No such"),
+        (b"{", "to say what this party has released"),
+        (b"[]", "to be a ledger, got another content"),
+        (b'{"schema": 2, "ledger": {}, "draws": 0}', "a schema of at most 1, got 2: a newer ver"),
+    ],
+)
+def test_without_its_ledger_a_party_does_not_go_on(devices, private, content, message):
+    path = party_folder(str(private), "bob") / "privacy.json"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"party `bob` to have its state.*{message}"):
+        trainer(devices, 4, private, **PRIVATE).resume(toy.data(devices))
+
+
+def test_a_folder_of_another_training_is_refused(devices, folder):
+    with pytest.raises(CheckpointError, match=r"no checkpoints of another .*call `resume\(...\)`"):
+        trainer(devices, 1, folder).train(toy.data(devices))
+    shutil.rmtree(folder / "shared")
+    with pytest.raises(
+        CheckpointError, match=r"party `alice` to be ready .* another training .*party `bob`"
+    ):
+        trainer(devices, 1, folder).train(toy.data(devices))
+
+
+def test_a_party_that_cannot_write_is_named(devices, tmp_path):
+    (tmp_path / "party-bob").write_text("in the way")
+    with pytest.raises(CheckpointError, match=r"party `bob` to be ready for checkpoints, got: .*F"):
+        trainer(devices, 1, tmp_path).train(toy.data(devices))
+
+
+def test_a_disk_that_fills_up_ends_the_training_with_the_last_checkpoint(
+    devices, tmp_path, monkeypatch
+):
+    real = os.replace
+
+    def full(source, target):
+        if Path(target).parent.name == "party-bob" and "000002" in str(target):
+            raise OSError(28, "No space left on device")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    message = r"party `bob` to write its checkpoint, got: .*No space left.*000001.ckpt`: `Fed"
+    with pytest.raises(CheckpointError, match=message):
+        trainer(devices, 3, tmp_path).train(toy.data(devices))
+
+
+def test_nothing_to_resume(devices, tmp_path):
+    with pytest.raises(CheckpointError, match=r"a checkpoint in `.*shared`, got none; call `train"):
+        trainer(devices, 3, tmp_path / "nowhere").resume(toy.data(devices))
+
+
+def test_a_round_that_is_not_kept(devices, folder):
+    with pytest.raises(CheckpointError, match=r"one of the kept rounds \[2, 3\], got 1"):
+        trainer(devices, 4, folder).resume(toy.data(devices), round_index=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"strategy": "orchestra_advanced"}, "`strategy` .*'orchestra', got 'orchestra_advanced'"),
+        ({"seed": 8}, "`seed` to be that of the checkpoint, 7, got 8"),
+        ({"parameters": {"lr": 0.5}}, "`parameters.lr` .* 0.01, got 0.5: a resumed training is"),
+        ({"model": {**GROUP}}, "`model.norm` .* 'batch', got 'group'"),
+        ({"secure": True}, "`aggregator` .* None, got 'SecureAggregator'"),
+    ],
+)
+def test_other_settings_are_refused_by_the_first_that_differs(devices, folder, change, message):
+    with pytest.raises(CheckpointError, match=f"Expected {message}"):
+        trainer(devices, 4, folder, **change).resume(toy.data(devices))
+
+
+def test_other_parties_are_refused(folder):
+    with session(("alice", "carol"), mode="debug") as devices:
+        data = fed_ndarray({d: toy.images("alice") for d in devices})
+        with pytest.raises(CheckpointError, match=r"`parties` .*'bob'\], got \['alice', 'carol'\]"):
+            trainer(devices, 4, folder).resume(data)
+
+
+def test_other_data_are_refused(devices, folder):
+    other = fed_ndarray(
+        {
+            d: toy.images(d.party)[::-1].copy() if d.party == "bob" else toy.images(d.party)
+            for d in devices
+        }
+    )
+    with pytest.raises(DataError, match=r"the data of party `bob` to be those of the checkpoint"):
+        trainer(devices, 4, folder).resume(other)
+
+
+def damage(path):
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 255
+    path.write_bytes(content)
+
+
+def test_a_damaged_party_is_named_with_its_file_and_the_older_round_is_offered(
+    devices, folder, plain_run
+):
+    damage(bobs(folder, 3))
+    message = (
+        rf"party `bob` to have its state of round 3, got: Expected `{bobs(folder, 3)}` to be a "
+        r"whole .*SHA-256.* Round 2 is kept, too: `resume\(..., round_index=2\)`"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        trainer(devices, 3, folder).resume(toy.data(devices))
+    run = trainer(devices, 3, folder)
+    assert numbers(run.resume(toy.data(devices), round_index=2)) == numbers(plain_run[1])
+
+
+def test_a_missing_party_is_named_with_both_rounds(devices, folder):
+    bobs(folder, 3).unlink()
+    message = (
+        r"party `bob` to have its state of round 3, got: .*No such file.* has the rounds \[2\]"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        trainer(devices, 4, folder).resume(toy.data(devices))
+    shutil.rmtree(folder / "party-bob")
+    with pytest.raises(CheckpointError, match=r"the rounds \[\]\. No other round is kept; start"):
+        trainer(devices, 4, folder).resume(toy.data(devices))
+
+
+def test_a_party_at_another_round_is_named_with_both(devices, folder):
+    shutil.copy(bobs(folder, 2), bobs(folder, 3))
+    message = (
+        r"party `bob` to have its state of round 3, got: .* of party `bob`, round 3, .*`bob`, 2,"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        trainer(devices, 4, folder).resume(toy.data(devices))
+
+
+def test_a_party_of_another_training_is_refused(devices, folder, tmp_path):
+    made(tmp_path / "other", parameters={"lr": 0.5})
+    shutil.copy(bobs(tmp_path / "other", 3), bobs(folder, 3))
+    with pytest.raises(CheckpointError, match=r"party `bob` .* it belongs to another training"):
+        trainer(devices, 4, folder).resume(toy.data(devices))
+
+
+def test_a_damaged_file_of_the_driver_is_named_and_the_older_round_offered(devices, folder):
+    shareds(folder, 3).write_bytes(shareds(folder, 3).read_bytes()[:-10])
+    message = rf"`{shareds(folder, 3)}` to be a whole .* ends after .*`resume\(..., round_index=2"
+    with pytest.raises(CheckpointError, match=message):
+        trainer(devices, 4, folder).resume(toy.data(devices))
+    shareds(folder, 2).unlink()
+    with pytest.raises(CheckpointError, match=r"No other round is kept; start anew"):
+        trainer(devices, 4, folder).resume(toy.data(devices))
+
+
+@pytest.mark.parametrize("of", [bobs, shareds])
+def test_a_newer_schema_is_refused_by_file(devices, folder, of):
+    path = of(folder, 3)
+    magic, line, body = path.read_bytes().split(b"\n", 2)
+    line = json.dumps({**json.loads(line), "schema": 2}).encode()
+    path.write_bytes(b"\n".join([magic, line, body]))
+    with pytest.raises(CheckpointError, match=rf"`{path}` to have a schema of at most 1, got 2"):
+        trainer(devices, 4, folder).resume(toy.data(devices))
+
+
+def test_parties_that_have_drifted_apart_are_not_saved(devices, tmp_path):
+    run = trainer(devices, 1, tmp_path)
+    run.train(toy.data(devices))
+    (bob,) = [w for d, w in run.fl_model._workers.items() if d.party == "bob"]
+    bob.apply(lambda w: setattr(w, "rounds_done", 7))
+    with pytest.raises(CheckpointError, match=r"at one round .* got round 7, .* `bob` and round 1"):
+        run.save()
+
+
+def test_drivers_that_read_different_rounds_notice():
+    reports = {"bob": {"round": 2, "digest": "abc", "kept": [2, 3], "problem": None}}
+    message = r"`bob` to have its state of round 3, got: round 2: the drivers have read different"
+    with pytest.raises(CheckpointError, match=message):
+        Checkpoints("nowhere", 1, 1, {})._refuse_unrestored(reports, 3)
+
+
+def test_a_state_of_other_fields_is_refused():
+    with pytest.raises(CheckpointError, match=r"the state of a party to have .*, got \['model'\]"):
+        PartyState.from_dict({"model": {}})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("checkpoint_every", 0), ("keep_checkpoints", 0), ("checkpoint_dir", 3)]
+)
+def test_options_out_of_range_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"Expected `{name}` to be .*, got {value}"):
+        FederatedOrchestraTrainer({name: value}, [])

@@ -1,0 +1,280 @@
+"""Checkpoints of a training: what is written where, and what a crash or a spent budget leaves."""
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from orchestra_strategy import host, session
+from orchestra_strategy.checkpoint_file import kept_rounds, read_checkpoint
+from orchestra_strategy.errors import CheckpointError, PrivacyError
+from orchestra_strategy.privacy import epsilon_of
+from orchestra_strategy.privacy.accounting import Release
+from orchestra_strategy.strategies.checkpointing import party_folder
+from tests.federated import toy
+from tests.federated.test_resume import GROUP, USER, assert_same, numbers, states, trainer
+
+PRIVATE = {"strategy": "orchestra_private", "model": GROUP, "parameters": USER}
+
+
+def made(folder, rounds=3, **options):
+    with session(toy.PARTIES, mode="debug") as devices:
+        return trainer(devices, rounds, folder, **options).train(toy.data(devices))
+
+
+@pytest.fixture(scope="module")
+def plain_run(tmp_path_factory):
+    """A folder with the checkpoints of rounds 2 and 3, and the results."""
+    folder = tmp_path_factory.mktemp("plain") / "run"
+    return folder, made(folder)
+
+
+@pytest.fixture(scope="module")
+def private_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("private") / "run"
+    return folder, made(folder, **PRIVATE)
+
+
+def copy_of(run, tmp_path):
+    return Path(shutil.copytree(run[0], tmp_path / "run"))
+
+
+@pytest.fixture
+def folder(plain_run, tmp_path):
+    return copy_of(plain_run, tmp_path)
+
+
+@pytest.fixture
+def private(private_run, tmp_path):
+    return copy_of(private_run, tmp_path)
+
+
+def bobs(folder, round_index):
+    return party_folder(str(folder), "bob") / f"round-{round_index:06d}.ckpt"
+
+
+def shareds(folder, round_index):
+    return folder / "shared" / f"round-{round_index:06d}.ckpt"
+
+
+def epsilon(releases):
+    return epsilon_of({Release(2.0): releases}, 1e-5)
+
+
+# ---- What is written -----------------------------------------------------------------------
+
+
+def test_results_name_the_newest_checkpoint_and_the_older_ones_are_gone(plain_run):
+    folder, results = plain_run
+    assert results.checkpoint == str(shareds(folder, 3))
+    for owner in ("shared", "party-alice", "party-bob"):
+        assert kept_rounds(folder / owner) == [2, 3]
+    assert sorted(p.name for p in folder.iterdir()) == ["party-alice", "party-bob", "shared"]
+
+
+def test_the_drivers_file_has_nothing_of_a_single_party(plain_run):
+    folder, results = plain_run
+    label, state = read_checkpoint(shareds(folder, 3))
+    assert (label.owner, label.round_index) == ("shared", 3)
+    assert sorted(state) == ["arrays", "ledger", "settings"]
+    weights = state["arrays"]["weights"]
+    assert sorted(state["arrays"]) == ["global_centroids", "weights"]
+    assert state["arrays"]["global_centroids"].shape == (4, 16)
+    assert state["ledger"] == results.ledger
+    own, bob = read_checkpoint(bobs(folder, 3))
+    assert own.digest == label.digest
+    assert sorted(bob["objective"]) == ["centroids", "memory", "moves", "target"]
+    assert np.array_equal(
+        weights["weights/backbone.body.0.weight"], bob["model"]["backbone.body.0.weight"]
+    )
+
+
+def test_without_a_folder_nothing_is_written(devices, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = trainer(devices, 1, None)
+    assert run.train(toy.data(devices)).checkpoint is None
+    assert list(tmp_path.iterdir()) == []
+    for call in (run.save, lambda: run.resume(toy.data(devices))):
+        with pytest.raises(CheckpointError, match=r"`checkpoint_dir`.*None"):
+            call()
+
+
+def test_every_and_save(devices, tmp_path):
+    run = trainer(devices, 5, tmp_path, checkpoint_every=2, keep_checkpoints=9)
+    with pytest.raises(CheckpointError, match=r"to save, got .* no rounds of it; call `train"):
+        run.save()
+    run.train(toy.data(devices))
+    assert kept_rounds(tmp_path / "shared") == [2, 4, 5]
+    assert run.save() == shareds(tmp_path, 5)
+
+
+def test_a_further_training_of_the_same_trainer_goes_on_writing(devices, tmp_path):
+    run = trainer(devices, 2, tmp_path)
+    run.train(toy.data(devices))
+    results = run.train(toy.data(devices))
+    assert results.checkpoint == str(shareds(tmp_path, 4))
+    assert [row["round"] for row in results.ledger] == [3, 4]
+
+
+def test_the_manifest_says_what_checkpoints_tell_the_driver(devices):
+    model = toy.build(devices)
+    (row,) = [row for row in model.manifest() if row["name"] == "checkpoint"]
+    assert row["to"] == "driver"
+    assert "global centroids" in row["meaning"]
+
+
+# ---- Resuming ------------------------------------------------------------------------------
+
+
+def test_a_finished_training_gives_its_stored_result_and_trains_nothing(devices, folder, plain_run):
+    run = trainer(devices, 3, folder)
+    before = bobs(folder, 3).stat().st_mtime_ns
+    results = run.resume(toy.data(devices))
+    assert numbers(results) == numbers(plain_run[1])
+    assert results.ledger == plain_run[1].ledger
+    assert bobs(folder, 3).stat().st_mtime_ns == before
+    assert run.embed(toy.images("alice")).shape == (41, 512)
+
+
+def test_an_older_round_can_be_chosen(devices, folder, plain_run):
+    run = trainer(devices, 3, folder)
+    results = run.resume(toy.data(devices), round_index=2)
+    assert numbers(results) == numbers(plain_run[1])
+
+
+def test_what_only_says_when_to_end_may_change(devices, folder):
+    parameters = {"stop_on_collapse": False, "predict_output": "features"}
+    run = trainer(devices, 4, folder, parameters=parameters, checkpoint_every=3)
+    assert run.resume(toy.data(devices)).rounds == 4
+
+
+class Interrupt(host.Callback):
+    """Ends the training in the middle of a round."""
+
+    def __init__(self, epoch, error):
+        super().__init__()
+        self.epoch, self.error = epoch, error
+
+    def on_train_batch_end(self, batch=None, logs=None):
+        if self.epoch == 0:
+            raise self.error
+        self.epoch -= 1
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), RuntimeError("a wire was cut"), KeyboardInterrupt("stop")]
+)
+def test_an_interrupted_round_costs_that_round_alone(devices, tmp_path, caplog, error):
+    whole = trainer(devices, 3, None)
+    expected = whole.train(toy.data(devices))
+    run = trainer(devices, 3, tmp_path)
+    told = (
+        rf"is in `{shareds(tmp_path, 2)}`: `FederatedOrchestraTrainer\(config, devices\).resume\("
+    )
+    with caplog.at_level(logging.ERROR), pytest.raises(type(error), match=told):
+        run.train(toy.data(devices), callbacks=[Interrupt(2, error)])
+    assert "`FederatedOrchestraTrainer(config, devices).resume(federated_data)`" in caplog.text
+    # The same object goes on, or another one.
+    resumed = run.resume(toy.data(devices))
+    assert numbers(resumed) == numbers(expected)
+    for party in toy.PARTIES:
+        assert_same(states(run)[party], states(whole)[party])
+
+
+def test_before_the_first_checkpoint_the_error_says_so(devices, tmp_path):
+    run = trainer(devices, 3, tmp_path, checkpoint_every=2)
+    with pytest.raises(RuntimeError, match=r"cut No checkpoint has been written so far"):
+        run.train(toy.data(devices), callbacks=[Interrupt(0, RuntimeError("cut"))])
+
+
+@pytest.mark.parametrize("owner", ["party-alice", "party-bob", "shared"])
+def test_a_crash_between_write_and_rename_loses_nothing(devices, tmp_path, monkeypatch, owner):
+    """The files of one owner, or of two, are new, and the other ones old."""
+    whole = trainer(devices, 4, None)
+    expected = whole.train(toy.data(devices))
+    real = os.replace
+
+    def crash(source, target):
+        if Path(target) == tmp_path / owner / "round-000003.ckpt":
+            raise KeyboardInterrupt("power cut")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.raises(KeyboardInterrupt, match=r"power cut.*round-000002.ckpt"):
+        trainer(devices, 4, tmp_path, keep_checkpoints=1).train(toy.data(devices))
+    monkeypatch.setattr(os, "replace", real)
+    assert kept_rounds(tmp_path / "shared") == [2]
+    run = trainer(devices, 4, tmp_path, keep_checkpoints=1)
+    assert numbers(run.resume(toy.data(devices))) == numbers(expected)
+    for party in toy.PARTIES:
+        assert_same(states(run)[party], states(whole)[party])
+        assert kept_rounds(party_folder(str(tmp_path), party)) == [4]
+
+
+# ---- Privacy -------------------------------------------------------------------------------
+
+
+def test_a_spent_budget_stops_with_a_checkpoint_and_goes_on_with_a_higher_one(devices, tmp_path):
+    def run(rounds, folder, limit):
+        parameters = {**USER, "max_epsilon": limit}
+        return trainer(devices, rounds, folder, **{**PRIVATE, "parameters": parameters})
+
+    limit = epsilon(2) * 1.001
+    stopped = run(4, tmp_path, limit)
+    results = stopped.train(toy.data(devices))
+    assert results.rounds == 2
+    told = "the privacy budget does not allow another round at every party. Raise `max_epsilon`"
+    assert told in results.stop_reason
+    assert f"The state is in `{shareds(tmp_path, 2)}`: `resume(...)`" in results.stop_reason
+    with pytest.raises(PrivacyError, match=r"got 0 left at party .* raise `max_epsilon`.*000002"):
+        run(4, tmp_path, limit).resume(toy.data(devices))
+    whole = run(4, None, 100.0)
+    expected = whole.train(toy.data(devices))
+    more = run(4, tmp_path, 100.0)
+    assert numbers(more.resume(toy.data(devices))) == numbers(expected)
+    assert more.results.epsilon == pytest.approx(epsilon(4))
+    for party in toy.PARTIES:
+        assert_same(states(more)[party], states(whole)[party])
+
+
+def test_rounds_after_the_checkpoint_stay_paid_and_their_noise_is_not_repeated(devices, tmp_path):
+    run = trainer(devices, 4, tmp_path, **PRIVATE)
+    with pytest.raises(RuntimeError):  # the third round has left the parties by then
+        run.train(toy.data(devices), callbacks=[Interrupt(2, RuntimeError("cut"))])
+    source = trainer(devices, 4, tmp_path, **PRIVATE)
+    results = source.resume(toy.data(devices))
+    assert results.rounds == 4
+    assert results.epsilon == pytest.approx(epsilon(5))
+    assert results.history["privacy_epsilon"] == pytest.approx(
+        [epsilon(1), epsilon(2), epsilon(4), epsilon(5)]
+    )
+    whole = trainer(devices, 4, None, **PRIVATE)
+    whole.train(toy.data(devices))
+    drawn = {
+        name: host.reveal(
+            next(iter(r.fl_model._workers.values())).apply(
+                lambda w: w.privacy.mechanism.source.draws
+            )
+        )
+        for name, r in (("resumed", source), ("whole", whole))
+    }
+    per_round = drawn["whole"] // 4
+    assert drawn["resumed"] == 5 * per_round
+
+
+def test_the_ledger_is_on_the_disk_before_a_payload_leaves(devices, tmp_path):
+    seen = []
+    path = party_folder(str(tmp_path), "bob") / "privacy.json"
+
+    class Look(host.Callback):
+        def on_train_batch_end(self, batch=None, logs=None):
+            seen.append(json.loads(path.read_text())["ledger"]["spent"])
+
+    trainer(devices, 2, tmp_path, **PRIVATE, checkpoint_every=2).train(
+        toy.data(devices), callbacks=[Look()]
+    )
+    assert [sum(n for *_, n in spent) for spent in seen] == [2, 4]  # update and moments, each
