@@ -126,6 +126,18 @@ def test_resumed_equals_uninterrupted(devices, tmp_path, case):
     assert_same(states(second)["bob"], states(whole)["bob"])
 
 
+@pytest.mark.parametrize("case", ["orchestra", "orchestra, secure", "orchestra, record level"])
+def test_what_is_read_back_is_what_was_written(devices, tmp_path, case):
+    """Before any round is trained on it, which would make some of it anew."""
+    first, second = (trainer(devices, 2, tmp_path, **CASES[case]) for _ in range(2))
+    first.train(toy.data(devices))
+    second.resume(toy.data(devices))
+    for party in toy.PARTIES:
+        theirs = states(first)[party]
+        theirs["/data"] = None  # none have been given to the new workers
+        assert_same(states(second)[party], theirs)
+
+
 @pytest.mark.ray
 def test_resumed_on_local_ray_equals_uninterrupted_in_process(tmp_path):
     """Each party writes from a process of its own, and is started anew in another one."""
