@@ -118,7 +118,8 @@ class OrchestraStrategy(TargetNetworkStrategy):
 
     def shared_arrays(self) -> dict[str, Any]:
         """Return the global centroids, which all parties have."""
-        return {"global_centroids": self.objective.centroids}
+        centroids = self.objective.centroids
+        return {"global_centroids": None if centroids is None else centroids.cpu().numpy()}
 
     def needs_initial_pass(self) -> bool:
         """Round 0 is to be done until the first global centroids have come."""

@@ -1,12 +1,14 @@
 """One party of the toy run as its own process: ``cluster_party.py ME PORTS OUT ROUTE``."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 
 from orchestra_strategy import host
 from orchestra_strategy.runtime.session import quiet_host_logs
 from tests.federated import toy
+from tests.federated.test_resume import trainer
 
 
 def main(me, ports, out, route):
@@ -31,11 +33,22 @@ def run(me, ports, out, route):
         aggregator = host.SecureAggregator(devices[0], devices)
     elif route == "spu":
         aggregator = host.SPUAggregator(toy.spu(ports[2:]))
-    history, states = toy.run(devices, aggregator=aggregator)
+    if route == "resume":
+        history, states = resumed(devices, Path(out).parent / f"disk-of-{me}")
+    else:
+        history, states = toy.run(devices, aggregator=aggregator)
     losses = {f"history/{k}": np.array(v) for k, v in history["global_history"].items()}
     flat = {f"{party}/{k}": v for party, state in states.items() for k, v in state.items()}
     np.savez(out, **losses, **flat)
     host.secretflow.shutdown()
+
+
+def resumed(devices, disk):
+    """Train a round, and go on from its checkpoint in new workers; nobody has the other's disk."""
+    trainer(devices, 1, disk).train(toy.data(devices))
+    run = trainer(devices, 2, disk)
+    history = run.resume(toy.data(devices)).history
+    return {"global_history": history}, toy.states(run.fl_model)
 
 
 if __name__ == "__main__":

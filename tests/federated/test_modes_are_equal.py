@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from orchestra_strategy import host, session
+from orchestra_strategy.checkpoint_file import kept_rounds
 from orchestra_strategy.errors import HostError
 from tests.federated import toy
 
@@ -105,6 +106,17 @@ def test_two_processes_over_grpc_equal_debug(debug_run, tmp_path):
     for states in run_two_processes(tmp_path, "server").values():
         for party in toy.PARTIES:
             assert_equal(states[party], debug_run[1][party])
+
+
+@pytest.mark.cluster
+def test_two_processes_resume_from_their_own_disks(debug_run, tmp_path):
+    for states in run_two_processes(tmp_path, "resume").values():
+        for party in toy.PARTIES:
+            assert_equal(states[party], debug_run[1][party])
+    for me, other in (("alice", "bob"), ("bob", "alice")):
+        disk = tmp_path / f"disk-of-{me}"
+        assert kept_rounds(disk / f"party-{me}") == kept_rounds(disk / "shared") == [1, 2]
+        assert not (disk / f"party-{other}").exists()
 
 
 @pytest.mark.ray

@@ -65,5 +65,9 @@ def run(devices, rounds=2, aggregator=None):
     options = {} if aggregator is None else {"server": None, "aggregator": aggregator}
     model = build(devices, **options)
     history = model.fit(data(devices), epochs=rounds)
-    states = host.reveal({d.party: w.apply(state_of) for d, w in model._workers.items()})
-    return history, states
+    return history, states(model)
+
+
+def states(model):
+    """Return what each party holds, by party."""
+    return host.reveal({d.party: w.apply(state_of) for d, w in model._workers.items()})
