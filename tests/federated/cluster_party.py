@@ -8,7 +8,7 @@ import numpy as np
 from orchestra_strategy import host
 from orchestra_strategy.runtime.session import quiet_host_logs
 from tests.federated import toy
-from tests.federated.test_resume import trainer
+from tests.federated.checkpoint_runs import trainer
 
 
 def main(me, ports, out, route):

@@ -9,61 +9,22 @@ import pytest
 
 from federated_orchestra import FederatedOrchestraTrainer
 from orchestra_strategy import session
+from orchestra_strategy.checkpoint_file import read_checkpoint, write_checkpoint
 from orchestra_strategy.data.sources import fed_ndarray
 from orchestra_strategy.errors import CheckpointError, DataError
-from orchestra_strategy.privacy import epsilon_of
-from orchestra_strategy.privacy.accounting import Release
 from orchestra_strategy.runtime.checkpoint import Checkpoints
 from orchestra_strategy.strategies.checkpointing import party_folder
 from orchestra_strategy.strategies.party_state import PartyState
 from tests.federated import toy
-from tests.federated.test_resume import GROUP, USER, numbers, trainer
-
-PRIVATE = {"strategy": "orchestra_private", "model": GROUP, "parameters": USER}
-
-
-def made(folder, rounds=3, **options):
-    with session(toy.PARTIES, mode="debug") as devices:
-        return trainer(devices, rounds, folder, **options).train(toy.data(devices))
-
-
-@pytest.fixture(scope="module")
-def plain_run(tmp_path_factory):
-    """A folder with the checkpoints of rounds 2 and 3, and the results."""
-    folder = tmp_path_factory.mktemp("plain") / "run"
-    return folder, made(folder)
-
-
-@pytest.fixture(scope="module")
-def private_run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("private") / "run"
-    return folder, made(folder, **PRIVATE)
-
-
-def copy_of(run, tmp_path):
-    return Path(shutil.copytree(run[0], tmp_path / "run"))
-
-
-@pytest.fixture
-def folder(plain_run, tmp_path):
-    return copy_of(plain_run, tmp_path)
-
-
-@pytest.fixture
-def private(private_run, tmp_path):
-    return copy_of(private_run, tmp_path)
-
-
-def bobs(folder, round_index):
-    return party_folder(str(folder), "bob") / f"round-{round_index:06d}.ckpt"
-
-
-def shareds(folder, round_index):
-    return folder / "shared" / f"round-{round_index:06d}.ckpt"
-
-
-def epsilon(releases):
-    return epsilon_of({Release(2.0): releases}, 1e-5)
+from tests.federated.checkpoint_runs import (
+    GROUP,
+    PRIVATE,
+    bobs,
+    made,
+    numbers,
+    shareds,
+    trainer,
+)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +165,14 @@ def test_a_party_of_another_training_is_refused(devices, folder, tmp_path):
     made(tmp_path / "other", parameters={"lr": 0.5})
     shutil.copy(bobs(tmp_path / "other", 3), bobs(folder, 3))
     with pytest.raises(CheckpointError, match=r"party `bob` .* it belongs to another training"):
+        trainer(devices, 4, folder).resume(toy.data(devices))
+
+
+def test_a_party_that_comes_back_with_other_weights_is_refused(devices, folder):
+    label, state = read_checkpoint(bobs(folder, 3))
+    state["model"]["backbone.body.0.weight"] += 1
+    write_checkpoint(bobs(folder, 3), label, state)
+    with pytest.raises(CheckpointError, match=r"the same weights, got round 3, .* at party `bob`"):
         trainer(devices, 4, folder).resume(toy.data(devices))
 
 

@@ -3,67 +3,27 @@
 import json
 import logging
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from orchestra_strategy import host, session
+from orchestra_strategy import host
 from orchestra_strategy.checkpoint_file import kept_rounds, read_checkpoint
 from orchestra_strategy.errors import CheckpointError, PrivacyError
-from orchestra_strategy.privacy import epsilon_of
-from orchestra_strategy.privacy.accounting import Release
 from orchestra_strategy.strategies.checkpointing import party_folder
 from tests.federated import toy
-from tests.federated.test_resume import GROUP, USER, assert_same, numbers, states, trainer
-
-PRIVATE = {"strategy": "orchestra_private", "model": GROUP, "parameters": USER}
-
-
-def made(folder, rounds=3, **options):
-    with session(toy.PARTIES, mode="debug") as devices:
-        return trainer(devices, rounds, folder, **options).train(toy.data(devices))
-
-
-@pytest.fixture(scope="module")
-def plain_run(tmp_path_factory):
-    """A folder with the checkpoints of rounds 2 and 3, and the results."""
-    folder = tmp_path_factory.mktemp("plain") / "run"
-    return folder, made(folder)
-
-
-@pytest.fixture(scope="module")
-def private_run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("private") / "run"
-    return folder, made(folder, **PRIVATE)
-
-
-def copy_of(run, tmp_path):
-    return Path(shutil.copytree(run[0], tmp_path / "run"))
-
-
-@pytest.fixture
-def folder(plain_run, tmp_path):
-    return copy_of(plain_run, tmp_path)
-
-
-@pytest.fixture
-def private(private_run, tmp_path):
-    return copy_of(private_run, tmp_path)
-
-
-def bobs(folder, round_index):
-    return party_folder(str(folder), "bob") / f"round-{round_index:06d}.ckpt"
-
-
-def shareds(folder, round_index):
-    return folder / "shared" / f"round-{round_index:06d}.ckpt"
-
-
-def epsilon(releases):
-    return epsilon_of({Release(2.0): releases}, 1e-5)
-
+from tests.federated.checkpoint_runs import (
+    PRIVATE,
+    USER,
+    assert_same,
+    bobs,
+    epsilon,
+    numbers,
+    shareds,
+    states,
+    trainer,
+)
 
 # ---- What is written -----------------------------------------------------------------------
 

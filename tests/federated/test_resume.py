@@ -2,79 +2,21 @@
 
 import os
 
-import numpy as np
 import pytest
-import torch
 
-from federated_orchestra import FederatedOrchestraTrainer
 from orchestra_strategy import host, session
 from orchestra_strategy.errors import CheckpointError
-from orchestra_strategy.strategies.party_state import state_of
 from tests.federated import toy
-
-MODEL = {"backbone": "conv4", "in_channels": 1, "hidden_dim": 16, "projection_dim": 16}
-GROUP = {**MODEL, "norm": "group"}
-SHARED = {k: toy.PARAMETERS[k] for k in ("batch_size", "local_epochs", "lr")}
-USER = {"privacy": "user", "noise_multiplier": 2.0, "noise_seed": 1}
-RECORD = {**USER, "privacy": "record"}
-VIRTUAL = {"user_type": "multiuser_aggregate", "num_virtual_users": 4, "users_per_round": 2}
-
-
-def trainer(devices, rounds, folder, *, secure=False, **config):
-    """A run of the toy; parameters of its own are added to the toy's."""
-    own = config.pop("parameters", {})
-    clusterless = config.get("strategy", "orchestra").startswith(("fed_", "orchestra_simple"))
-    base = SHARED if clusterless else toy.PARAMETERS
-    aggregator = host.SecureAggregator(devices[0], list(devices)) if secure else None
-    values = {
-        "rounds": rounds,
-        "seed": 7,
-        "model": MODEL,
-        "parameters": {**base, **own},
-        "progress": False,
-        "checkpoint_dir": None if folder is None else str(folder),
-        **config,
-    }
-    return FederatedOrchestraTrainer(values, devices, aggregator=aggregator)
-
-
-def flat(value, name=""):
-    """Nested state as {path: array or plain value}."""
-    if isinstance(value, dict):
-        value = value.items()
-    elif isinstance(value, list | tuple):
-        value = enumerate(value)
-    else:
-        return {name: value.numpy().copy() if isinstance(value, torch.Tensor) else value}
-    found = {}
-    for key, item in value:
-        found |= flat(item, f"{name}/{key}")
-    return found
-
-
-def states(run):
-    workers = run.fl_model._workers
-    return host.reveal(
-        {d.party: w.apply(lambda x: flat(state_of(x).as_dict())) for d, w in workers.items()}
-    )
-
-
-def assert_same(ours, theirs):
-    assert ours.keys() == theirs.keys()
-    for name, value in theirs.items():
-        if isinstance(value, np.ndarray):
-            assert value.dtype == ours[name].dtype, name
-            assert value.tobytes() == ours[name].tobytes(), name
-        else:
-            assert value == ours[name], name
-
-
-def numbers(results):
-    """What a training yields, without its times."""
-    timed = ("seconds", "images_per_second")
-    ledger = [{k: v for k, v in row.items() if k not in timed} for row in results.ledger]
-    return results.history, ledger, results.rounds, results.epsilon
-
+from tests.federated.checkpoint_runs import (
+    GROUP,
+    RECORD,
+    USER,
+    VIRTUAL,
+    assert_same,
+    numbers,
+    states,
+    trainer,
+)
 
 CASES = {
     "orchestra": {},
