@@ -60,14 +60,19 @@ class Checkpointing:
     # ---- What the driver calls -------------------------------------------------------------
 
     def begin_checkpoints(self, folder: str) -> dict[str, Any]:
-        """Get ready to write below ``folder``, which must have nothing of this party so far."""
+        """Get ready to write below ``folder``, which must have no checkpoint of this party so far.
+
+        What a training has spent that was cut off before its first one counts.
+        """
         own = party_folder(folder, self.party)
-        found = kept_rounds(own)
-        if found or PrivacyJournal.path_in(own).exists():
+        known = PrivacyJournal.path_in(own).exists()
+        if kept_rounds(own) or (known and self.privacy is None):
             return self._report(own, f"it has the checkpoints of another training in `{own}`")
 
         def open_folder() -> None:
             own.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if known:
+                self.privacy.load_state(PrivacyJournal(own).read())
             self._open_journal(own)
 
         return self._guarded(own, open_folder)

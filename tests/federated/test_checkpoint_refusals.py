@@ -55,6 +55,16 @@ def test_a_folder_of_another_training_is_refused(devices, folder):
         trainer(devices, 1, folder).train(toy.data(devices))
 
 
+def test_a_ledger_of_a_training_with_privacy_is_not_passed_over(devices, tmp_path):
+    path = party_folder(str(tmp_path), "bob") / "privacy.json"
+    path.parent.mkdir()
+    path.write_text("{}")
+    with pytest.raises(CheckpointError, match=r"party `bob` to be ready .* another training"):
+        trainer(devices, 1, tmp_path).train(toy.data(devices))
+    with pytest.raises(CheckpointError, match=r"party `bob` to be ready .* to be a ledger, got"):
+        trainer(devices, 1, tmp_path, **PRIVATE).train(toy.data(devices))
+
+
 def test_a_party_that_cannot_write_is_named(devices, tmp_path):
     (tmp_path / "party-bob").write_text("in the way")
     with pytest.raises(CheckpointError, match=r"party `bob` to be ready for checkpoints, got: .*F"):

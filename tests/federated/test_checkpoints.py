@@ -226,6 +226,16 @@ def test_rounds_after_the_checkpoint_stay_paid_and_their_noise_is_not_repeated(d
     assert drawn["resumed"] == 5 * per_round
 
 
+def test_rounds_before_the_first_checkpoint_stay_paid_too(devices, tmp_path):
+    options = {**PRIVATE, "checkpoint_every": 3}
+    with pytest.raises(RuntimeError, match="cut No checkpoint has been written so far"):
+        trainer(devices, 3, tmp_path, **options).train(
+            toy.data(devices), callbacks=[Interrupt(1, RuntimeError("cut"))]
+        )
+    results = trainer(devices, 1, tmp_path, **options).train(toy.data(devices))
+    assert results.epsilon == pytest.approx(epsilon(3))
+
+
 def test_the_ledger_is_on_the_disk_before_a_payload_leaves(devices, tmp_path):
     seen = []
     path = party_folder(str(tmp_path), "bob") / "privacy.json"
