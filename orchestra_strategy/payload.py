@@ -227,11 +227,12 @@ def _check_counts(meta: Mapping[str, Any], who: str) -> None:
         )
 
 
-def meta_entries(metric_names: Iterable[str]) -> tuple[Entry, ...]:
-    """Return the entries for the scalars that leave a party beside its arrays.
+def meta_entries(metric_names: Iterable[str], num_weights: int = 0) -> tuple[Entry, ...]:
+    """Return the entries for what leaves a party beside its payload's arrays.
 
     Args:
         metric_names: Names of the losses and of the health that are logged.
+        num_weights: How many numbers the averaged model has.
     """
     metrics = tuple(
         Entry(
@@ -253,7 +254,7 @@ def meta_entries(metric_names: Iterable[str]) -> tuple[Entry, ...]:
             "are in [0, 1]; rounds and rows done; rounds it was left out of, and why",
         ),
         Entry(
-            *("averaged weights", (), "float32", "check", "driver"),
+            *("averaged weights", (num_weights,), "float32", "check", "driver"),
             "the model that all parties have, where the driver asks for the encoder",
         ),
         Entry(

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from itertools import groupby
+from string import ascii_uppercase
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 __all__ = ["manifest_table"]
 
@@ -12,37 +15,48 @@ _COLUMNS = (
     *("leaves a party", "shape", "dtype", "bytes", "when"),
     *("combined", "per sample", "seen by"),
 )
+_FAMILIES = ("weights/", "gradients/", "train_", "health_")
 
 
-def manifest_table(rows: Iterable[Mapping[str, Any]]) -> Table:
-    """Return all that leaves a party, a line per entry.
+def manifest_table(rows: Iterable[Mapping[str, Any]]) -> Group:
+    """Return all that leaves a party, a line per entry, and below it who sees what.
 
-    Entries that differ in name, shape and bytes alone and share a prefix, such as the weights of a
-    model, make one line with their number and their bytes together.
+    Weights, gradients, losses and health make one line each, with their number and their bytes
+    together, where they differ in name, shape and bytes alone.
 
     Args:
         rows: What ``OrchestraFLModel.manifest`` returns.
     """
-    table = Table(*_COLUMNS, title="Upload manifest", title_justify="left")
+    table = Table(*_COLUMNS, title="Upload manifest", title_justify="left", box=None)
+    letters: dict[str, str] = {}
     for key, members in groupby(rows, key=_kind):
         group = list(members)
-        prefix, dtype, when, combine, per_sample, seen_by = key
-        one = group[0]
-        name = f"{prefix}/* ({len(group)} arrays)" if len(group) > 1 else str(one["name"])
-        shape = "various" if len(group) > 1 else _shape(one)
-        size = f"{sum(int(row['bytes']) for row in group):,}"
+        family, dtype, when, combine, per_sample, seen_by = key
+        one, several = group[0], len(group) > 1
+        letter = letters.setdefault(seen_by, ascii_uppercase[len(letters) % 26])
         table.add_row(
-            *(name, shape, dtype, size, when, combine, "yes" if per_sample else "no", seen_by)
+            f"{family}* ({len(group)})" if several else str(one["name"]),
+            "various" if several and one["shape"] else _shape(one),
+            dtype,
+            "few" if _few(one) else f"{sum(int(row['bytes']) for row in group):,}",
+            *(when, combine, "yes" if per_sample else "no", letter),
         )
-    return table
+    return Group(table, *(Text(f"{letter}: {who}") for who, letter in letters.items()))
 
 
 def _kind(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    prefix, slash, _ = str(row["name"]).partition("/")
-    own = prefix if slash and prefix in ("weights", "gradients") else row["name"]
-    return (own, *(row[k] for k in ("dtype", "when", "combine", "per_sample", "seen_by")))
+    name = str(row["name"])
+    family = next((f for f in _FAMILIES if name.startswith(f)), name)
+    return (family, *(row[k] for k in ("dtype", "when", "combine", "per_sample", "seen_by")))
+
+
+def _few(row: Mapping[str, Any]) -> bool:
+    """Whether it is a description, of a few values, that the driver asks for."""
+    return bool(row["when"] == "asked" and not row["shape"])
 
 
 def _shape(row: Mapping[str, Any]) -> str:
+    if _few(row):
+        return "values"
     sides = [f"<={row['max_rows']}" if side is None else str(side) for side in row["shape"]]
-    return " x ".join(sides) or "a number"
+    return " x ".join(sides) or "number"

@@ -70,7 +70,7 @@ def train_rounds(
     manifest = fl_model.manifest()
     if console is not None:
         console.print(manifest_table(manifest))
-    up = sum(row["bytes"] for row in manifest if row["when"] != "start")
+    up = sum(row["bytes"] for row in manifest if row["when"] in ("round", "both"))
     progress = RoundProgress(rounds, up, console, past)
     own: list[Any] = [progress]
     if checkpoints is not None:

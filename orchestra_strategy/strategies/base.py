@@ -32,7 +32,7 @@ from orchestra_strategy.strategies.privacy import (
     refuse_unprotected,
 )
 from orchestra_strategy.strategies.user_types import USER_TYPES
-from orchestra_strategy.strategies.weights import read_weights
+from orchestra_strategy.strategies.weights import read_weights, weight_entries
 from orchestra_strategy.strategies.worker import PartyWorker
 from orchestra_strategy.threads import torch_threads
 
@@ -261,7 +261,8 @@ class FederatedStrategy(PartyWorker):
         metrics = (*self.metric_names, *HEALTH_NAMES) if self._tells_all() else ()
         if self.privacy is not None:
             metrics += (EPSILON,)
-        entries = (*entries, *self.extra_entries(), *meta_entries(metrics))
+        shared = sum(entry.nbytes for entry in weight_entries(self.model)) // 4
+        entries = (*entries, *self.extra_entries(), *meta_entries(metrics, shared))
         return Manifest(self.route.address(entries))
 
     def reply_manifest(self, trained: bool = True) -> Manifest:
@@ -274,12 +275,12 @@ class FederatedStrategy(PartyWorker):
         """Return all that ever leaves this party as plain dictionaries.
 
         ``when`` says whether a thing leaves at the ``start`` (the first exchange of a fit, without
-        training), in each ``round``, or in ``both``.
+        training), in each ``round``, in ``both``, or where the driver has ``asked`` for it.
         """
         rounds = {row["name"]: row for row in self.manifest(trained=True).rows()}
         start = {row["name"]: row for row in self.manifest(trained=False).rows()}
         return [
-            {**row, "when": "both" if name in rounds and name in start else when}
+            {**row, "when": _when(row, name in rounds and name in start, when)}
             for rows, when in ((rounds, "round"), (start, "start"))
             for name, row in rows.items()
             if when == "round" or name not in rounds
@@ -405,3 +406,9 @@ class FederatedStrategy(PartyWorker):
 
     def _who(self) -> str:
         return f"party `{self.config.party}`" if self.config.party else "this party"
+
+
+def _when(row: Mapping[str, Any], both: bool, when: str) -> str:
+    if row["to"] == "driver" and row["combine"] == "check":
+        return "asked"
+    return "both" if both else when

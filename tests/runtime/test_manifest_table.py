@@ -25,31 +25,39 @@ def row(name, **more):
     return {"name": name, **fixed, **more}
 
 
+def cells_of(table):
+    """The cells of each line, but the legend's."""
+    lines = text_of(table).splitlines()
+    return [[c for c in line.split("  ") if c] for line in lines if "float32" in line]
+
+
+def stripped(cells):
+    return [cell.strip() for cell in cells if cell.strip()]
+
+
 def test_weights_make_one_line_and_all_bytes_are_counted():
     rows = [row("weights/a"), row("weights/b", shape=(4,), bytes=1600), row("moments/S")]
-    lines = text_of(manifest_table(rows)).splitlines()
-    (weights,) = [line for line in lines if "weights/" in line]
-    cells = [cell.strip() for cell in weights.strip("│").split("│")]
-    assert cells == [
-        *("weights/* (2 arrays)", "various", "float32", "1,624", "both", "weighted mean", "no"),
-        "bob",
+    weights, moments = cells_of(manifest_table(rows))
+    assert stripped(weights) == [
+        *("weights/* (2)", "various", "float32", "1,624", "both", "weighted mean", "no", "A"),
     ]
-    assert any("moments/S" in line and "2 x 3" in line for line in lines)
+    assert stripped(moments)[:4] == ["moments/S", "2 x 3", "float32", "24"]
+    assert text_of(manifest_table(rows)).splitlines()[-1] == "A: bob"
 
 
 def test_what_differs_in_who_sees_it_or_is_per_sample_stays_apart():
     rows = [
         *(row("weights/a"), row("weights/b", per_sample=True), row("weights/c", seen_by="carol")),
-        row("z", shape=(None, 3), max_rows=7),
-        row("n", shape=()),
+        *(row("z", shape=(None, 3), max_rows=7), row("n", shape=())),
+        row("description", shape=(), when="asked", seen_by="carol"),
     ]
-    lines = [line for line in text_of(manifest_table(rows)).splitlines() if "float32" in line]
-    assert [line.split("│")[1].strip() for line in lines] == [
-        *("weights/a", "weights/b", "weights/c", "z", "n")
-    ]
-    assert [line.split("│")[7].strip() for line in lines] == ["no", "yes", "no", "no", "no"]
-    assert "<=7 x 3" in lines[3]
-    assert "a number" in lines[4]
+    cells = [stripped(line) for line in cells_of(manifest_table(rows))]
+    assert [c[0] for c in cells] == ["weights/a", "weights/b", "weights/c", "z", "n", "description"]
+    assert [c[-2] for c in cells] == ["no", "yes", "no", "no", "no", "no"]
+    assert [c[-1] for c in cells] == ["A", "A", "B", "A", "A", "B"]
+    assert [c[1] for c in cells[3:]] == ["<=7 x 3", "number", "values"]
+    assert [c[3] for c in cells[3:]] == ["24", "24", "few"]
+    assert text_of(manifest_table(rows)).splitlines()[-2:] == ["A: bob", "B: carol"]
 
 
 @pytest.mark.parametrize("secure", [False, True])
@@ -64,9 +72,14 @@ def test_it_is_printed_before_training_and_saved_with_the_results(secure, tmp_pa
     printed = trainer.console.file.getvalue()
     assert printed.index("Upload manifest") < printed.index("rounds")
     for entry in results.manifest:
-        assert entry["name"] in printed or entry["name"].startswith("weights/")
+        family = entry["name"].split("/")[0].split("_")[0]
+        assert entry["name"] in printed or family in ("weights", "train", "health")
         assert entry["seen_by"] in printed
     total = sum(r["bytes"] for r in results.manifest if r["name"].startswith("weights/"))
-    assert f"{total:,}" in printed
+    assert printed.count(f"{total:,}") == 2  # what is sent, and the mean if it is asked for
+    asked = {r["name"] for r in results.manifest if r["when"] == "asked"}
+    assert {"averaged weights", "data description"} <= asked
+    per_round = sum(r["bytes"] for r in results.manifest if r["when"] in ("round", "both"))
+    assert results.ledger[-1]["bytes_up_per_party"] == per_round < 1.1 * total
     saved = (tmp_path / "results.json").read_text()
     assert saved.count('"seen_by"') == saved.count('"per_sample": false') == len(results.manifest)
