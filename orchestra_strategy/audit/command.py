@@ -76,8 +76,8 @@ def audit_command(arguments: argparse.Namespace, console: Console | None = None)
         Path(arguments.data).name,
         tell=lambda line: console.print(f"  {line}", highlight=False),
     )
-    # Wide enough for its columns, in a pipe or a narrow window, too.
-    console.print(_table(audit), width=max(console.width, _WIDTH), crop=False)
+    console.width = max(console.width, _WIDTH)  # for its columns, in a pipe or a narrow window, too
+    console.print(_table(audit))
     for path in write_report(audit, arguments.out):
         console.print(f"  written: {path}", highlight=False)
     return audit

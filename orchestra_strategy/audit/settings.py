@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from orchestra_strategy.config import FrozenConfig, parse_config
 from orchestra_strategy.errors import ParameterError
@@ -57,9 +57,9 @@ class AuditConfig(FrozenConfig):
 
     strategy: str = "orchestra"
     parameters: dict[str, Any] = Field(default_factory=dict)
-    user_types: tuple[UserType, ...] | None = Field(None, min_length=1)
-    privacy: tuple[dict[str, Any], ...] | None = Field(None, min_length=1)
-    attacks: tuple[Literal["span", "matching", "breaching"], ...] = Field(("span",), min_length=1)
+    user_types: tuple[UserType, ...] | None = None
+    privacy: tuple[dict[str, Any], ...] | None = None
+    attacks: tuple[Literal["span", "matching", "breaching"], ...] = ("span",)
     images: int = Field(4, ge=4, multiple_of=2)
     replies: int = Field(2, ge=1)
     attack_steps: int = Field(250, ge=1)
@@ -71,6 +71,13 @@ class AuditConfig(FrozenConfig):
     projection_dim: int = Field(128, ge=1)
     seed: int = Field(0, ge=0)
     threads: int = Field(1, ge=1)
+
+    @field_validator("user_types", "privacy", "attacks")
+    @classmethod
+    def _not_empty(cls, values: tuple[Any, ...] | None, info: ValidationInfo) -> Any:
+        if values == ():
+            raise ValueError(f"Expected `{info.field_name}` to name at least one, got none")
+        return values
 
     def privacy_of(self, user_type: str) -> tuple[dict[str, Any], ...]:
         """Return the privacy settings that are audited for a kind of user."""

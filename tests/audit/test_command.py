@@ -37,6 +37,7 @@ def test_the_command_writes_a_report(folder, capsys):
     shown = capsys.readouterr().out
     assert "What the server can learn" in shown
     assert "1 of 6: local_gradient, no privacy" in shown
+    assert "…" not in shown  # all columns, in a window of 80 characters as well
     assert report["schema"] == 1
     assert (report["data"], report["sample_shape"]) == ("party.npz", [1, 8, 8])
     rows = [(r["user_type"], r["setting"]) for r in report["results"]]

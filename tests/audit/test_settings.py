@@ -49,8 +49,13 @@ def test_data_that_cannot_be_audited_are_refused(samples, message):
     [
         ({"strateggy": "orchestra"}, "got `strateggy`; did you mean `strategy`"),
         ({"images": 3}, "Expected `images` to be"),
-        ({"user_types": []}, "`user_types`"),
-        ({"user_types": ["local_updat"]}, "`user_types.0` to be 'local_gradient'"),
+        ({"user_types": []}, "^Expected `user_types` to name at least one, got none\\.$"),
+        ({"attacks": []}, "`attacks` to name at least one"),
+        ({"privacy": []}, "`privacy` to name at least one"),
+        (
+            {"user_types": ["local_updat"]},
+            "^Expected `user_types.0` to be .*, got 'local_updat'\\.$",
+        ),
         ({"privacy": [{"clip": 1.0}]}, "`privacy` to hold privacy parameters, got `clip`; others"),
         ({"privacy": [{}, {}]}, r"`privacy` to hold different settings, got \['no privacy', 'no"),
         (
