@@ -34,6 +34,8 @@ def numbers_settings(
         CheckpointError: A value is of a type that a file cannot hold.
     """
     kept = {name: value for name, value in parameters.items() if name not in _FREE}
+    if kept.get("noise_seed") is not None:  # this file is the driver's, who must not know it
+        kept["noise_seed"] = "given"
     settings: dict[str, Any] = plain(
         {
             "strategy": strategy,

@@ -29,6 +29,7 @@ from orchestra_strategy.strategies.privacy import (
     PartyPrivacy,
     PerExampleLoss,
     refuse_coupled,
+    refuse_undeclared,
     refuse_unprotected,
 )
 from orchestra_strategy.strategies.user_types import USER_TYPES
@@ -61,6 +62,8 @@ class FederatedStrategy(PartyWorker):
     """
 
     metric_names: ClassVar[tuple[str, ...]] = ("train_loss",)
+    protected_entries: ClassVar[tuple[str, ...]] = ()
+    """Which of ``extra_entries`` may leave with ``privacy``: they carry noise of their own."""
 
     def __init__(self, builder_base: Any, random_seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(builder_base, random_seed, **kwargs)
@@ -80,6 +83,7 @@ class FederatedStrategy(PartyWorker):
         refuse_coupled(self.config, self.objective, self._own_loss())
         self.user_type = USER_TYPES[self.config.user_type](self)
         self.manifest()  # the route may refuse what would be sent
+        refuse_undeclared(self.config, self.extra_entries(), self.protected_entries)
 
     # ---- Hooks -----------------------------------------------------------------------------
 
@@ -167,7 +171,7 @@ class FederatedStrategy(PartyWorker):
 
     @classmethod
     def sends_unprotected(cls, route: str) -> tuple[str, ...]:
-        """Return what travels beside the weights without noise: refused with ``privacy``."""
+        """Return what travels beside the weights without noise: refused early with ``privacy``."""
         return ()
 
     @classmethod
@@ -197,7 +201,8 @@ class FederatedStrategy(PartyWorker):
         if weights is not None:
             self.apply_weights(weights)
         if self.needs_initial_pass():
-            return self._first_payload(len(data)), len(data)
+            samples = len(data) if self.privacy is None else self.privacy.weight()
+            return self._first_payload(len(data)), samples
         if self.privacy is not None:
             self.privacy.begin_round()
         step = cur_steps % data.steps_per_epoch

@@ -144,14 +144,18 @@ class OrchestraStrategy(TargetNetworkStrategy):
             self.objective.memory.load_state_dict(self._store.load(user) or self._empty_memory)
 
     def after_local_training(self, user: int | None) -> None:
-        """Cluster or sum up the memory; a virtual user's is put away until its next round."""
+        """Summarise the memory; a virtual user's is put away until its next round."""
         super().after_local_training(user)
+        self.summarise(user)
+        if user is not None:
+            self._store.save(user, self.objective.memory.state_dict())
+
+    def summarise(self, user: int | None) -> None:
+        """Cluster or sum up the memory: what leaves the party of it."""
         if self.shared is not None:
             self.shared.add(self.objective.memory.rows)
         else:
             self._cluster_memory(user)
-        if user is not None:
-            self._store.save(user, self.objective.memory.state_dict())
 
     def _cluster_memory(self, user: int | None) -> None:
         k_min = self.config.k_min

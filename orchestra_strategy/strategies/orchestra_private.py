@@ -57,6 +57,10 @@ class OrchestraPrivateStrategy(OrchestraStrategy):
     """
 
     config_class: ClassVar[type[StrategyConfig]] = OrchestraPrivateConfig
+    protected_entries: ClassVar[tuple[str, ...]] = (
+        *("local_centroids", "moments/S", "moments/n"),
+        "global_centroids",  # what the server has sent
+    )
 
     @classmethod
     def sends_unprotected(cls, route: str) -> tuple[str, ...]:
@@ -88,12 +92,11 @@ class OrchestraPrivateStrategy(OrchestraStrategy):
         super().start_round()
         self._moments = None
 
-    def after_local_training(self, user: int | None) -> None:
-        """Add the user's moments to the party's sum; what its memory gives is not needed."""
-        super().after_local_training(user)
-        self._clusters = []
-        if self.shared is not None:
-            self.shared.forget()
+    def summarise(self, user: int | None) -> None:
+        """Add the user's moments to the party's sum; its memory is told nothing of.
+
+        The sum is kept apart from what leaves, until it has its noise.
+        """
         if self.objective.centroids is None:  # round 0
             return
         own = self.moments(user)

@@ -4,17 +4,20 @@ The third of the four choices. A strategy asks :class:`PartyPrivacy` before each
 the user its protection; who adds the noise also writes the ledger.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from orchestra_strategy.algorithms.objective import Batch, LossParts
 from orchestra_strategy.data.batches import num_batches
 from orchestra_strategy.errors import ModelError, PrivacyError
+from orchestra_strategy.payload import Entry
 from orchestra_strategy.privacy.accounting import PrivacyLedger, find_noise_multiplier
 from orchestra_strategy.privacy.crypto_noise import NoiseSource
 from orchestra_strategy.privacy.mechanism import GaussianMechanism
@@ -28,7 +31,16 @@ from orchestra_strategy.privacy.user_level import UserLevelPrivacy
 from orchestra_strategy.strategies.privacy_journal import PrivacyJournal
 from orchestra_strategy.strategies.weights import buffer_names
 
-__all__ = ["EPSILON", "PartyPrivacy", "PerExampleLoss", "refuse_coupled", "refuse_unprotected"]
+__all__ = [
+    "EPSILON",
+    "PartyPrivacy",
+    "PerExampleLoss",
+    "refuse_coupled",
+    "refuse_undeclared",
+    "refuse_unprotected",
+]
+
+_log = logging.getLogger(__name__)
 
 # By user, all samples of a batch belong to the one who is protected, so that they may meet.
 _NORM_FOR = {"user": "group+batch", "record": "group"}
@@ -79,6 +91,26 @@ def refuse_unprotected(config: Any, model: nn.Module, sends: tuple[str, ...]) ->
             "Expected a model without BatchNorm for privacy='record', got one that normalises by "
             "the batch: each sample's gradient depends on the others, which clipping cannot bound; "
             "use GroupNorm: `orchestra_model(..., norm='group')`."
+        )
+
+
+def refuse_undeclared(config: Any, entries: Iterable[Entry], protected: Collection[str]) -> None:
+    """Refuse what a strategy sends of its own, unless it says that it carries noise.
+
+    Args:
+        config: The strategy's parameters.
+        entries: What travels beside the weights.
+        protected: Names of those that carry noise.
+
+    Raises:
+        PrivacyError: There is another one.
+    """
+    others = [entry.name for entry in entries if entry.name not in protected]
+    if config.privacy != "none" and others:
+        raise PrivacyError(
+            f"Expected all of `extra_entries` to carry noise with privacy={config.privacy!r}, got "
+            f"{', '.join(f'`{name}`' for name in others)}; add the noise with "
+            "`self.privacy.mechanism` and name it in `protected_entries`, or do not send it."
         )
 
 
@@ -149,7 +181,20 @@ class PartyPrivacy:
     def mechanism(self) -> GaussianMechanism:
         """What draws the party's noise: one stream, which goes on from fit to fit."""
         if self._mechanism is None:
-            source = NoiseSource(self.party.config.noise_seed, self.party.party)
+            config = self.party.config
+            if config.noise_seed is not None:
+                _log.warning(
+                    "`noise_seed` is given: whoever knows it can take the noise off again, so the "
+                    "epsilon of this run holds against nobody. It is for tests."
+                )
+            units = self.party.num_samples() if config.privacy == "record" else self.weight()
+            if units > 1 and config.delta * units >= 1:
+                _log.warning(
+                    "`delta` is %g, not below 1 / %d: with so many units, a mechanism that shows "
+                    "one of them would pass.",
+                    *(config.delta, units),
+                )
+            source = NoiseSource(config.noise_seed, self.party.party)
             self._mechanism = GaussianMechanism(self.ledger, source)
         return self._mechanism
 
@@ -230,6 +275,11 @@ class PartyPrivacy:
         if known is not None and known.clipper.clip_norm == config.clip_norm:
             private.clipper = known.clipper  # it has learnt how to vectorise this model
         user.record_privacy = private
+
+    def secret_generator(self, device: Any = "cpu") -> torch.Generator:
+        """Return a generator that nobody else can make, for the views of protected records."""
+        seed = int(self.mechanism.source.uniform(1)[0] * 2**53)
+        return torch.Generator(device).manual_seed(seed)
 
     def batches(self, steps: int) -> Iterator[npt.NDArray[np.int64]]:
         """Draw the Poisson samples of ``steps`` steps, as positions in the party's data."""

@@ -77,8 +77,15 @@ class SelfSupervisedStrategy(FederatedStrategy):
         return "this party", len(data)
 
     def before_local_training(self, user: int | None) -> None:
-        """Give the views a random stream of this round and user."""
-        self.objective.generator = self._stream("views", user, self.exe_device)
+        """Give the views a random stream of this round and user.
+
+        Where records are protected it is a secret one: which views a sample gets would otherwise
+        follow from its place in the batch, and so from whether another sample is there.
+        """
+        if self.privacy is not None and self.config.privacy == "record":
+            self.objective.generator = self.privacy.secret_generator(self.exe_device)
+        else:
+            self.objective.generator = self._stream("views", user, self.exe_device)
 
     def apply_config(self) -> None:
         """Hand changed parameters on to the objective and the optimizer."""

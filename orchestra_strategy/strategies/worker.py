@@ -112,8 +112,7 @@ class PartyWorker(Inspection, Checkpointing, host.BaseTorchModel):  # type: igno
         "num_virtual_users",
         "user_split",
         "privacy",
-        "accountant",
-        "noise_seed",
+        *("accountant", "delta", "noise_seed"),
         *SERVER_PARAMETERS,
     )
     """Parameters that decide the form of what parties or the server hold: for the constructor."""
