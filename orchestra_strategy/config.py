@@ -47,7 +47,8 @@ class StrategyConfig(FrozenConfig, PrivacyFields):
             through an aggregator of SecretFlow (``secure``). OrchestraFLModel sets it itself.
         aggregation: How the server combines weights: ``mean`` by sample counts, coordinate-wise
             ``median`` or ``trimmed_mean``, or by ``quality``, where local clusters leave the party.
-        trim: Fraction of the parties that ``trimmed_mean`` cuts at each end.
+        trim: Fraction of the parties, those left out included, that ``trimmed_mean`` cuts at each
+            end; the median is what it leaves at least.
         on_bad_reply: What a reply that cannot be used does, NaN for instance: the round has to
             ``fail``, or goes on and the reply is left out (``leave_out``).
         min_parties: With ``leave_out``, how many sound replies a round needs.

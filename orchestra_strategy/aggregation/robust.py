@@ -14,7 +14,6 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import trim_mean
 
 from orchestra_strategy.aggregation.weighted import (
     AggregateWeights,
@@ -60,6 +59,7 @@ def trimmed_mean(
     weights_list: Sequence[Sequence[FloatArray]],
     sample_counts: Sequence[float],
     trim: float = 0.1,
+    parties: int | None = None,
 ) -> list[FloatArray]:
     """Return the mean of each number over parties without its lowest and highest, not weighted.
 
@@ -67,10 +67,15 @@ def trimmed_mean(
     (w_(k+1) + ... + w_(n-k)) / (n - 2k) of the sorted w_(1) <= ... <= w_(n). As long as at most k
     parties lie, every number stays within those of the honest ones.
 
+    Where replies have been left out, those that are here are cut as often as all would have been:
+    a reply that cannot be used is no sign that fewer of the others lie. Of m replies that are 2k or
+    fewer, as many are cut as leave one or two, which is the median: then fewer than m/2 may lie.
+
     Args:
         weights_list: One list of finite float32 arrays per party, alike in length and shapes.
         sample_counts: One number per party; none of them counts.
         trim: Fraction cut at each end, in [0, 0.5); 0 cuts none.
+        parties: Of how many, by default of those that are here; more where some were left out.
 
     Returns:
         The means, float32, in the shapes of the arrays.
@@ -84,11 +89,9 @@ def trimmed_mean(
     [3.0]
     """
     check_alike(weights_list, sample_counts)
-    trimmed_parties(trim, len(weights_list))
-    return [
-        np.asarray(trim_mean(stacked.astype(np.float64), trim, axis=0), np.float32)
-        for stacked in _by_array(weights_list)
-    ]
+    here = len(weights_list)
+    cut = min(trimmed_parties(trim, parties or here), (here - 1) // 2)
+    return [_mean_of_middle(stacked, cut) for stacked in _by_array(weights_list)]
 
 
 def combiner(aggregation: str, trim: float, custom: AggregateWeights | None) -> AggregateWeights:
@@ -156,6 +159,13 @@ def trimmed_parties(trim: float, parties: int) -> int:
             )
         )
     return cut
+
+
+def _mean_of_middle(stacked: npt.NDArray[np.float32], cut: int) -> FloatArray:
+    """Return the mean over the first axis without the lowest and the highest ``cut``."""
+    end = len(stacked) - cut
+    ordered = np.partition(stacked.astype(np.float64), (cut, end - 1), axis=0)
+    return np.asarray(ordered[cut:end].mean(axis=0), np.float32)
 
 
 def _by_array(

@@ -6,13 +6,14 @@ global centroids come back with every payload.
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from orchestra_strategy.aggregation.replies import check_party_names, party_labels, read_replies
-from orchestra_strategy.aggregation.robust import combiner
+from orchestra_strategy.aggregation.robust import combiner, trimmed_mean
 from orchestra_strategy.aggregation.weighted import AggregateWeights, FloatArray
 from orchestra_strategy.algorithms.clustering import global_clustering, random_unit_rows
 from orchestra_strategy.errors import ParameterError, ReplyError
@@ -38,7 +39,8 @@ class ServerAggregation:
         aggregation: How weights are combined: ``mean``, weighted by numbers of samples;
             ``quality``, weighted by them times how compact a party's clusters are; ``median`` or
             ``trimmed_mean``, see :mod:`~orchestra_strategy.aggregation.robust`.
-        trim: Fraction of the parties that ``trimmed_mean`` cuts at each end.
+        trim: Fraction of the parties, those left out included, that ``trimmed_mean`` cuts at each
+            end; the median is what it leaves at least.
         on_bad_reply: ``fail``, or ``leave_out`` for a round without the replies that are refused.
         min_parties: With ``leave_out``, how many sound replies a round needs, at least 2: a mean
             of one is that party's weights.
@@ -111,7 +113,7 @@ class ServerAggregation:
         self._settle(len(wires), refused)
         payloads = list(sound.values())
         with torch_threads(self.torch_threads):
-            arrays = self._mean_of_weights(payloads)
+            arrays = self._mean_of_weights(payloads, len(wires))
             centroids = self._global_centroids(payloads)
         if centroids is not None:
             arrays["global_centroids"] = centroids
@@ -139,11 +141,14 @@ class ServerAggregation:
         if refused:
             _log.warning("%d of %d replies are left out. %s", len(refused), replies, reasons)
 
-    def _mean_of_weights(self, payloads: Sequence[Payload]) -> dict[str, FloatArray]:
+    def _mean_of_weights(self, payloads: Sequence[Payload], parties: int) -> dict[str, FloatArray]:
         # What a party trains, or its gradient; what else it sends has a meaning of its own.
         names = [n for n in payloads[0].arrays if n.startswith(("weights/", "gradients/"))]
         weights = [[p.arrays[name] for name in names] for p in payloads]
-        return dict(zip(names, self.aggregate_weights(weights, _counts(payloads)), strict=True))
+        combine = self.aggregate_weights
+        if self.aggregation == "trimmed_mean":  # the cut does not shrink with what is left out
+            combine = partial(trimmed_mean, trim=self.trim, parties=parties)
+        return dict(zip(names, combine(weights, _counts(payloads)), strict=True))
 
     def _global_centroids(self, payloads: Sequence[Payload]) -> FloatArray | None:
         first = payloads[0].arrays

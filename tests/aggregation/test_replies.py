@@ -140,6 +140,22 @@ def test_how_weights_are_combined_is_chosen_by_name(aggregation, want):
     assert reply["arrays"]["weights/w"].tolist() == pytest.approx([want, want])
 
 
+@pytest.mark.parametrize(
+    ("trim", "values", "bad", "want"),
+    [
+        (0.1, [-1e6, 1, 2, 3, 4, 5, 6, 7, 1e6], 1, 4.0),  # of 10 one at each end, as without it
+        (0.2, [1, 2, 6, 1e6], 1, 4.0),
+        (0.4, [1, 2, 4, 1e6], 1, 3.0),  # two of four would leave nobody: the middle two
+        (0.34, [1, 3], 1, 2.0),
+    ],
+)
+def test_the_trimmed_mean_cuts_as_many_when_replies_are_left_out(trim, values, bad, want):
+    options = {"aggregation": "trimmed_mean", "trim": trim, "on_bad_reply": "leave_out"}
+    wires = [*(wire(value) for value in values), *[wire(np.nan)] * bad]
+    reply = server_aggregation(**options)(wires)[0]
+    assert reply["arrays"]["weights/w"].tolist() == [want, want]
+
+
 def test_gradients_are_combined_in_the_same_way():
     wires = [of({"gradients/w": np.float32([value])}) for value in (1, 2, 1e6)]
     reply = server_aggregation(aggregation="median")(wires)[0]
