@@ -32,6 +32,7 @@ __all__ = [
     "plain",
     "prune",
     "read_checkpoint",
+    "remove_after",
     "write_checkpoint",
 ]
 
@@ -81,6 +82,15 @@ def prune(folder: str | os.PathLike[str], keep: int) -> None:
         path = checkpoint_path(folder, round_index)
         remove_leftovers(path)
         path.unlink(missing_ok=True)
+
+
+def remove_after(folder: str | os.PathLike[str], round_index: int) -> None:
+    """Remove the checkpoints of the rounds above ``round_index``, the newest first."""
+    for later in reversed(kept_rounds(folder)):
+        if later > round_index:
+            path = checkpoint_path(folder, later)
+            remove_leftovers(path)
+            path.unlink(missing_ok=True)
 
 
 def plain(value: Any, where: str = "state") -> Any:

@@ -17,6 +17,7 @@ from orchestra_strategy.checkpoint_file import (
     kept_rounds,
     prune,
     read_checkpoint,
+    remove_after,
     write_checkpoint,
 )
 from orchestra_strategy.errors import CheckpointError
@@ -67,6 +68,7 @@ class Checkpoints(host.Callback):  # type: ignore[misc]
         self.every, self.keep, self.settings = every, keep, dict(settings)
         self.ledger: list[dict[str, Any]] = []
         self._written = 0  # rows of the ledger at the last checkpoint
+        self._restored: int | None = None  # the round whose successors are still to be removed
         rounds = kept_rounds(self._shared)
         self.last = checkpoint_path(self._shared, rounds[-1]) if rounds else None
 
@@ -93,6 +95,17 @@ class Checkpoints(host.Callback):  # type: ignore[misc]
     def follow(self, ledger: list[dict[str, Any]]) -> None:
         """Take the rows of the rounds so far, to which more will be appended."""
         self.ledger, self._written = ledger, len(ledger)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Remove the rounds that come after the one that the training goes on from."""
+        if self._restored is not None:
+            # The driver's first: a later round is no longer offered, wherever this is interrupted.
+            remove_after(self._shared, self._restored)
+            asked = [
+                w.abandon_checkpoints(self.folder, self._restored) for w in self._workers.values()
+            ]
+            host.reveal(asked)
+            self._restored = None
 
     def on_epoch_end(self, epoch: Any = None, logs: Any = None) -> None:
         """Write, if it is time."""
@@ -149,6 +162,9 @@ class Checkpoints(host.Callback):  # type: ignore[misc]
     def restore(self, workers: Mapping[Any, Any], shared: SharedState) -> None:
         """Put all parties where they were.
 
+        Checkpoints of later rounds are abandoned: they go when training goes on, not before, so
+        that data which are refused cost nothing.
+
         Raises:
             CheckpointError: A party has no such checkpoint, or it cannot be used.
         """
@@ -157,6 +173,7 @@ class Checkpoints(host.Callback):  # type: ignore[misc]
         self._refuse_unrestored(reports, round_index)
         self._agreed(reports, digest)
         self.last = checkpoint_path(self._shared, round_index)
+        self._restored = round_index
 
     # ---- Inside ----------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from orchestra_strategy.checkpoint_file import (
     kept_rounds,
     prune,
     read_checkpoint,
+    remove_after,
     write_checkpoint,
 )
 from orchestra_strategy.errors import CheckpointError, DataError, OrchestraError
@@ -110,6 +111,10 @@ class Checkpointing:
     def prune_checkpoints(self, folder: str, keep: int) -> None:
         """Remove all but the newest ``keep``, after all parties have written those."""
         prune(party_folder(folder, self.party), keep)
+
+    def abandon_checkpoints(self, folder: str, round_index: int) -> None:
+        """Remove the rounds above the one that the training goes on from; its ledger stays."""
+        remove_after(party_folder(folder, self.party), round_index)
 
     def shared_state(self) -> dict[str, Any]:
         """Return what all parties have in common, for the driver's file."""

@@ -10,7 +10,8 @@ import pytest
 
 from orchestra_strategy import host
 from orchestra_strategy.checkpoint_file import kept_rounds, read_checkpoint
-from orchestra_strategy.errors import CheckpointError, PrivacyError
+from orchestra_strategy.data.sources import fed_ndarray
+from orchestra_strategy.errors import CheckpointError, DataError, PrivacyError
 from orchestra_strategy.strategies.checkpointing import party_folder
 from tests.federated import toy
 from tests.federated.checkpoint_runs import (
@@ -104,6 +105,23 @@ def test_an_older_round_can_be_chosen(devices, folder, plain_run):
     run = trainer(devices, 3, folder)
     results = run.resume(toy.data(devices), round_index=2)
     assert numbers(results) == numbers(plain_run[1])
+
+
+def test_rounds_after_the_chosen_one_are_abandoned_when_training_goes_on(devices, tmp_path):
+    options = {"keep_checkpoints": 3}
+    trainer(devices, 4, tmp_path, **options).train(toy.data(devices))
+    owners = [tmp_path / owner for owner in ("shared", "party-alice", "party-bob")]
+    others = fed_ndarray({d: toy.images(d.party)[:-1] for d in devices})
+    with pytest.raises(DataError, match="to be those of the checkpoint"):
+        trainer(devices, 4, tmp_path, **options).resume(others, round_index=2)
+    assert [kept_rounds(owner) for owner in owners] == [[2, 3, 4]] * 3
+    with pytest.raises(RuntimeError, match=r"000003.ckpt"):  # round 3 is done anew, 4 is not
+        trainer(devices, 4, tmp_path, **options).resume(
+            toy.data(devices), [Interrupt(1, RuntimeError("cut"))], round_index=2
+        )
+    assert [kept_rounds(owner) for owner in owners] == [[2, 3]] * 3
+    run = trainer(devices, 4, tmp_path, **options)
+    assert run.resume(toy.data(devices)).checkpoint == str(shareds(tmp_path, 4))
 
 
 def test_what_only_says_when_to_end_may_change(devices, folder):
