@@ -24,6 +24,10 @@ __all__ = [
 
 WIRE_VERSION = 1
 
+# Sums of fewer than 2**53 are exact in float64; more samples than that nobody has.
+_INTEGERS_END = 2**53
+_LONGEST_SHOWN = 80
+
 FloatArray = npt.NDArray[np.float32]
 Combine = Literal[
     "weighted mean",
@@ -187,7 +191,7 @@ def unpack(wire: Any, who: str = "the sender", reply: bool = False) -> Payload:
         ReplyError: Not our form, or of another version.
     """
     if not isinstance(wire, Mapping) or set(wire) != {"meta", "arrays"}:
-        kind = sorted(wire) if isinstance(wire, Mapping) else type(wire).__name__
+        kind = sorted(map(str, wire)) if isinstance(wire, Mapping) else type(wire).__name__
         raise ReplyError(
             f"Expected {who} to send a payload of orchestra_strategy ('meta', 'arrays'), got "
             f"{kind}. All parties must run a strategy of this package, and the server its "
@@ -198,9 +202,10 @@ def unpack(wire: Any, who: str = "the sender", reply: bool = False) -> Payload:
     optional = {"left_out"} if reply else set()
     if not isinstance(meta, Mapping) or set(meta) - optional != expected:
         raise ReplyError(f"Expected `meta` of {who} to have the keys {sorted(expected)}.")
-    if meta["version"] != WIRE_VERSION:
+    version = meta["version"]
+    if not isinstance(version, int | np.integer) or version != WIRE_VERSION:
         raise ReplyError(
-            f"Expected payload version {WIRE_VERSION} from {who}, got {meta['version']!r}: "
+            f"Expected payload version {WIRE_VERSION} from {who}, got {_shown(version)}: "
             "install the same version of orchestra-strategy at every party."
         )
     _check_counts(meta, who)
@@ -217,14 +222,29 @@ def unpack(wire: Any, who: str = "the sender", reply: bool = False) -> Payload:
 
 def _check_counts(meta: Mapping[str, Any], who: str) -> None:
     for key in ("round", "num_samples"):
-        if not isinstance(meta[key], (int, np.integer)) or meta[key] < 0:
+        value = meta[key]
+        known = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not known or not 0 <= value < _INTEGERS_END:
             raise ReplyError(
-                f"Expected `{key}` of {who} to be an integer of at least 0, got {meta[key]!r}."
+                f"Expected `{key}` of {who} to be an integer of at least 0 and below 2**53, got "
+                f"{_shown(value)}."
             )
-    if meta["phase"] not in ("init", "sync", "round"):
+    phase = meta["phase"]
+    if not isinstance(phase, str) or phase not in ("init", "sync", "round"):
         raise ReplyError(
-            f"Expected `phase` of {who} to be 'init', 'sync' or 'round', got {meta['phase']!r}."
+            f"Expected `phase` of {who} to be 'init', 'sync' or 'round', got {_shown(phase)}."
         )
+
+
+def _shown(value: Any) -> str:
+    """Return a value for a message: a sender could make it long, or one that has no text."""
+    if isinstance(value, str):
+        return repr(value[:_LONGEST_SHOWN])
+    if value is None or isinstance(value, bool | float | np.number):
+        return repr(value)
+    if isinstance(value, int):
+        return repr(value) if abs(value) < _INTEGERS_END else f"one of {value.bit_length()} bits"
+    return type(value).__name__
 
 
 def meta_entries(metric_names: Iterable[str], num_weights: int = 0) -> tuple[Entry, ...]:

@@ -39,7 +39,22 @@ BROKEN = [
     (wire(round=2), "`round` of all parties to agree, got 2 from party `bob` and 1 from party `a"),
     (wire(phase="sync"), "`phase` of all parties to agree, got 'sync' from party `bob`"),
     (wire(version=2), "payload version 1 from party `bob`, got 2"),
-    (wire(samples=-1), "`num_samples` of party `bob` to be an integer of at least 0, got -1"),
+    (wire(samples=-1), "`num_samples` of party `bob` to be an integer of at least 0 .*, got -1"),
+    (
+        wire(samples=10**400),
+        "`num_samples` of party `bob` to be .* below .* got one of 1329 bits",
+    ),
+    (wire(samples=2**53), "`num_samples` of party `bob` to be .* below .* got one of 54 bits"),
+    (wire(samples=np.ones(2, int)), "`num_samples` of party `bob` to be .* got ndarray"),
+    (wire(samples=True), "`num_samples` of party `bob` to be .* got True"),
+    (wire(round=10**400), "`round` of party `bob` to be an integer of at least 0 and below 2"),
+    (wire(phase=np.array(["sync", "x"])), "`phase` of party `bob` to be .* got ndarray"),
+    (
+        wire(phase="x" * 10**6),
+        "`phase` of party `bob` to be 'init', .* got 'x{80}'",
+    ),
+    (wire(version=np.ones(2, int)), "payload version 1 from party `bob`, got ndarray"),
+    ({1: 2, "meta": 3}, r"party `bob` to send a payload .* got \['1', 'meta'\]"),
     (wire(left_out="no"), "`meta` of party `bob` to have the keys"),
     (None, "party `bob` to send a payload of orchestra_strategy.*got NoneType"),
 ]
