@@ -63,7 +63,8 @@ class Checkpointing:
     def begin_checkpoints(self, folder: str) -> dict[str, Any]:
         """Get ready to write below ``folder``, which must have no checkpoint of this party so far.
 
-        What a training has spent that was cut off before its first one counts.
+        What a training has spent that was cut off before its first one is added to what this
+        worker has spent, unless it was this worker's.
         """
         own = party_folder(folder, self.party)
         known = PrivacyJournal.path_in(own).exists()
@@ -72,8 +73,8 @@ class Checkpointing:
 
         def open_folder() -> None:
             own.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if known:
-                self.privacy.load_state(PrivacyJournal(own).read())
+            if known and not self._writes_journal_in(own):
+                self.privacy.add_state(PrivacyJournal(own).read())
             self._open_journal(own)
 
         return self._guarded(own, open_folder)
@@ -140,6 +141,10 @@ class Checkpointing:
                 "samples in the same order, or start anew."
             )
         self._expected_data = None
+
+    def _writes_journal_in(self, own: Path) -> bool:
+        journal = self.privacy.journal
+        return journal is not None and journal.path == PrivacyJournal.path_in(own)
 
     def _open_journal(self, own: Path) -> None:
         if self.privacy is not None:

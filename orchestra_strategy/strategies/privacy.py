@@ -214,6 +214,17 @@ class PartyPrivacy:
         source = self.mechanism.source
         source.draws = max(source.draws, int(state["draws"]))
 
+    def add_state(self, state: Mapping[str, Any]) -> None:
+        """Take on what another run has spent: nothing of it is in this one's ledger, so it adds up.
+
+        A seeded stream goes on after the draws of both.
+        """
+        kept = PrivacyLedger(self.ledger.accountant)
+        kept.load_state(state["ledger"])
+        self.ledger.spent += kept.spent
+        source = self.mechanism.source
+        source.draws = max(source.draws, int(state["draws"]))
+
     def write_journal(self) -> None:
         """Note on the disk, before anything of a round leaves, what it has spent."""
         if self.journal is not None:

@@ -254,6 +254,27 @@ def test_rounds_before_the_first_checkpoint_stay_paid_too(devices, tmp_path):
     assert results.epsilon == pytest.approx(epsilon(3))
 
 
+def test_what_two_runs_have_spent_before_the_first_checkpoint_adds_up(devices, tmp_path):
+    options = {**PRIVATE, "checkpoint_every": 3}
+    with pytest.raises(RuntimeError):  # after two rounds
+        trainer(devices, 3, tmp_path, **options).train(
+            toy.data(devices), callbacks=[Interrupt(1, RuntimeError("cut"))]
+        )
+    run = trainer(devices, 1, tmp_path, **options)
+    run.setup_model().fit(toy.data(devices), epochs=2)
+    assert run.train(toy.data(devices)).epsilon == pytest.approx(epsilon(5))
+
+
+def test_what_a_worker_has_spent_itself_counts_once(devices, tmp_path):
+    run = trainer(devices, 1, tmp_path, **PRIVATE)
+    workers = run.setup_model()._workers.values()
+    run.fl_model.fit(toy.data(devices), epochs=2)
+    for _ in range(2):  # as where another party was not ready the first time
+        reports = host.reveal([w.begin_checkpoints(str(tmp_path)) for w in workers])
+        assert [report["problem"] for report in reports] == [None, None]
+    assert run.train(toy.data(devices)).epsilon == pytest.approx(epsilon(3))
+
+
 def test_the_ledger_is_on_the_disk_before_a_payload_leaves(devices, tmp_path):
     seen = []
     path = party_folder(str(tmp_path), "bob") / "privacy.json"
