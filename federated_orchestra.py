@@ -32,7 +32,7 @@ from orchestra_strategy.runtime.checkpoint import Checkpoints
 from orchestra_strategy.runtime.checkpoint_settings import numbers_settings, refuse_other_settings
 from orchestra_strategy.runtime.checks import federated_values, our_strategy
 from orchestra_strategy.runtime.training import TrainingResults, train_rounds
-from orchestra_strategy.runtime.tuning import Tuning, grid_points, tune
+from orchestra_strategy.runtime.tuning import Tuning, grid_points, refuse_private, tune
 from orchestra_strategy.strategies.weights import write_weights
 
 __all__ = ["FederatedOrchestraTrainer", "ModelConfig", "TrainerConfig", "TrainingResults"]
@@ -163,10 +163,11 @@ class FederatedOrchestraTrainer:
 
         Raises:
             ParameterError: A value of the grid is unknown or out of range; nothing is trained.
+            PrivacyError: A point has ``privacy``: no ledger would count what the trials spend.
         """
         config_class = our_strategy(self.config.strategy).config_class
         for point in grid_points(grid):
-            parse_config(config_class, {**self.config.parameters, **point})
+            refuse_private(parse_config(config_class, {**self.config.parameters, **point}))
         return tune(
             self._build,
             federated_values(federated_data, self.config.data_options),

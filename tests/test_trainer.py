@@ -6,7 +6,13 @@ import torch
 
 from federated_orchestra import FederatedOrchestraTrainer, TrainerConfig
 from orchestra_strategy import host
-from orchestra_strategy.errors import DataError, HostError, OrchestraError, ParameterError
+from orchestra_strategy.errors import (
+    DataError,
+    HostError,
+    OrchestraError,
+    ParameterError,
+    PrivacyError,
+)
 from tests.federated import toy
 from tests.federated.conftest import devices  # noqa: F401
 
@@ -144,3 +150,16 @@ def test_tune_refuses_a_bad_grid_before_anything_is_trained(devices, grid, messa
     with pytest.raises(ParameterError, match=message):
         trainer.tune(toy.data(devices), grid)
     assert trainer.fl_model is None
+
+
+@pytest.mark.parametrize("where", ["parameters", "grid"])
+def test_tune_refuses_privacy_before_anything_is_trained(devices, tmp_path, where):  # noqa: F811
+    private, grid = {"privacy": "user", "noise_multiplier": 1.0}, {"lr": [0.1]}
+    if where == "grid":
+        private, grid = {}, {name: [value] for name, value in private.items()}
+    parameters = {**toy.PARAMETERS, **private}
+    config = {**CONFIG, "strategy": "orchestra_private", "parameters": parameters}
+    trainer = FederatedOrchestraTrainer(config, devices)
+    with pytest.raises(PrivacyError, match="`privacy` to be 'none' for a search, got 'user'"):
+        trainer.tune(toy.data(devices), grid, out_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []

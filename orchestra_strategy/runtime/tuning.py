@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestra_strategy.errors import DataError, ParameterError
+from orchestra_strategy.errors import DataError, ParameterError, PrivacyError
 from orchestra_strategy.evaluation import write_json
 from orchestra_strategy.runtime.fl_model import OrchestraFLModel
 
-__all__ = ["Trial", "Tuning", "grid_points", "tune"]
+__all__ = ["Trial", "Tuning", "grid_points", "refuse_private", "tune"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Trial:
         alignment: Mean squared distance of two views, averaged over the parties' samples.
         uniformity: Log of the mean Gaussian kernel between samples, averaged likewise.
         effective_rank: For the person who reads the table.
-        collapsed: Why the training stopped early, or None.
+        collapsed: Why the encoder counts as collapsed, or None.
     """
 
     parameters: dict[str, Any]
@@ -109,6 +109,7 @@ def tune(
 
     Raises:
         ParameterError: The grid cannot be used, or a point is out of range; nothing is trained.
+        PrivacyError: A model has ``privacy``.
     """
     points = grid_points(grid)
     key = {"rounds": rounds, "identity": dict(identity or {})}
@@ -127,6 +128,20 @@ def tune(
     return Tuning(tuple(sorted(trials, key=lambda trial: trial.score)))
 
 
+def refuse_private(config: Any) -> None:
+    """Refuse to search with privacy: each trial would release of the data, and none is counted.
+
+    Raises:
+        PrivacyError: ``privacy`` is not ``"none"``.
+    """
+    if config.privacy != "none":
+        raise PrivacyError(
+            f"Expected `privacy` to be 'none' for a search, got {config.privacy!r}: every trial "
+            "is a training of its own, and what it spends would be in nobody's ledger. Search on "
+            "public data, or without privacy on data of one's own, and train with what was found."
+        )
+
+
 def _name(point: Mapping[str, Any], key: Mapping[str, Any]) -> str:
     text = json.dumps({"point": dict(point), **key}, sort_keys=True, default=str)
     return f"trial-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
@@ -136,6 +151,7 @@ def _run(
     build: Callable[[dict[str, Any]], OrchestraFLModel], x: Any, point: dict[str, Any], rounds: int
 ) -> Trial:
     model = build(point)
+    refuse_private(model.strategy_config)
     model.fit(x, epochs=rounds)
     overall, _ = model.evaluate(x, return_dict=True)
     found = {name: float(metric.result()) for name, metric in overall.items()}
@@ -144,5 +160,5 @@ def _run(
         found["alignment"],
         found["uniformity"],
         found["effective_rank"],
-        collapsed=model.stop_reason,
+        collapsed=model.collapse_reason,
     )

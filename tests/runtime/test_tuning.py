@@ -1,9 +1,11 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 
-from orchestra_strategy.errors import DataError
-from orchestra_strategy.runtime.tuning import Trial, Tuning
+from orchestra_strategy.config import StrategyConfig
+from orchestra_strategy.errors import DataError, PrivacyError
+from orchestra_strategy.runtime.tuning import Trial, Tuning, tune
 
 
 def test_the_score_is_alignment_plus_uniformity():
@@ -18,3 +20,34 @@ def test_a_collapsed_trial_is_never_the_best():
     assert Tuning((sound, collapsed)).best == {"lr": 0.1}
     with pytest.raises(DataError, match=r"none of 1; It collapsed\. Try a grid with lower `lr`"):
         _ = Tuning((collapsed,)).best
+
+
+class Model:
+    """Stands in for an OrchestraFLModel that has stopped early."""
+
+    stop_reason = "Training stopped early."
+    collapse_reason = None
+
+    def __init__(self, **parameters):
+        self.strategy_config = StrategyConfig(**parameters)
+        self.epochs = 0
+
+    def fit(self, x, epochs):
+        self.epochs += epochs
+
+    def evaluate(self, x, return_dict):
+        names = ("alignment", "uniformity", "effective_rank")
+        return {name: SimpleNamespace(result=lambda: 0.5) for name in names}, []
+
+
+def test_only_a_collapse_makes_a_trial_collapsed():
+    found = tune(lambda point: Model(), None, {"lr": [0.1]}, rounds=1)
+    assert found.trials[0].collapsed is None
+    assert found.best == {"lr": 0.1}
+
+
+def test_a_search_with_privacy_is_refused():
+    model = Model(privacy="user", noise_multiplier=1.0)
+    with pytest.raises(PrivacyError, match=r"`privacy` to be 'none' for a search, got 'user'.*pub"):
+        tune(lambda point: model, None, {"lr": [0.1]}, rounds=1)
+    assert model.epochs == 0
