@@ -120,6 +120,11 @@ def _privacy(arguments: argparse.Namespace) -> list[dict[str, Any]] | None:
             f"Expected `--privacy` with `--{given[0]}`, got none; say what it protects, 'user' or "
             "'record'."
         )
+    if given and set(arguments.privacy) == {"none"}:
+        raise ParameterError(
+            f"Expected `--privacy` with `--{given[0]}` to name 'user' or 'record', got 'none' "
+            f"alone, which has no {given[0]}; add one, or leave `--{given[0]}` out."
+        )
     strengths = [{"target_epsilon": e} for e in options["epsilon"] or ()]
     strengths += [{"noise_multiplier": z} for z in options["noise"] or ()]
     clip = {} if options["clip"] is None else {"clip_norm": options["clip"]}

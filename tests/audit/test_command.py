@@ -110,6 +110,11 @@ def test_an_image_folder_in_colour(folder):
         (["--set", "lr", "{"], "Expected `--set lr` to be a JSON value, got {"),
         (["--noise", "1"], "Expected `--privacy` with `--noise`, got none; say what it protects"),
         (
+            ["--privacy", "none", "--epsilon", "2"],
+            "`--privacy` with `--epsilon` to name 'user' or 'record', got 'none' alone",
+        ),
+        (["--privacy", "none", "none", "--clip", "2"], "`--privacy` with `--clip` to name 'user'"),
+        (
             ["--privacy", "users"],
             "Expected `privacy` to be 'none', 'user' or 'record', got 'users'",
         ),
