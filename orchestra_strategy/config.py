@@ -1,6 +1,8 @@
 """A strategy's parameters: typed, validated once at the edge, immutable inside."""
 
+import re
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -180,12 +182,15 @@ class OrchestraConfig(StrategyConfig):
 ConfigT = TypeVar("ConfigT", bound=FrozenConfig)
 
 
-def parse_config(config_class: type[ConfigT], values: Mapping[str, Any]) -> ConfigT:
+def parse_config(
+    config_class: type[ConfigT], values: Mapping[str, Any], of: str = "this strategy"
+) -> ConfigT:
     """Build a configuration from loose values, with every problem in one message.
 
     Args:
         config_class: The strategy's configuration class.
         values: Parameters by name; numpy scalars count as Python numbers.
+        of: Whose parameters they are, for the message.
 
     Raises:
         ParameterError: Unknown names (with the nearest known one) or values out of range.
@@ -199,7 +204,7 @@ def parse_config(config_class: type[ConfigT], values: Mapping[str, Any]) -> Conf
     """
     known = config_class.model_fields
     problems = [
-        f"Expected a parameter of this strategy, got `{name}`; {did_you_mean(name, known)}."
+        f"Expected a parameter of {of}, got `{name}`; {did_you_mean(name, known)}."
         for name in values
         if name not in known
     ]
@@ -208,17 +213,25 @@ def parse_config(config_class: type[ConfigT], values: Mapping[str, Any]) -> Conf
         config = config_class(**{k: v for k, v in plain.items() if k in known})
     except ValidationError as error:
         for detail in error.errors():
-            problems.append(_sentence(detail["loc"], detail["msg"], detail["input"]))
+            hint = _nearest(detail) if detail["type"] == "literal_error" else ""
+            problems.append(_sentence(detail["loc"], detail["msg"], detail["input"], hint))
         raise ParameterError(" ".join(problems)) from None
     if problems:
         raise ParameterError(" ".join(problems))
     return config
 
 
-def _sentence(location: tuple[Any, ...], message: str, got: Any) -> str:
+def _sentence(location: tuple[Any, ...], message: str, got: Any, hint: str = "") -> str:
     """Turn one of pydantic's findings into the package's error grammar."""
     if message.startswith("Value error, "):  # a rule of ours, already in our words
         return message.removeprefix("Value error, ") + "."
     name = ".".join(str(part) for part in location)
     rule = message.removeprefix("Input should be ")
-    return f"Expected `{name}` to be {rule[0].lower() + rule[1:]}, got {got!r}."
+    return f"Expected `{name}` to be {rule[0].lower() + rule[1:]}, got {got!r}{hint or '.'}"
+
+
+def _nearest(detail: Mapping[str, Any]) -> str:
+    """Return a hint naming the nearest of the words that are known; empty if none is near."""
+    known = re.findall(r"'([^']*)'", detail["msg"])
+    nearest = get_close_matches(str(detail["input"]), known, n=1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""

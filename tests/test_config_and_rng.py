@@ -32,6 +32,13 @@ def test_types_are_not_guessed(value):
         parse_config(StrategyConfig, {"batch_size": value})
 
 
+def test_a_misspelt_choice_gets_the_nearest_one():
+    with pytest.raises(ParameterError, match=r"got 'medain'; did you mean 'median'\?$"):
+        parse_config(StrategyConfig, {"aggregation": "medain"})
+    with pytest.raises(ParameterError, match=r"'quality', got 3\.$"):
+        parse_config(StrategyConfig, {"aggregation": 3})
+
+
 def test_numpy_scalars_count_as_numbers():
     config = parse_config(StrategyConfig, {"batch_size": np.int64(8), "lr": np.float32(0.5)})
     assert (config.batch_size, config.lr) == (8, 0.5)

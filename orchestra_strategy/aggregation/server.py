@@ -14,9 +14,11 @@ import torch
 
 from orchestra_strategy.aggregation.replies import check_party_names, party_labels, read_replies
 from orchestra_strategy.aggregation.robust import combiner, trimmed_mean
+from orchestra_strategy.aggregation.server_options import ServerOptions
 from orchestra_strategy.aggregation.weighted import AggregateWeights, FloatArray
 from orchestra_strategy.algorithms.clustering import global_clustering, random_unit_rows
-from orchestra_strategy.errors import ParameterError, ReplyError
+from orchestra_strategy.config import parse_config
+from orchestra_strategy.errors import ReplyError
 from orchestra_strategy.payload import WIRE_VERSION, Payload
 from orchestra_strategy.rng import torch_generator
 from orchestra_strategy.threads import torch_threads
@@ -30,71 +32,27 @@ class ServerAggregation:
     """Combine the parties' weights, cluster their local centroids, send both back.
 
     Args:
-        num_global_clusters: N_g.
-        temperature: T of the global clustering.
-        clustering_steps: Upper limit of its SGD steps.
-        seed: Root seed of the first global centroids.
-        aggregate_weights: Combines weights in place of the mean.
-        torch_threads: CPU threads during a call.
-        aggregation: How weights are combined: ``mean``, weighted by numbers of samples;
-            ``quality``, weighted by them times how compact a party's clusters are; ``median`` or
-            ``trimmed_mean``, see :mod:`~orchestra_strategy.aggregation.robust`.
-        trim: Fraction of the parties, those left out included, that ``trimmed_mean`` cuts at each
-            end; the median is what it leaves at least.
-        on_bad_reply: ``fail``, or ``leave_out`` for a round without the replies that are refused.
-        min_parties: With ``leave_out``, how many sound replies a round needs, at least 2: a mean
-            of one is that party's weights.
-        party_names: The parties in the order of FLModel's ``device_list``, for messages.
+        **options: See :class:`~orchestra_strategy.aggregation.server_options.ServerOptions`.
 
     Raises:
-        ParameterError: A value is out of its range, or two contradict each other.
+        ParameterError: A name is unknown, a value out of its range, or two contradict each other.
     """
 
     __name__ = "orchestra_server_aggregation"  # the host asks every function for its name
 
-    def __init__(
-        self,
-        num_global_clusters: int = 128,
-        temperature: float = 0.1,
-        clustering_steps: int = 500,
-        seed: int = 42,
-        aggregate_weights: AggregateWeights | None = None,
-        torch_threads: int = 1,
-        aggregation: str = "mean",
-        trim: float = 0.1,
-        on_bad_reply: str = "fail",
-        min_parties: int = 2,
-        party_names: Sequence[str] | None = None,
-    ) -> None:
-        limits = {
-            "num_global_clusters": 2,
-            "clustering_steps": 1,
-            "torch_threads": 1,
-            "min_parties": 2,
-        }
-        for name, lowest in limits.items():
-            value = locals()[name]
-            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-                raise ParameterError(
-                    f"Expected `{name}` to be an integer of at least {lowest}, got {value!r}."
-                )
-        if not temperature > 0:
-            raise ParameterError(f"Expected `temperature` to be greater than 0, got {temperature}.")
-        if on_bad_reply not in ("fail", "leave_out"):
-            raise ParameterError(
-                f"Expected `on_bad_reply` to be 'fail' or 'leave_out', got {on_bad_reply!r}."
-            )
-        self.num_global_clusters = num_global_clusters
-        self.temperature = temperature
-        self.clustering_steps = clustering_steps
-        self.seed = seed
-        self.aggregation = aggregation
-        self.trim = trim
-        self.aggregate_weights = combiner(aggregation, trim, aggregate_weights)
-        self.torch_threads = torch_threads
-        self.on_bad_reply = on_bad_reply
-        self.min_parties = min_parties
-        self.party_names = check_party_names(party_names)
+    def __init__(self, **options: Any) -> None:
+        given = parse_config(ServerOptions, options, of="`server_aggregation(...)`")
+        self.num_global_clusters = given.num_global_clusters
+        self.temperature = given.temperature
+        self.clustering_steps = given.clustering_steps
+        self.seed = given.seed
+        self.aggregation = given.aggregation
+        self.trim = given.trim
+        self.aggregate_weights = combiner(given.aggregation, given.trim, given.aggregate_weights)
+        self.torch_threads = given.torch_threads
+        self.on_bad_reply = given.on_bad_reply
+        self.min_parties = given.min_parties
+        self.party_names = check_party_names(given.party_names)
 
     def __call__(self, wires: Sequence[Any]) -> list[dict[str, Any]]:
         """Combine one payload per party into one reply per party.
@@ -187,6 +145,6 @@ def server_aggregation(**options: Any) -> ServerAggregation:
     """Return the ``server_agg_method`` for ``FLModel(server=..., server_agg_method=...)``.
 
     Args:
-        **options: See :class:`ServerAggregation`.
+        **options: See :class:`~orchestra_strategy.aggregation.server_options.ServerOptions`.
     """
     return ServerAggregation(**options)

@@ -141,9 +141,20 @@ def test_no_payload_is_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_global_clusters": 1}, "`num_global_clusters` to be an integer of at least 2, got 1"),
-        ({"clustering_steps": 0}, "`clustering_steps` to be an integer of at least 1, got 0"),
-        ({"torch_threads": 1.5}, "`torch_threads` to be an integer of at least 1, got 1.5"),
+        ({"num_global_clusters": 1}, "`num_global_clusters` to be .* equal to 2, got 1"),
+        ({"clustering_steps": 0}, "`clustering_steps` to be .* equal to 1, got 0"),
+        ({"torch_threads": 1.5}, "`torch_threads` to be a valid integer, got 1.5"),
+        ({"temperature": "hot"}, "`temperature` to be a valid number, got 'hot'"),
+        ({"temperature": float("nan")}, "`temperature` to be greater than 0, got nan"),
+        ({"seed": None}, "`seed` to be a valid integer, got None"),
+        (
+            {"agregation": "median"},
+            r"a parameter of `server_aggregation\(...\)`, got `agregation`; .* `aggregation`\?",
+        ),
+        (
+            {"aggregate_weights": "median"},
+            "`aggregate_weights` to be a function, got 'median'; .* chosen by `aggregation`",
+        ),
         ({"temperature": 0}, "`temperature` to be greater than 0, got 0"),
     ],
 )

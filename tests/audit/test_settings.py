@@ -54,7 +54,7 @@ def test_data_that_cannot_be_audited_are_refused(samples, message):
         ({"privacy": []}, "`privacy` to name at least one"),
         (
             {"user_types": ["local_updat"]},
-            "^Expected `user_types.0` to be .*, got 'local_updat'\\.$",
+            "^Expected `user_types.0` to be .*, got 'local_updat'; did you mean 'local_update'",
         ),
         ({"privacy": [{"clip": 1.0}]}, "`privacy` to hold privacy parameters, got `clip`; others"),
         ({"privacy": [{}, {}]}, r"`privacy` to hold different settings, got \['no privacy', 'no"),
