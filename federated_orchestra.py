@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from rich.console import Console
 
 from orchestra_strategy import OrchestraFLModel, OrchestraStrategy, orchestra_model
@@ -66,10 +66,10 @@ class TrainerConfig(FrozenConfig):
         data_options: How the parties read their data where they are given as paths, see
             :func:`~orchestra_strategy.data.load_local`.
         num_gpus: GPUs per party.
-        out_dir: Folder for ``results.json``; None writes nothing.
+        out_dir: Folder for ``results.json``, a text or a path; None writes nothing.
         progress: Whether to draw the progress bar.
         checkpoint_dir: Folder for checkpoints: each party writes its own state on its own disk,
-            the driver what all have in common. None writes none.
+            the driver what all have in common. A text or a path; None writes none.
         checkpoint_every: Rounds between two checkpoints; the last round always has one.
         keep_checkpoints: How many are kept.
     """
@@ -86,6 +86,16 @@ class TrainerConfig(FrozenConfig):
     checkpoint_dir: str | None = None
     checkpoint_every: int = Field(1, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
+
+    @field_validator("out_dir", "checkpoint_dir", mode="before")
+    @classmethod
+    def _names_a_folder(cls, value: Any, info: ValidationInfo) -> Any:
+        if value == "":
+            raise ValueError(
+                f"Expected `{info.field_name}` to name a folder, got ''; use '.' for the present "
+                "one, or None to write nothing"
+            )
+        return str(value) if isinstance(value, Path) else value
 
 
 class FederatedOrchestraTrainer:

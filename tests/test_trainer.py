@@ -6,6 +6,7 @@ import torch
 
 from federated_orchestra import FederatedOrchestraTrainer, TrainerConfig
 from orchestra_strategy import host
+from orchestra_strategy.config import parse_config
 from orchestra_strategy.errors import (
     DataError,
     HostError,
@@ -73,11 +74,24 @@ def test_the_progress_bar_shows_losses_and_speed(devices, capsys):  # noqa: F811
         ({"rounds": 0}, "`rounds` to be greater than or equal to 1, got 0"),
         ({"model": {"backbon": "conv4"}}, "`model.backbon`"),
         ({"seed": -1}, "`seed` to be greater than or equal to 0"),
+        ({"checkpoint_dir": ""}, r"`checkpoint_dir` to name a folder, got ''; use '\.' for"),
+        (
+            {"out_dir": ""},
+            r"`out_dir` to name a folder, got ''; use '\.' for the present one, or N",
+        ),
+        ({"checkpoint_dir": 3}, "`checkpoint_dir` to be a valid string, got 3"),
     ],
 )
 def test_bad_configurations_are_refused(config, message):
     with pytest.raises(ParameterError, match=message):
         FederatedOrchestraTrainer(config, [])
+
+
+def test_folders_are_texts_or_paths(tmp_path):
+    config = parse_config(TrainerConfig, {"out_dir": tmp_path, "checkpoint_dir": tmp_path / "run"})
+    assert (config.out_dir, config.checkpoint_dir) == (str(tmp_path), str(tmp_path / "run"))
+    assert TrainerConfig(checkpoint_dir=tmp_path).checkpoint_dir == str(tmp_path)
+    assert TrainerConfig(checkpoint_dir=".").checkpoint_dir == "."
 
 
 def test_bad_devices_and_parameters_are_refused_at_setup(devices):  # noqa: F811
