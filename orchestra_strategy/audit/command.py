@@ -142,7 +142,10 @@ def _from_file(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ParameterError(f"Expected `--config` to be a JSON file, got {error}.") from error
+        found = error.strerror if isinstance(error, OSError) else error
+        raise ParameterError(
+            f"Expected `--config` to be a JSON file, got `{path}`: {found}."
+        ) from error
     if not isinstance(values, dict):
         raise ParameterError(
             f"Expected `--config` to hold one JSON object, got {type(values).__name__}."

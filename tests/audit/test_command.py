@@ -104,7 +104,7 @@ def test_an_image_folder_in_colour(folder):
     [
         (["--data", "nowhere"], "Expected data in `nowhere`, got no such file or folder"),
         (["--out", __file__], "Expected `--out` to be a folder, got the file"),
-        (["--config", "nowhere"], "Expected `--config` to be a JSON file, got"),
+        (["--config", "nowhere"], "`--config` to be a JSON file, got `nowhere`: No such file"),
         (["--strategy", "x"], "`strategy` to be one that can be audited, got 'x'; known: `fed_"),
         (["--set", "temprature", "1"], "got `temprature`; did you mean `temperature`"),
         (["--set", "lr", "{"], "Expected `--set lr` to be a JSON value, got {"),
@@ -139,6 +139,16 @@ def test_a_configuration_file_is_one_object(tmp_path, capsys):
     assert "`--config` to hold one JSON object, got list" in " ".join(
         capsys.readouterr().err.split()
     )
+
+
+@pytest.mark.parametrize("content", [b"\x89PNG\xff", b"{"])
+def test_a_configuration_file_that_cannot_be_read_is_named(tmp_path, capsys, content):
+    path = tmp_path / "config.json"
+    path.write_bytes(content)
+    with pytest.raises(SystemExit):
+        cli.main(["audit", "--data", "digits", "--config", str(path)])
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"Expected `--config` to be a JSON file, got `{path}`: " in told
 
 
 def test_the_module_runs_too():
