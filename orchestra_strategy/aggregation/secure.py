@@ -50,15 +50,12 @@ def first_clusters(num_global_clusters: int, dim: int, seed: int) -> SharedClust
     return SharedClusters(C, torch.zeros(num_global_clusters))
 
 
-def averaged_clusters(
-    arrays: Mapping[str, FloatArray], clusters: SharedClusters, momentum: float = 0.0
-) -> SharedClusters:
+def averaged_clusters(arrays: Mapping[str, FloatArray], clusters: SharedClusters) -> SharedClusters:
     """Return the next clusters from averaged moments: the same bits from the same arrays.
 
     Args:
         arrays: The mean over parties of the arrays of :func:`moment_arrays`.
         clusters: Those that the moments were taken under.
-        momentum: See :func:`clusters_from_moments`.
     """
     S, n = (torch.from_numpy(np.array(arrays[f"moments/{name}"])) for name in ("S", "n"))
-    return clusters_from_moments(Moments(S, n), clusters, momentum=momentum)
+    return clusters_from_moments(Moments(S, n), clusters)

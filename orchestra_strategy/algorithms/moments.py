@@ -93,13 +93,7 @@ def moments(Z: Tensor, clusters: SharedClusters, sharpness: float = 25.0) -> Mom
 
 
 @torch.no_grad()
-def clusters_from_moments(
-    total: Moments,
-    clusters: SharedClusters,
-    *,
-    momentum: float = 0.0,
-    balance: float = 1.0,
-) -> SharedClusters:
+def clusters_from_moments(total: Moments, clusters: SharedClusters) -> SharedClusters:
     """Return the next centroids and scalings: C_j = unit(S_j / n_j).
 
     Depends on ratios alone, so a common factor of the moments, such as that of a mean, is harmless.
@@ -107,8 +101,6 @@ def clusters_from_moments(
     Args:
         total: Moments of all parties' samples, times any positive number.
         clusters: Those that the moments were taken under.
-        momentum: Share of the former C_j that stays, in [0, 1).
-        balance: How far the scalings move towards equal sizes: 1 is a Sinkhorn iteration.
 
     Returns:
         New clusters. A centroid stays where its cluster has next to no samples, or where they
@@ -119,18 +111,15 @@ def clusters_from_moments(
     >>> new.C.tolist()
     [[0.0, 1.0], [1.0, 0.0]]
     """
-    if not 0 <= momentum < 1:
-        raise ParameterError(f"Expected `momentum` to be in [0, 1), got {momentum}.")
     S, n = total.S.double(), total.n.double()  # sizes below zero: from masks, or noise
     even = n.mean()
     if not float(even) > 0:
         return clusters
     C = clusters.C.double()
-    means = momentum * C + (1 - momentum) * F.normalize(S, dim=1)
-    usable = (n >= _MIN_SHARE * even) & (S.norm(dim=1) > 1e-3 * n) & (means.norm(dim=1) > 1e-6)
-    C = torch.where(usable[:, None], F.normalize(means, dim=1), C)
-    # Sinkhorn's r_j <- r_j / (N_g * share of j), damped by `balance`, floored for empty clusters.
+    usable = (n >= _MIN_SHARE * even) & (S.norm(dim=1) > 1e-3 * n)
+    C = torch.where(usable[:, None], F.normalize(S, dim=1), C)
+    # Sinkhorn's r_j <- r_j / (N_g * share of j), floored for empty clusters.
     log_ratio = (n / even).clamp_min(math.exp(-_MAX_LOG_STEP)).log()
-    log_scaling = clusters.log_scaling.double() - balance * log_ratio
+    log_scaling = clusters.log_scaling.double() - log_ratio
     log_scaling = (log_scaling - log_scaling.mean()).clamp(-_MAX_LOG_SCALING, _MAX_LOG_SCALING)
     return SharedClusters(C.to(clusters.C), log_scaling.to(clusters.log_scaling))

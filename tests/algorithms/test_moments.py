@@ -157,15 +157,6 @@ def test_scalings_make_clusters_equal_where_plain_softmax_leaves_them_empty():
     assert after.min() > 5
 
 
-def test_momentum_keeps_a_share_of_the_former_centroid():
-    clusters = SharedClusters(torch.tensor([[1.0, 0.0]]), torch.zeros(1))
-    total = Moments(torch.tensor([[0.0, 2.0]]), torch.tensor([2.0]))
-    new = clusters_from_moments(total, clusters, momentum=0.5)
-    assert new.C[0].tolist() == pytest.approx([math.sqrt(0.5), math.sqrt(0.5)])
-    with pytest.raises(ParameterError, match=r"`momentum` to be in \[0, 1\), got 1"):
-        clusters_from_moments(total, clusters, momentum=1)
-
-
 def test_projections_of_another_width_are_refused():
     with pytest.raises(
         ParameterError, match=r"`Z` to be \(m, 3\) like the centroids, got \(5, 2\)"
