@@ -38,7 +38,8 @@ def test_train_embed_evaluate(devices, tmp_path):  # noqa: F811
     for row in results.ledger:
         assert row["samples"] == 61
         assert row["images_per_second"] == pytest.approx(61 / row["seconds"])
-        assert row["bytes_up_per_party"] == sum(entry["bytes"] for entry in results.manifest)
+        sent = [e["bytes"] for e in results.manifest if e["when"] in ("round", "both")]
+        assert row["bytes_up_per_party"] == sum(sent)
         assert row["rounds"] == 1
     saved = json.loads((tmp_path / "results.json").read_text())
     assert saved["history"] == results.history

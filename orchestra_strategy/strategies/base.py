@@ -22,18 +22,16 @@ from orchestra_strategy.aggregation.weighted import AggregateWeights, FloatArray
 from orchestra_strategy.algorithms.objective import Batch, LossParts, Objective
 from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.evaluation import collapse_reason
-from orchestra_strategy.payload import Entry, Manifest, Payload, meta_entries
-from orchestra_strategy.strategies.measures import HEALTH_NAMES, health_metrics, measure_health
-from orchestra_strategy.strategies.privacy import (
-    EPSILON,
-    PartyPrivacy,
-    PerExampleLoss,
+from orchestra_strategy.payload import Entry, Payload
+from orchestra_strategy.strategies.disclosure import Disclosure
+from orchestra_strategy.strategies.measures import health_metrics, measure_health
+from orchestra_strategy.strategies.privacy import EPSILON, PartyPrivacy, PerExampleLoss
+from orchestra_strategy.strategies.privacy_checks import (
     refuse_coupled,
     refuse_undeclared,
     refuse_unprotected,
 )
 from orchestra_strategy.strategies.user_types import USER_TYPES
-from orchestra_strategy.strategies.weights import read_weights, weight_entries
 from orchestra_strategy.strategies.worker import PartyWorker
 from orchestra_strategy.threads import torch_threads
 
@@ -46,7 +44,7 @@ _ROWS_TO_JUDGE = 16  # of fewer samples an effective rank below 2 is no sign of 
 LossFn = Callable[[nn.Module, Batch], LossParts | Tensor]
 
 
-class FederatedStrategy(PartyWorker):
+class FederatedStrategy(Disclosure, PartyWorker):
     """One party of a federated run.
 
     Args:
@@ -258,52 +256,6 @@ class FederatedStrategy(PartyWorker):
             _log.warning("The reply of %s was left out. %s", self._who(), reply.left_out)
             self.recover()
 
-    # ---- What an auditor calls -------------------------------------------------------------
-
-    def manifest(self, trained: bool = True) -> Manifest:
-        """Return the list of all that leaves this party after training, or before any."""
-        entries = self.user_type.entries(trained)
-        metrics = (*self.metric_names, *HEALTH_NAMES) if self._tells_all() else ()
-        if self.privacy is not None:
-            metrics += (EPSILON,)
-        shared = sum(entry.nbytes for entry in weight_entries(self.model)) // 4
-        entries = (*entries, *self.extra_entries(), *meta_entries(metrics, shared))
-        return Manifest(self.route.address(entries))
-
-    def reply_manifest(self, trained: bool = True) -> Manifest:
-        """Return the list of all that comes back."""
-        if self.route.returns_all:
-            return self.manifest(trained)
-        return Manifest((*self.user_type.entries(trained), *self.reply_entries()))
-
-    def manifest_rows(self) -> list[dict[str, Any]]:
-        """Return all that ever leaves this party as plain dictionaries.
-
-        ``when`` says whether a thing leaves at the ``start`` (the first exchange of a fit, without
-        training), in each ``round``, in ``both``, or where the driver has ``asked`` for it.
-        """
-        rounds = {row["name"]: row for row in self.manifest(trained=True).rows()}
-        start = {row["name"]: row for row in self.manifest(trained=False).rows()}
-        return [
-            {**row, "when": _when(row, name in rounds and name in start, when)}
-            for rows, when in ((rounds, "round"), (start, "start"))
-            for name, row in rows.items()
-            if when == "round" or name not in rounds
-        ]
-
-    def averaged_weights(self) -> dict[str, FloatArray]:
-        """Return the model that every party has after the last exchange."""
-        return read_weights(self.model)
-
-    def work_done(self) -> dict[str, int]:
-        """Return this party's rounds, the rows of all of them, and how many left it out."""
-        done = {"rounds": self.rounds_done, "rows": self.rows_trained}
-        return done | {"left_out": len(self._left_out)}
-
-    def left_out_of(self) -> dict[int, str]:
-        """Return the rounds that this party was left out of, and why; 0 is the one before any."""
-        return dict(self._left_out)
-
     # ---- Inside ----------------------------------------------------------------------------
 
     def apply_config(self) -> None:
@@ -314,23 +266,9 @@ class FederatedStrategy(PartyWorker):
         """Tell the kind of user that there are new data."""
         self.user_type.take_data()
 
-    def privacy_spent(self) -> dict[str, float]:
-        """Return epsilon at delta of all that this party has released; empty without privacy."""
-        if self.privacy is None:
-            return {}
-        return {"epsilon": self.privacy.epsilon(), "delta": self.config.delta}
-
-    def privacy_rounds_left(self, num_samples: int) -> int | None:
-        """Return how many rounds the budget allows on so many samples; None without a budget."""
-        return None if self.privacy is None else self.privacy.rounds_left(num_samples)
-
     def user_loss(self) -> Any:
         """Return the loss in the form that the users of this party take."""
         return PerExampleLoss(self) if self.config.privacy == "record" else self.counted_loss
-
-    def _tells_all(self) -> bool:
-        """Whether losses and health, which no noise protects, may leave this party."""
-        return bool(self.config.privacy == "none" or self.config.log_unprotected)
 
     @classmethod
     def _own_loss(cls) -> bool:
@@ -411,9 +349,3 @@ class FederatedStrategy(PartyWorker):
 
     def _who(self) -> str:
         return f"party `{self.config.party}`" if self.config.party else "this party"
-
-
-def _when(row: Mapping[str, Any], both: bool, when: str) -> str:
-    if row["to"] == "driver" and row["combine"] == "check":
-        return "asked"
-    return "both" if both else when

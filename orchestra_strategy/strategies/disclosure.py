@@ -1,0 +1,92 @@
+"""What an auditor calls: what leaves a party, what it has done, and what it has spent."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from orchestra_strategy.aggregation.weighted import FloatArray
+from orchestra_strategy.payload import Manifest, meta_entries
+from orchestra_strategy.strategies.measures import HEALTH_NAMES
+from orchestra_strategy.strategies.privacy import EPSILON
+from orchestra_strategy.strategies.weights import read_weights, weight_entries
+
+__all__ = ["Disclosure"]
+
+
+class Disclosure:
+    """The part of a strategy that tells of it; nothing here changes a party's state."""
+
+    metric_names: ClassVar[tuple[str, ...]]
+    config: Any
+    model: Any
+    privacy: Any
+    route: Any
+    user_type: Any
+    extra_entries: Any
+    reply_entries: Any
+    rounds_done: int
+    rows_trained: int
+    _left_out: dict[int, str]
+
+    def manifest(self, trained: bool = True) -> Manifest:
+        """Return the list of all that leaves this party after training, or before any."""
+        entries = self.user_type.entries(trained)
+        metrics = (*self.metric_names, *HEALTH_NAMES) if self._tells_all() else ()
+        if self.privacy is not None:
+            metrics += (EPSILON,)
+        shared = sum(entry.nbytes for entry in weight_entries(self.model)) // 4
+        entries = (*entries, *self.extra_entries(), *meta_entries(metrics, shared))
+        return Manifest(self.route.address(entries))
+
+    def reply_manifest(self, trained: bool = True) -> Manifest:
+        """Return the list of all that comes back."""
+        if self.route.returns_all:
+            return self.manifest(trained)
+        return Manifest((*self.user_type.entries(trained), *self.reply_entries()))
+
+    def manifest_rows(self) -> list[dict[str, Any]]:
+        """Return all that ever leaves this party as plain dictionaries.
+
+        ``when`` says whether a thing leaves at the ``start`` (the first exchange of a fit, without
+        training), in each ``round``, in ``both``, or where the driver has ``asked`` for it.
+        """
+        rounds = {row["name"]: row for row in self.manifest(trained=True).rows()}
+        start = {row["name"]: row for row in self.manifest(trained=False).rows()}
+        return [
+            {**row, "when": _when(row, name in rounds and name in start, when)}
+            for rows, when in ((rounds, "round"), (start, "start"))
+            for name, row in rows.items()
+            if when == "round" or name not in rounds
+        ]
+
+    def averaged_weights(self) -> dict[str, FloatArray]:
+        """Return the model that every party has after the last exchange."""
+        return read_weights(self.model)
+
+    def work_done(self) -> dict[str, int]:
+        """Return this party's rounds, the rows of all of them, and how many left it out."""
+        done = {"rounds": self.rounds_done, "rows": self.rows_trained}
+        return done | {"left_out": len(self._left_out)}
+
+    def left_out_of(self) -> dict[int, str]:
+        """Return the rounds that this party was left out of, and why; 0 is the one before any."""
+        return dict(self._left_out)
+
+    def privacy_spent(self) -> dict[str, float]:
+        """Return epsilon at delta of all that this party has released; empty without privacy."""
+        if self.privacy is None:
+            return {}
+        return {"epsilon": self.privacy.epsilon(), "delta": self.config.delta}
+
+    def privacy_rounds_left(self, num_samples: int) -> int | None:
+        """Return how many rounds the budget allows on so many samples; None without a budget."""
+        return None if self.privacy is None else self.privacy.rounds_left(num_samples)
+
+    def _tells_all(self) -> bool:
+        """Whether losses and health, which no noise protects, may leave this party."""
+        return bool(self.config.privacy == "none" or self.config.log_unprotected)
+
+
+def _when(row: Mapping[str, Any], both: bool, when: str) -> str:
+    if row["to"] == "driver" and row["combine"] == "check":
+        return "asked"
+    return "both" if both else when
