@@ -95,6 +95,11 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         self._strategy_class.check_route(route)
         config = parse_config(self._strategy_class.config_class, self._parameters)
         check_model(self._strategy_class, model, config)
+        if config.noise_seed is not None:
+            _log.warning(
+                "`noise_seed` is given: whoever knows it can take the noise off again, so the "
+                "epsilon of this run holds against nobody. It is for tests."
+            )
         if server_agg_method is None and route == "server":
             names = tuple(d.party for d in device_list)
             server_agg_method = _default_server(self._strategy_class, config, random_seed, names)

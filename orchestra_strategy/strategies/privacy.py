@@ -82,11 +82,6 @@ class PartyPrivacy:
         """What draws the party's noise: one stream, which goes on from fit to fit."""
         if self._mechanism is None:
             config = self.party.config
-            if config.noise_seed is not None:
-                _log.warning(
-                    "`noise_seed` is given: whoever knows it can take the noise off again, so the "
-                    "epsilon of this run holds against nobody. It is for tests."
-                )
             units = self.party.num_samples() if config.privacy == "record" else self.weight()
             if units > 1 and config.delta * units >= 1:
                 _log.warning(

@@ -1,5 +1,6 @@
 """Differential privacy over the real FLModel, in process: history, progress, budget."""
 
+import logging
 from functools import partial
 
 import numpy as np
@@ -75,6 +76,14 @@ def test_the_history_has_the_largest_epsilon_of_the_parties(devices):
 def build(devices, **kwargs):
     options = {"server": devices[0], "device_list": devices, "model": GROUP, "random_seed": 7}
     return OrchestraFLModel(**{**options, **kwargs})
+
+
+def test_a_known_noise_seed_is_warned_of_on_the_driver(devices, caplog):
+    with caplog.at_level(logging.WARNING, "orchestra_strategy.runtime.fl_model"):
+        build(devices, strategy="orchestra_private", **{**USER, "noise_seed": None})
+        assert not [r for r in caplog.records if "noise_seed" in r.getMessage()]
+        build(devices, strategy="orchestra_private", **USER)
+    assert [r for r in caplog.records if "whoever knows it can take the noise" in r.getMessage()]
 
 
 def test_refusals_come_on_the_driver(devices):

@@ -106,7 +106,6 @@ def test_the_weight_of_round_0_is_that_of_users():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (USER, "`noise_seed` is given: whoever knows it"),
         (
             {**USER, **VIRTUAL, "noise_seed": None, "delta": 0.25},
             "`delta` is 0.25, not below 1 / 4",
