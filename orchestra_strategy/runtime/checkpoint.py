@@ -28,6 +28,9 @@ _log = logging.getLogger(__name__)
 
 _SHARED = "shared"
 
+# A party's state is tens of megabytes; with many virtual users more, on a slow disk.
+_DISK_SECONDS = 600.0
+
 
 @dataclass(frozen=True)
 class SharedState:
@@ -179,9 +182,9 @@ class Checkpoints(host.Callback):  # type: ignore[misc]
 
     @staticmethod
     def _ask(workers: Mapping[Any, Any], question: Any) -> dict[str, dict[str, Any]]:
-        answers: dict[str, dict[str, Any]] = host.reveal(
-            {device.party: question(worker) for device, worker in workers.items()}
-        )
+        asked = {device.party: question(worker) for device, worker in workers.items()}
+        answers: dict[str, dict[str, Any]]
+        answers = host.reveal_within(asked, _DISK_SECONDS, "the parties' checkpoints")
         return answers
 
     @staticmethod
