@@ -205,7 +205,9 @@ class FederatedOrchestraTrainer:
             CheckpointError: ``checkpoint_dir`` has the checkpoints of another training.
         """
         fl_model = self.setup_model()
-        if self.config.checkpoint_dir is not None and self._checkpoints is None:
+        if self._checkpoints is not None:
+            self._checkpoints.reopen(fl_model._workers)
+        elif self.config.checkpoint_dir is not None:
             checkpoints = self._open_checkpoints()
             checkpoints.begin(fl_model._workers)
             self._checkpoints = checkpoints
@@ -278,15 +280,20 @@ class FederatedOrchestraTrainer:
         self, federated_data: Any, callbacks: Sequence[Any], past: Sequence[dict[str, Any]]
     ) -> TrainingResults:
         """Train the rounds that are left, and write down what came of it."""
-        self.results = train_rounds(
-            self.setup_model(),
-            federated_values(federated_data, self.config.data_options),
-            self.config.rounds,
-            callbacks,
-            self.console,
-            self._checkpoints,
-            past,
-        )
+        fl_model = self.setup_model()
+        try:
+            self.results = train_rounds(
+                fl_model,
+                federated_values(federated_data, self.config.data_options),
+                self.config.rounds,
+                callbacks,
+                self.console,
+                self._checkpoints,
+                past,
+            )
+        finally:
+            if self._checkpoints is not None:
+                self._checkpoints.close(fl_model._workers)
         if self.config.out_dir is not None:
             write_json(Path(self.config.out_dir) / "results.json", asdict(self.results))
         return self.results

@@ -54,6 +54,11 @@ class StrategyConfig(FrozenConfig, PrivacyFields):
         on_bad_reply: What a reply that cannot be used does, NaN for instance: the round has to
             ``fail``, or goes on and the reply is left out (``leave_out``).
         min_parties: With ``leave_out``, how many sound replies a round needs.
+        streams: Where the party's randomness comes from (views, order of batches, which virtual
+            users take part, and the like): from the ``seed``, so that all can repeat it; or from a
+            ``secret`` of the party. ``auto`` is the seed in SecretFlow's simulation modes and by
+            hand, the secret in cluster mode. With ``privacy`` it is always secret, unless
+            ``noise_seed`` is given, and then follows from that.
         torch_threads: CPU threads of torch during a call. The results depend on it in their last
             bits, so it must be the same wherever they are compared.
         party: The party's name, for its random streams. Handed out by OrchestraFLModel; where it is
@@ -79,6 +84,7 @@ class StrategyConfig(FrozenConfig, PrivacyFields):
     trim: float = Field(0.1, ge=0, lt=0.5)
     on_bad_reply: Literal["fail", "leave_out"] = "fail"
     min_parties: int = Field(2, ge=2)
+    streams: Literal["auto", "seed", "secret"] = "auto"
     torch_threads: int = Field(1, ge=1)
     party: str | None = None
 
@@ -103,6 +109,16 @@ class StrategyConfig(FrozenConfig, PrivacyFields):
                 f"Expected `{wrong[0]}` to be {only[wrong[0]]!r} on `route='secure'`, got "
                 f"{getattr(self, wrong[0])!r}: an aggregator gives out the mean alone, and nobody "
                 "sees a single reply; use `route='server'` for it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _streams_protect(self) -> "StrategyConfig":
+        if self.privacy != "none" and self.streams == "seed":
+            raise ValueError(
+                f"Expected `streams` to be 'auto' or 'secret' with privacy={self.privacy!r}, got "
+                "'seed': whoever knows the seed would know each sample's views; for tests give "
+                "`noise_seed`, which they follow from then"
             )
         return self
 

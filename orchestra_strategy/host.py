@@ -35,6 +35,7 @@ __all__ = [
     "dispatcher_table",
     "host_register",
     "host_root",
+    "in_simulation",
     "is_installed",
     "is_worker",
     "load_builtin_strategies",
@@ -172,6 +173,23 @@ def on_local_ray() -> bool:
     """Whether SecretFlow runs in its local mode: one Ray on this machine for all parties."""
     mode = importlib.import_module("secretflow.distributed").get_distribution_mode()
     return bool(mode.name == "SIMULATION")
+
+
+def in_simulation() -> bool:
+    """Whether all parties belong to one person: SecretFlow's debug mode, or its local mode.
+
+    Asked in a worker, too, which in local mode and in cluster mode with Ray is a process of Ray
+    that SecretFlow has not been initialised in.
+    """
+    mode = importlib.import_module("secretflow.distributed").get_distribution_mode().name
+    if mode in ("DEBUG", "SIMULATION"):
+        return True
+    ray = importlib.import_module("ray")
+    if not ray.is_initialized():
+        return False  # a party's process, without Ray
+    # RayFed, which connects the parties' Rays, leaves its configuration in each of them.
+    kv = importlib.import_module("ray.experimental.internal_kv")
+    return not kv._internal_kv_list("RAYFED#")
 
 
 def logical_cpus() -> int:

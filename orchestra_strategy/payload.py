@@ -247,12 +247,15 @@ def _shown(value: Any) -> str:
     return type(value).__name__
 
 
-def meta_entries(metric_names: Iterable[str], num_weights: int = 0) -> tuple[Entry, ...]:
+def meta_entries(
+    metric_names: Iterable[str], num_weights: int = 0, streams: str = ""
+) -> tuple[Entry, ...]:
     """Return the entries for what leaves a party beside its payload's arrays.
 
     Args:
         metric_names: Names of the losses and of the health that are logged.
         num_weights: How many numbers the averaged model has.
+        streams: What the party's randomness follows from, in words.
     """
     metrics = tuple(
         Entry(
@@ -272,6 +275,10 @@ def meta_entries(metric_names: Iterable[str], num_weights: int = 0) -> tuple[Ent
             *("data description", (), "int64", "check", "driver"),
             "number, shape and dtype of samples, how many values are not finite, whether pixels "
             "are in [0, 1]; rounds and rows done; rounds it was left out of, and why",
+        ),
+        Entry(
+            *("random streams", (), "int64", "check", "driver"),
+            "what views, order of batches and draws of users follow from: " + streams,
         ),
         Entry(
             *("averaged weights", (num_weights,), "float32", "check", "driver"),

@@ -15,7 +15,8 @@ class ProjectionMemory:
 
     A sample that comes in again replaces its older row, so that the rows always belong to
     different samples: the mean of k rows is then a mean over k samples, which is what the
-    k-anonymity of local clustering rests on.
+    k-anonymity of local clustering rests on. Two samples of the same content have the same id, and
+    count as one.
 
     Args:
         size: Capacity m, in rows.
@@ -23,7 +24,7 @@ class ProjectionMemory:
 
     Attributes:
         rows: Projections, shape (<= m, dim), oldest first.
-        ids: The samples' positions in the party's data, shape (<= m,), int64.
+        ids: Which samples they belong to, shape (<= m,), int64, each once.
 
     >>> memory = ProjectionMemory(size=2, dim=1)
     >>> for i in (5, 6, 5):
@@ -53,14 +54,15 @@ class ProjectionMemory:
                 f"Expected `rows` to be ({len(ids)}, {self.rows.shape[1]}), got "
                 f"{tuple(rows.shape)}."
             )
-        if len(torch.unique(ids)) != len(ids):
-            raise ParameterError("Expected `ids` to be distinct within a batch.")
         ids = ids.to(self.ids)
         # A copy in the memory's own place: it outlives the batch and the device it was made on.
         new = rows.detach().to(self.rows, copy=True)
         finite = new.isfinite().all(dim=1)
         if not finite.all():
             new, ids = new[finite], ids[finite]
+        if len(torch.unique(ids)) < len(ids):  # copies of one sample in a batch: the last one stays
+            last = sorted({int(sample): row for row, sample in enumerate(ids)}.values())
+            new, ids = new[last], ids[last]
         kept = ~torch.isin(self.ids, ids)
         self.rows = torch.cat([self.rows[kept], new])[-self.size :]
         self.ids = torch.cat([self.ids[kept], ids])[-self.size :]

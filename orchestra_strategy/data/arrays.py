@@ -23,7 +23,7 @@ _BLOCK = 2**20  # values that are looked at in one go
 _RANKS = {2: "a table (N, F)", 3: "grey images (N, H, W)", 4: "images (N, C, H, W)"}
 
 
-def as_samples(x: Any) -> NDArray[Any]:
+def as_samples(x: Any, mend: bool = False) -> NDArray[Any]:
     """Check a party's array and return it in one of two dtypes, uint8 or float32.
 
     uint8 stays as it is. Everything else becomes float32: float64 keeps about 7 digits, and whole
@@ -31,13 +31,17 @@ def as_samples(x: Any) -> NDArray[Any]:
 
     Args:
         x: (N, F), (N, H, W) or (N, C, H, W) array of integers or floats, N >= 1.
+        mend: Whether values that cannot be used are replaced, not refused: those that are not
+            finite by 0, pixels outside of [0, 1] by the nearer end. Under differential privacy,
+            where a refusal would tell of a sample.
 
     Returns:
         A read-only C-contiguous array of the same shape: a view of ``x`` where its dtype and layout
         allow, else a copy. ``x`` itself is never changed.
 
     Raises:
-        DataError: If ``x`` is no such array, is empty, or has values not finite in float32.
+        DataError: If ``x`` is no such array, is empty, or, without ``mend``, has values not finite
+            in float32.
 
     >>> as_samples(np.eye(2)).dtype
     dtype('float32')
@@ -57,6 +61,8 @@ def as_samples(x: Any) -> NDArray[Any]:
     # An overflow to inf is found, and reported with its index, by the check below.
     with np.errstate(over="ignore"):
         samples = np.ascontiguousarray(x, dtype=np.uint8 if x.dtype == np.uint8 else np.float32)
+    if mend:
+        samples = _mended(samples)
     bad, first = _not_finite(samples)
     if bad:
         raise DataError(
@@ -66,6 +72,14 @@ def as_samples(x: Any) -> NDArray[Any]:
     view = samples.view()
     view.flags.writeable = False
     return view
+
+
+def _mended(samples: NDArray[Any]) -> NDArray[Any]:
+    """Replace values that cannot be used; each sample by itself."""
+    if samples.dtype == np.uint8:
+        return samples
+    mended = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
+    return mended if samples.ndim == 2 else np.clip(mended, 0.0, 1.0, out=mended)
 
 
 @dataclass(frozen=True)
@@ -91,7 +105,9 @@ class PartyReport:
     num_labels: int | None
 
 
-def describe_samples(x: NDArray[Any], y: Sized | None = None) -> dict[str, Any]:
+def describe_samples(
+    x: NDArray[Any], y: Sized | None = None, values: bool = True
+) -> dict[str, Any]:
     """Return the fields of :class:`PartyReport` as plain Python values.
 
     Faults of the data are reported, not raised, so that the driver hears of all parties at once.
@@ -99,6 +115,8 @@ def describe_samples(x: NDArray[Any], y: Sized | None = None) -> dict[str, Any]:
     Args:
         x: (N, ...) array of numbers.
         y: (N,) labels, where the party has them.
+        values: Whether values are looked at; else all count as usable, see ``mend`` in
+            :func:`as_samples`.
 
     Raises:
         DataError: If ``x`` is no numpy array with a first axis.
@@ -110,8 +128,10 @@ def describe_samples(x: NDArray[Any], y: Sized | None = None) -> dict[str, Any]:
         got = "shape ()" if isinstance(x, np.ndarray) else type(x).__name__
         raise DataError(f"Expected `x` to be a numpy array (N, ...), got {got}")
     numeric = x.dtype.kind in _KINDS
-    num_not_finite = _not_finite(x)[0] if numeric else x.size
-    has_scale = numeric and x.ndim > 2 and x.dtype != np.uint8
+    num_not_finite = 0 if numeric else x.size
+    if values and numeric:
+        num_not_finite = _not_finite(x)[0]
+    has_scale = values and numeric and x.ndim > 2 and x.dtype != np.uint8
     report = PartyReport(
         num_samples=x.shape[0],
         sample_shape=x.shape[1:],

@@ -1,11 +1,11 @@
 """The order in which a party walks through its samples: batches of indices, no data.
 
-A party's order in a round depends on (seed, party, round, pass) alone, so a resumed run walks on
-exactly as the uninterrupted one. Every sample counts: nothing is dropped at the end of a pass, so a
-small party trains too. But a last batch of a few samples would undo training under BatchNorm: its
-statistics of two samples are noise (on digits the loss of a party with 322 samples and a last batch
-of 2 rose from round to round), and of one sample there are none. So the last two batches share what
-is left for them.
+A party's order in a round depends on (seed or secret, party, round, pass) alone, so a resumed run
+walks on exactly as the uninterrupted one. Every sample counts: nothing is dropped at the end of a
+pass, so a small party trains too. But a last batch of a few samples would undo training under
+BatchNorm: its statistics of two samples are noise (on digits the loss of a party with 322 samples
+and a last batch of 2 rose from round to round), and of one sample there are none. So the last two
+batches share what is left for them.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestra_strategy.data._checks import as_count
-from orchestra_strategy.rng import numpy_generator
+from orchestra_strategy.rng import Streams, as_streams
 
 __all__ = ["batch_slices", "num_batches", "round_batches"]
 
@@ -71,7 +71,12 @@ def batch_slices(num_samples: int, batch_size: int) -> list[slice]:
 
 
 def round_batches(
-    num_samples: int, batch_size: int, num_passes: int, seed: int, party: str, round_index: int
+    num_samples: int,
+    batch_size: int,
+    num_passes: int,
+    seed: int | Streams,
+    party: str,
+    round_index: int,
 ) -> Iterator[NDArray[np.int64]]:
     """Walk ``num_passes`` times through all samples, each time in a fresh order.
 
@@ -80,7 +85,7 @@ def round_batches(
         batch_size: Samples per batch; cut as by :func:`batch_slices`, so only the last
             two batches of a pass differ in size.
         num_passes: Number of walks; each sample occurs exactly that often.
-        seed: Root seed.
+        seed: Root seed, or the streams of a party.
         party: The party's name.
         round_index: The federated round, from 0.
 
@@ -96,10 +101,11 @@ def round_batches(
     """
     slices = batch_slices(num_samples, batch_size)
     passes = as_count("num_passes", num_passes)
+    streams = as_streams(seed)
 
     def walk() -> Iterator[NDArray[np.int64]]:
         for index in range(passes):
-            generator = numpy_generator(seed, party, round_index, f"order/{index}")
+            generator = streams.for_numpy(party, round_index, f"order/{index}")
             order = generator.permutation(num_samples).astype(np.int64, copy=False)
             for rows in slices:
                 yield order[rows]

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from orchestra_strategy.data._checks import as_count
 from orchestra_strategy.errors import DataError, ParameterError
-from orchestra_strategy.rng import numpy_generator
+from orchestra_strategy.rng import Streams, as_streams, numpy_generator
 
 __all__ = [
     "Indices",
@@ -44,13 +44,13 @@ _SPLITTER = "partition"
 _ALPHA_RANGE = (1e-6, 1e6)
 
 
-def iid_partition(num_samples: int, num_parties: int, seed: int) -> list[Indices]:
+def iid_partition(num_samples: int, num_parties: int, seed: int | Streams) -> list[Indices]:
     """Deal the samples at random into parts whose sizes differ by at most one.
 
     Args:
         num_samples: Number of samples, at least one per party.
         num_parties: Number of parts.
-        seed: Root seed.
+        seed: Root seed, or the streams of the party whose samples are dealt out.
 
     Returns:
         ``num_parties`` sorted int64 arrays of indices into ``range(num_samples)``.
@@ -65,7 +65,7 @@ def iid_partition(num_samples: int, num_parties: int, seed: int) -> list[Indices
     n = as_count("num_samples", num_samples)
     parties = as_count("num_parties", num_parties)
     _require_enough(n, parties, "one sample per party")
-    generator = numpy_generator(seed, _SPLITTER, 0, "iid")
+    generator = as_streams(seed).for_numpy(_SPLITTER, 0, "iid")
     return _sorted_parts(np.array_split(generator.permutation(n), parties))
 
 

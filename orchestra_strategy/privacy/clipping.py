@@ -76,7 +76,7 @@ class PerExampleClipper:
 
         Raises:
             ModelError: The model has BatchNorm that would normalise by the batch.
-            DataError: An empty batch, or a gradient that is not finite.
+            DataError: An empty batch.
         """
         refuse_batch_statistics(self.model)
         split: Any = getattr(objective, "per_example", None)

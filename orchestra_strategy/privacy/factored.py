@@ -47,10 +47,19 @@ class ChunkGradients(NamedTuple):
         return torch.stack(squares).sum(0).sqrt()
 
     def weighted_sums(self, factors: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """Yield, by name, the sum over the examples of factor times gradient."""
+        """Yield, by name, the sum over the examples of factor times gradient.
+
+        An example of factor 0 is left out, whatever its gradient is: it may not be finite.
+        """
+        out = factors == 0
+        some_out = bool(out.any())
         for name, gradients in self.formed.items():
+            if some_out:
+                gradients = gradients.masked_fill(_rows(out, gradients), 0.0)
             yield name, self._in_place(name, torch.tensordot(factors, gradients, 1))
         for name, (a, b) in self.factored.items():
+            if some_out:
+                a, b = a.masked_fill(_rows(out, a), 0.0), b.masked_fill(_rows(out, b), 0.0)
             scaled = (b * factors[:, None, None]).flatten(0, 1)
             yield name, self._in_place(name, scaled.T @ a.flatten(0, 1))
 
@@ -60,6 +69,11 @@ class ChunkGradients(NamedTuple):
             return total
         kh, kw = self.kernels[name]
         return total.view(len(total), kh, kw, -1).permute(0, 3, 1, 2).contiguous()
+
+
+def _rows(mask: Tensor, of: Tensor) -> Tensor:
+    """Return a mask of examples (b,) in the number of axes of a tensor (b, ...)."""
+    return mask.view(-1, *([1] * (of.ndim - 1)))
 
 
 def collect(

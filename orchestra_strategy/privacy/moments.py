@@ -34,7 +34,11 @@ MOMENTS_SENSITIVITY = math.sqrt(2.0)
 
 
 def bounded(Z: Tensor) -> Tensor:
-    """Return projections (m, D) whose L2 norm is at most 1: longer ones are shortened to it."""
+    """Return projections (m, D) whose L2 norm is at most 1: longer ones are shortened to it.
+
+    Those that are not finite are left out: they count as zero.
+    """
+    Z = Z[Z.isfinite().all(dim=1)]
     lengths: Tensor = Z.norm(dim=1, keepdim=True)
     return Z / lengths.clamp(min=1.0)
 

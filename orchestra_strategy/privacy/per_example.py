@@ -2,7 +2,9 @@
 
 M. Abadi et al., "Deep Learning with Differential Privacy", CCS 2016,
 https://arxiv.org/abs/1607.00133, algorithm 1: each example's gradient g_i, over all parameters
-together, becomes g_i * min(1, C / |g_i|), and the batch's gradient is their mean.
+together, becomes g_i * min(1, C / |g_i|), and the batch's gradient is their mean. An example whose
+loss or gradient is not finite counts as zero: no factor could bound it, and an error would tell of
+it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,29 +42,23 @@ class ClippedMean(NamedTuple):
     loss: LossParts
 
 
-def clip_factors(norms: Tensor, clip_norm: float, first_row: int = 0) -> Tensor:
+def clip_factors(norms: Tensor, clip_norm: float) -> Tensor:
     """Return min(1, C / norm), shape (B,), by which each example's gradient is multiplied.
 
     Args:
         norms: L2 norm of each example's gradient over all parameters, shape (B,).
         clip_norm: C > 0.
-        first_row: Position of the first example in its batch, for the message.
 
-    Raises:
-        DataError: A norm is not finite; no factor could bound that example.
+    Returns:
+        The factors; 0 where the norm is not finite. Such a gradient must be left out of the sum:
+        0 times infinity is no zero.
 
-    >>> clip_factors(torch.tensor([0.0, 1.0, 4.0]), 2.0)
-    tensor([1.0000, 1.0000, 0.5000])
+    >>> clip_factors(torch.tensor([0.0, 1.0, 4.0, float("nan")]), 2.0)
+    tensor([1.0000, 1.0000, 0.5000, 0.0000])
     """
-    finite = torch.isfinite(norms)
-    if not finite.all():
-        rows = [first_row + row for row in (~finite).nonzero().flatten().tolist()]
-        raise DataError(
-            "Expected finite gradients for `per_example_clipping`, got a norm that is not at "
-            f"row(s) {rows} of the batch; check these inputs, or lower the learning rate."
-        )
     # A zero gradient has the factor C / 0 = inf, which the bound of 1 takes care of.
-    return torch.clamp(clip_norm / norms, max=1.0)
+    factors = torch.clamp(clip_norm / norms, max=1.0)
+    return torch.where(torch.isfinite(norms), factors, 0.0)
 
 
 def scalar_loss(objective: Objective, model: nn.Module, batch: Batch) -> LossParts:
@@ -132,12 +128,14 @@ def clipped_mean_by_loop(
         example = {name: tensor[row : row + 1] for name, tensor in batch.items()}
         loss = scalar_loss(objective, model, example)
         gradient = loss_gradients(loss.total, parameters)
+        losses.append(loss)
         norm = torch.stack([torch.linalg.vector_norm(g) for g in gradient if g is not None]).norm()
-        factor = clip_factors(norm[None], clip_norm, row)[0]
+        if not (torch.isfinite(norm) and torch.isfinite(loss.total)):
+            continue
+        factor = clip_factors(norm, clip_norm)
         for summed, g in zip(total, gradient, strict=True):
             if g is not None:
                 summed.add_(g * factor)
-        losses.append(loss)
     return ClippedMean([t / rows for t in total], mean_loss(losses))
 
 

@@ -6,6 +6,7 @@ records a party has counts as known.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from orchestra_strategy.privacy.accounting import Release
 from orchestra_strategy.privacy.clipping import PerExampleClipper
 from orchestra_strategy.privacy.crypto_noise import NoiseSource
 from orchestra_strategy.privacy.mechanism import GaussianMechanism
+from orchestra_strategy.privacy.per_example import ClippedMean, mean_loss, refuse_batch_statistics
+from orchestra_strategy.privacy.silence import Silence, work_by_row
 
 __all__ = ["RecordLevelPrivacy", "poisson_batches", "sampling_probability"]
 
@@ -63,6 +66,7 @@ class RecordLevelPrivacy:
         batch_size: B, the expected number of records in a batch: the sum is divided by it, and not
             by the batch's real size, which is a secret.
         mechanism: Draws the noise and notes it.
+        silence: Keeps errors of single records back.
     """
 
     def __init__(
@@ -73,17 +77,20 @@ class RecordLevelPrivacy:
         num_samples: int,
         batch_size: int,
         mechanism: GaussianMechanism,
+        silence: Silence | None = None,
     ) -> None:
         self.clipper = PerExampleClipper(model, clip_norm)
         probability = sampling_probability(num_samples, batch_size)
         self.release = Release(noise_multiplier, probability)
         self.expected_batch_size = probability * num_samples
         self.mechanism = mechanism
+        self.silence = Silence() if silence is None else silence
 
     def gradient(self, objective: Objective, batch: Batch) -> tuple[list[Tensor], LossParts | None]:
-        """Return the private gradient by parameter, and the mean loss (None for an empty batch).
+        """Return the private gradient by parameter, and the mean loss (None without a record).
 
-        The loss is for the log at the party: it is not private.
+        The loss is for the log at the party: it is not private. A record whose gradient is not
+        finite, or that raises an error, counts as zero.
 
         Args:
             objective: It must have ``per_example``; see
@@ -100,20 +107,40 @@ class RecordLevelPrivacy:
                 f"{type(objective).__name__}: a loss that couples the examples of a batch has no "
                 "gradient of one example to clip. Use privacy='user', or another objective."
             )
-        rows = len(next(iter(batch.values())))
+        refuse_batch_statistics(self.clipper.model)  # of the model, not of the data: it shows
         parameters = list(self.clipper.model.parameters())
-        loss: LossParts | None = None
-        if rows:
-            mean, loss = self.clipper(objective, batch)
-            total = [g.double() * rows for g in mean]
-        else:
-            # What moves with every step has to move without records, too.
-            getattr(objective, "empty_step", lambda model: None)(self.clipper.model)
-            total = [torch.zeros_like(p, dtype=torch.float64) for p in parameters]
+        total = [torch.zeros_like(p, dtype=torch.float64) for p in parameters]
+        losses: list[LossParts] = []
+        for rows, (mean, loss) in self._clipped(objective, batch):
+            total = [t + g.double() * rows for t, g in zip(total, mean, strict=True)]
+            losses.append(loss)
         noisy = self.mechanism.add_noise(total, self.clipper.clip_norm, self.release)
         return [
             (g / self.expected_batch_size).to(p) for g, p in zip(noisy, parameters, strict=True)
-        ], loss
+        ], (mean_loss(losses) if losses else None)
+
+    def _clipped(self, objective: Any, batch: Batch) -> Iterator[tuple[int, ClippedMean]]:
+        """Yield numbers of rows with the mean of their clipped gradients."""
+        model = self.clipper.model
+        # What moves with every step has to move without records, too.
+        move_on = getattr(objective, "empty_step", lambda model: None)
+        if not len(next(iter(batch.values()))):
+            move_on(model)
+            return
+        before: dict[str, Any] = getattr(objective, "state_dict", dict)()
+
+        def put_back() -> None:
+            if before:
+                objective.load_state_dict(before)
+
+        def clip(rows: Batch) -> tuple[int, ClippedMean]:
+            return len(next(iter(rows.values()))), self.clipper(objective, rows)
+
+        failures = self.silence.failures
+        yield from work_by_row(batch, clip, self.silence, put_back)
+        if self.silence.failures > failures:
+            put_back()
+            move_on(model)
 
     def describe(self) -> str:
         """Return what it does, in one sentence."""

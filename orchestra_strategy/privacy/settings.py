@@ -25,8 +25,8 @@ class PrivacyFields(BaseModel):
         max_epsilon: The budget: a round that would exceed it is not begun. ``target_epsilon`` where
             that is given, else without limit.
         accountant: ``rdp``, or ``pld``, which is tighter and slower.
-        noise_seed: For tests alone: makes the noise repeat, and so removable. None draws it from
-            the operating system's cryptographic generator.
+        noise_seed: For tests alone: makes the noise and the party's other randomness repeat, and
+            so removable. None draws both from the operating system's cryptographic generator.
         log_unprotected: Whether losses and health, which no noise protects, go to the driver's log
             nevertheless; the guarantee does not cover them.
     """

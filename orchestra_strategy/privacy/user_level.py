@@ -13,9 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from orchestra_strategy.errors import DataError, ParameterError
+from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.privacy.accounting import Release
 from orchestra_strategy.privacy.mechanism import GaussianMechanism
+from orchestra_strategy.privacy.silence import Silence
 
 __all__ = ["UserLevelPrivacy", "clip_update"]
 
@@ -27,17 +28,15 @@ def clip_update(update: Sequence[Tensor], clip_norm: float) -> list[Tensor]:
         update: Differences local - server, or gradients, one tensor per parameter.
         clip_norm: C > 0.
 
-    Raises:
-        DataError: The norm is not finite: no factor could bound it.
+    Returns:
+        The clipped update; zeros if the norm is not finite, since no factor could bound it.
 
     >>> clip_update([torch.tensor([3.0]), torch.tensor([4.0])], 1.0)
     [tensor([0.6000]), tensor([0.8000])]
     """
     norm = torch.stack([torch.linalg.vector_norm(t.double()) for t in update]).norm().item()
     if not norm < float("inf"):  # NaN, too
-        raise DataError(
-            f"Expected a finite update to clip, got one of norm {norm}; lower the learning rate."
-        )
+        return [torch.zeros_like(t) for t in update]
     factor = min(1.0, clip_norm / norm) if norm > 0 else 1.0
     return [t * factor for t in update]
 
@@ -50,19 +49,25 @@ class UserLevelPrivacy:
         noise_multiplier: z; the noise on the sum of the users' updates has standard deviation
             z * C.
         mechanism: Draws the noise and notes it.
+        silence: Keeps errors of single users back.
 
     Raises:
         ParameterError: ``clip_norm`` is not positive.
     """
 
     def __init__(
-        self, clip_norm: float, noise_multiplier: float, mechanism: GaussianMechanism
+        self,
+        clip_norm: float,
+        noise_multiplier: float,
+        mechanism: GaussianMechanism,
+        silence: Silence | None = None,
     ) -> None:
         if not clip_norm > 0:
             raise ParameterError(f"Expected `clip_norm` to be positive, got {clip_norm!r}.")
         self.clip_norm = clip_norm
         self.noise_multiplier = noise_multiplier
         self.mechanism = mechanism
+        self.silence = Silence() if silence is None else silence
 
     def clip(self, update: Sequence[Tensor]) -> list[Tensor]:
         """Bound one user's update; see :func:`clip_update`."""

@@ -140,7 +140,8 @@ def clipped_mean_by_vmap(
     for start in range(0, rows, plan.chunk):
         part = {name: tensor[start : start + plan.chunk] for name, tensor in batch.items()}
         chunk = _chunk_gradients(objective, model, part, trained, plan)
-        factors = clip_factors(chunk.norms(), clip_norm, first_row=start)
+        norms = torch.where(torch.isfinite(chunk.losses[_TOTAL]), chunk.norms(), torch.nan)
+        factors = clip_factors(norms, clip_norm)
         for name, value in chunk.weighted_sums(factors):
             sums[name] = sums[name] + value if name in sums else value
         for name, value in chunk.losses.items():

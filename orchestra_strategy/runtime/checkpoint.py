@@ -92,8 +92,28 @@ class Checkpoints(host.Callback):  # type: ignore[misc]
                 f"Expected `checkpoint_dir` to have no checkpoints of another training, got "
                 f"`{self.last}`; call `resume(...)` to go on from it, or give another folder."
             )
-        reports = self._ask(workers, lambda w: w.begin_checkpoints(self.folder))
-        self._refuse(reports, "to be ready for checkpoints", "give another `checkpoint_dir`")
+        self._take_folders(workers, lambda w: w.begin_checkpoints(self.folder))
+
+    def reopen(self, workers: Mapping[Any, Any]) -> None:
+        """Get ready to go on with the training that wrote here last.
+
+        Raises:
+            CheckpointError: Another training uses the folder, or has gone on in it since.
+        """
+        self._take_folders(workers, lambda w: w.reopen_checkpoints(self.folder))
+
+    def close(self, workers: Mapping[Any, Any]) -> None:
+        """Give the folders back, without a wait: a party does so when it has done its round."""
+        for worker in workers.values():
+            worker.close_checkpoints()
+
+    def _take_folders(self, workers: Mapping[Any, Any], take: Any) -> None:
+        reports = self._ask(workers, take)
+        try:
+            self._refuse(reports, "to be ready for checkpoints", "give another `checkpoint_dir`")
+        except CheckpointError:
+            self.close(workers)
+            raise
 
     def follow(self, ledger: list[dict[str, Any]]) -> None:
         """Take the rows of the rounds so far, to which more will be appended."""
@@ -173,8 +193,12 @@ class Checkpoints(host.Callback):  # type: ignore[misc]
         """
         round_index, digest = shared.label.round_index, shared.label.digest
         reports = self._ask(workers, lambda w: w.load_checkpoint(self.folder, round_index, digest))
-        self._refuse_unrestored(reports, round_index)
-        self._agreed(reports, digest)
+        try:
+            self._refuse_unrestored(reports, round_index)
+            self._agreed(reports, digest)
+        except CheckpointError:
+            self.close(workers)
+            raise
         self.last = checkpoint_path(self._shared, round_index)
         self._restored = round_index
 

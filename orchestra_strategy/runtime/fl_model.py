@@ -22,6 +22,7 @@ from orchestra_strategy.runtime.checks import (
 )
 from orchestra_strategy.runtime.privacy_budget import affordable, budget_stop, report_largest
 from orchestra_strategy.runtime.visibility import seen_by
+from orchestra_strategy.strategies.privacy_checks import refuse_telling
 from orchestra_strategy.strategies.worker import (
     SERVER_PARAMETERS,
     refuse_fixed,
@@ -106,6 +107,8 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         check_aggregation(config, len(device_list))
         self._strategy_class.check_server(server_agg_method, config)
         self.strategy_config = config
+        if config.streams == "auto" and config.privacy == "none":  # a worker may not know the mode
+            self._parameters["streams"] = "seed" if host.in_simulation() else "secret"
         super().__init__(
             server=server,
             device_list=list(device_list),
@@ -238,7 +241,9 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
 
         Raises:
             DataError: The data cannot be used.
+            PrivacyError: The samples are protected, see ``log_unprotected``.
         """
+        refuse_telling(self.strategy_config)
         x, y = federated_values(x), None if y is None else federated_values(y)
         self.check_data(x, y, min_samples=1)
         # Workers look at all their samples at once; one sample a step passes FLModel's limits.

@@ -39,7 +39,7 @@ def affordable(
         raise PrivacyError(
             f"Expected a privacy budget for {rounds_per_epoch} more round(s), got "
             f"{limits[poorest]} left at party `{poorest}`. Nothing was trained, and the parties "
-            "keep their state; raise `max_epsilon`, or stop here."
+            "keep their state; stop here, or resume from a checkpoint with a larger `max_epsilon`."
         )
     return min(epochs, limits[poorest] // rounds_per_epoch)
 
@@ -48,7 +48,7 @@ def budget_stop(done: int, planned: int) -> str:
     """Warn of a training that the budget has ended, and return the words."""
     told = (
         f"Training stopped after {done} of {planned} epochs: the privacy budget does not allow "
-        "another round at every party. Raise `max_epsilon` to go on from here."
+        "another round at every party. Resume with a larger `max_epsilon` to go on from here."
     )
     _log.warning("%s", told)
     return told

@@ -11,7 +11,7 @@ This module must not import annotations from the future: SecretFlow reads ``trai
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar, Tuple  # noqa: UP035
 
 import numpy as np
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from orchestra_strategy.aggregation.routes import ROUTES, Sent
 from orchestra_strategy.aggregation.weighted import AggregateWeights, FloatArray, weighted_mean
 from orchestra_strategy.algorithms.objective import Batch, LossParts, Objective
+from orchestra_strategy.data.batches import num_batches
 from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.evaluation import collapse_reason
 from orchestra_strategy.payload import Entry, Payload
@@ -31,6 +32,7 @@ from orchestra_strategy.strategies.privacy_checks import (
     refuse_undeclared,
     refuse_unprotected,
 )
+from orchestra_strategy.strategies.rehearsal import rehearse
 from orchestra_strategy.strategies.user_types import USER_TYPES
 from orchestra_strategy.strategies.worker import PartyWorker
 from orchestra_strategy.threads import torch_threads
@@ -70,6 +72,7 @@ class FederatedStrategy(Disclosure, PartyWorker):
         self.route = ROUTES[self.config.route]
         self._sent = Sent(0, "init")
         self.rows_trained = 0
+        self.note_average()
         self._left_out: dict[int, str] = {}
         self._epoch = -1
         self._host_steps = (0, 1)
@@ -77,6 +80,7 @@ class FederatedStrategy(Disclosure, PartyWorker):
         self.check_privacy(self.config, self.model)
         protected = self.config.privacy != "none"
         self.privacy = PartyPrivacy(self) if protected else None
+        self.rehearsed: Any = ()
         self.objective: Objective = self.make_objective()
         refuse_coupled(self.config, self.objective, self._own_loss())
         self.user_type = USER_TYPES[self.config.user_type](self)
@@ -196,6 +200,7 @@ class FederatedStrategy(Disclosure, PartyWorker):
             The payload and the party's number of samples.
         """
         data = self.require_data()
+        self._rehearse()
         if weights is not None:
             self.apply_weights(weights)
         if self.needs_initial_pass():
@@ -208,21 +213,27 @@ class FederatedStrategy(Disclosure, PartyWorker):
         self._host_steps = (step, train_steps)
         self.round_index = self.rounds_done + 1
         with torch_threads(self.config.torch_threads):
-            self.start_round()
+            with self.silence:
+                self.start_round()
             samples = self.user_type.run()
             self._metrics = self._losses() | self._health() if self._tells_all() else {}
             self.rounds_done = self.round_index
-            self.finish_round()
+            with self.silence:
+                self.finish_round()
+            if self.privacy is not None:
+                self.rows_trained += self.user_type.rows_per_round()
             if self.privacy is not None:
                 samples = self.privacy.weight()
                 self._metrics[EPSILON] = self.privacy.epsilon()
                 self.privacy.write_journal()
+            self.awaits_average = True
             return self._send("round", samples), samples
 
     def get_weights(self, return_numpy: bool = True) -> Any:
         """Return the payload without training; the first time this is round 0."""
         if self._data_error is not None:
             raise self._data_error
+        self._rehearse()
         if not self.needs_initial_pass():
             return self._send("sync")
         return self._first_payload()
@@ -230,9 +241,10 @@ class FederatedStrategy(Disclosure, PartyWorker):
     def _first_payload(self, samples: int | None = None) -> Any:
         with torch_threads(self.config.torch_threads):
             if self._data is not None:
-                self.start_round()
+                with self.silence:
+                    self.start_round()
                 for user, batches in self.user_type.all_data():
-                    with self.local_training(user):
+                    with self.silence, self.local_training(user):
                         self.initial_pass(batches)
             return self._send("init", samples)
 
@@ -250,6 +262,7 @@ class FederatedStrategy(Disclosure, PartyWorker):
         """
         reply = self.route.unpack(weights, self._sent, self.reply_manifest)
         self.user_type.receive(reply.arrays)
+        self.note_average()
         self.receive_extras({e.name: reply.arrays[e.name] for e in self.reply_entries()})
         if reply.left_out is not None:
             self._left_out[reply.round_index] = reply.left_out
@@ -276,29 +289,61 @@ class FederatedStrategy(Disclosure, PartyWorker):
         return cls.loss_terms.__qualname__ != FederatedStrategy.loss_terms.__qualname__
 
     def counted_loss(self, model: nn.Module, batch: Batch) -> LossParts | Tensor:
-        """Return the loss, and count the rows for the cost ledger."""
-        self.rows_trained += len(next(iter(batch.values())))
+        """Return the loss, and count the rows for the cost ledger.
+
+        Those of a protected party are not counted here: how far it gets may depend on its data.
+        """
+        if self.privacy is None:
+            self.rows_trained += len(next(iter(batch.values())))
         return self.loss_terms(model, batch)
+
+    def _rehearse(self) -> None:
+        """Let mistakes of code and configuration show, before errors of the data are kept back."""
+        if self.privacy is None or self._data is None or self.rehearsed is None:
+            return
+        wanted = self._data.samples.shape[1:], self._data.samples.dtype, self.config
+        if self.rehearsed != wanted:
+            rehearse(self)
+            self.rehearsed = wanted
+
+    @property
+    def silence(self) -> AbstractContextManager[Any]:
+        """What keeps errors of a protected party's local work from showing; else it does nothing.
+
+        Under ``privacy`` an error would tell of the data, see
+        :mod:`orchestra_strategy.privacy.silence`.
+        """
+        return nullcontext() if self.privacy is None else self.privacy.silence
+
+    def silence_of(self, unit: str) -> AbstractContextManager[Any]:
+        """Return :attr:`silence` where ``unit`` is what is protected."""
+        return self.silence if self.config.privacy == unit else nullcontext()
 
     @contextmanager
     def local_training(self, user: int | None) -> Iterator[LossFn]:
         """Surround a user's local steps with the hooks; gives the loss."""
-        self.before_local_training(user)
+        with self.silence:
+            self.before_local_training(user)
         yield self.counted_loss
-        self.after_local_training(user)
+        with self.silence:
+            self.after_local_training(user)
 
     def local_batches(self) -> Iterator[Batch]:
         """Return the batches of the round under way."""
         step, steps = self._host_steps
-        if self.privacy is not None and self.config.privacy == "record":
-            data = self.require_data()
-            total = self.privacy.plan().steps
-            first = step * total // data.steps_per_epoch
-            last = min((step + steps) * total // data.steps_per_epoch, total)
-            return self._poisson_batches(last - first)
+        if self.config.privacy == "record":
+            return self._poisson_batches(self.local_steps())
         return self.require_data().training_batches(
             step, steps, passes=self.config.local_epochs, epoch=self._epoch, **self._order()
         )
+
+    def local_steps(self) -> int:
+        """Return how many batches the round under way has."""
+        step, steps = self._host_steps
+        data, config = self.require_data(), self.config
+        total = num_batches(len(data), config.batch_size, config.local_epochs)
+        first = step * total // data.steps_per_epoch
+        return min((step + steps) * total // data.steps_per_epoch, total) - first
 
     def next_batch(self, position: int) -> Batch:
         """Return one batch of an endless walk over the party's data."""
@@ -307,16 +352,15 @@ class FederatedStrategy(Disclosure, PartyWorker):
         return self.require_data().batch_at(position, **self._order())
 
     def _poisson_batches(self, steps: int) -> Iterator[Batch]:
-        """Draw batches by chance; the work done counts what is expected: their sizes are secret."""
+        """Draw batches by chance; their sizes are secret."""
         assert self.privacy is not None
         data = self.require_data()
-        self.rows_trained += steps * min(self.config.batch_size, len(data))
         return (data.batch(rows, self.exe_device) for rows in self.privacy.batches(steps))
 
     def _order(self) -> dict[str, Any]:
         return {
             "batch_size": self.config.batch_size,
-            "seed": self.seed,
+            "streams": self.streams,
             "party": self.party,
             "device": self.exe_device,
         }

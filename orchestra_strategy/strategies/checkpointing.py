@@ -4,6 +4,7 @@ The driver asks and gets a report, never the state. A report names what went wro
 so that the driver can refuse in one sentence for all parties, in every mode of SecretFlow.
 """
 
+import secrets
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +19,7 @@ from orchestra_strategy.checkpoint_file import (
     write_checkpoint,
 )
 from orchestra_strategy.errors import CheckpointError, DataError, OrchestraError
+from orchestra_strategy.folder_lock import FolderLock
 from orchestra_strategy.strategies.party_state import PartyState, restore, state_of
 from orchestra_strategy.strategies.privacy_journal import PrivacyJournal
 from orchestra_strategy.strategies.weights import digest_of
@@ -40,7 +42,9 @@ class Checkpointing:
     privacy: Any
     party: str
     rounds_done: int
+    awaits_average: bool
     _expected_data: str | None = None
+    _lock: FolderLock | None = None
 
     # ---- Hooks -----------------------------------------------------------------------------
 
@@ -63,27 +67,56 @@ class Checkpointing:
     def begin_checkpoints(self, folder: str) -> dict[str, Any]:
         """Get ready to write below ``folder``, which must have no checkpoint of this party so far.
 
-        What a training has spent that was cut off before its first one is added to what this
-        worker has spent, unless it was this worker's.
+        The folder belongs to this run from now on, until :meth:`close_checkpoints`. What a training
+        has spent that was cut off before its first one is added to what this worker has spent,
+        unless it was this worker's.
         """
         own = party_folder(folder, self.party)
-        known = PrivacyJournal.path_in(own).exists()
-        if kept_rounds(own) or (known and self.privacy is None):
-            return self._report(own, f"it has the checkpoints of another training in `{own}`")
 
-        def open_folder() -> None:
-            own.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if known and not self._writes_journal_in(own):
-                self.privacy.add_state(PrivacyJournal(own).read())
+        def begin() -> None:
+            self._lock_folder(own)
+            known = PrivacyJournal.path_in(own).exists()
+            if kept_rounds(own) or (known and self.privacy is None):
+                raise CheckpointError(f"it has the checkpoints of another training in `{own}`")
             self._open_journal(own)
 
-        return self._guarded(own, open_folder)
+        return self._guarded(own, begin)
+
+    def reopen_checkpoints(self, folder: str) -> dict[str, Any]:
+        """Go on in a folder that this party has written in before, and has given back since."""
+        own = party_folder(folder, self.party)
+
+        def reopen() -> None:
+            self._lock_folder(own, as_last=True)
+            self._open_journal(own)
+
+        return self._guarded(own, reopen)
+
+    def close_checkpoints(self) -> None:
+        """Give the folder back: another run may use it from now on."""
+        if self._lock is not None:
+            self._lock.release()
 
     def save_checkpoint(self, folder: str) -> dict[str, Any]:
         """Write what this party keeps; what was written before stays."""
         own = party_folder(folder, self.party)
 
         def write() -> None:
+            held = self._lock is not None and self._lock.held
+            self._lock_folder(own, as_last=True)
+            try:
+                save()
+            finally:
+                if not held:
+                    self.close_checkpoints()
+
+        def save() -> None:
+            if self.awaits_average:
+                raise CheckpointError(
+                    f"Expected the end of a round, got the middle of round {self.rounds_done}: "
+                    "this party has trained, and no average has come back. The last checkpoint "
+                    "holds; go on from it by `resume(...)`."
+                )
             path = checkpoint_path(own, self.rounds_done)
             write_checkpoint(path, self._label(), state_of(self).as_dict())
 
@@ -94,6 +127,7 @@ class Checkpointing:
         own = party_folder(folder, self.party)
 
         def load() -> None:
+            self._lock_folder(own)
             label, values = read_checkpoint(checkpoint_path(own, round_index))
             if label != (self.party, round_index, digest):
                 raise CheckpointError(
@@ -103,9 +137,8 @@ class Checkpointing:
                     "it belongs to another training."
                 )
             restore(self, PartyState.from_dict(values))
-            if self.privacy is not None:  # rounds after this one have been paid for, too
-                self.privacy.load_state(PrivacyJournal(own).read())
-            self._open_journal(own)
+            # Rounds after this one have been paid for, too.
+            self._open_journal(own, restored=True)
 
         return self._guarded(own, load)
 
@@ -142,14 +175,21 @@ class Checkpointing:
             )
         self._expected_data = None
 
-    def _writes_journal_in(self, own: Path) -> bool:
-        journal = self.privacy.journal
-        return journal is not None and journal.path == PrivacyJournal.path_in(own)
+    def _lock_folder(self, own: Path, as_last: bool = False) -> None:
+        """Make a folder this run's.
 
-    def _open_journal(self, own: Path) -> None:
+        Raises:
+            CheckpointError: Another run has it; or, with ``as_last``, has had it since this one.
+        """
+        own.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._lock is None or self._lock.path.parent != own:
+            self.close_checkpoints()
+            self._lock = FolderLock(own, run=secrets.token_hex(8))
+        self._lock.acquire(as_last=as_last)
+
+    def _open_journal(self, own: Path, restored: bool = False) -> None:
         if self.privacy is not None:
-            self.privacy.journal = PrivacyJournal(own)
-            self.privacy.write_journal()
+            self.privacy.open_journal(PrivacyJournal(own), restored)
 
     def _label(self) -> Label:
         weights = self.averaged_weights()  # type: ignore[attr-defined]

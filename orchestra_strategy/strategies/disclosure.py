@@ -5,11 +5,17 @@ from typing import Any, ClassVar
 
 from orchestra_strategy.aggregation.weighted import FloatArray
 from orchestra_strategy.payload import Manifest, meta_entries
+from orchestra_strategy.rng import Streams
 from orchestra_strategy.strategies.measures import HEALTH_NAMES
 from orchestra_strategy.strategies.privacy import EPSILON
 from orchestra_strategy.strategies.weights import read_weights, weight_entries
 
 __all__ = ["Disclosure"]
+
+_SOURCES = {
+    True: "a secret of the party, which nobody else can repeat",
+    False: "a seed, so that whoever knows it can repeat them: for simulations and tests",
+}
 
 
 class Disclosure:
@@ -25,6 +31,8 @@ class Disclosure:
     reply_entries: Any
     rounds_done: int
     rows_trained: int
+    streams: Streams
+    awaits_average: bool
     _left_out: dict[int, str]
 
     def manifest(self, trained: bool = True) -> Manifest:
@@ -34,7 +42,8 @@ class Disclosure:
         if self.privacy is not None:
             metrics += (EPSILON,)
         shared = sum(entry.nbytes for entry in weight_entries(self.model)) // 4
-        entries = (*entries, *self.extra_entries(), *meta_entries(metrics, shared))
+        told = meta_entries(metrics, shared, _SOURCES[self.streams.secret])
+        entries = (*entries, *self.extra_entries(), *told)
         return Manifest(self.route.address(entries))
 
     def reply_manifest(self, trained: bool = True) -> Manifest:
@@ -58,9 +67,18 @@ class Disclosure:
             if when == "round" or name not in rounds
         ]
 
+    def note_average(self) -> None:
+        """Keep the present weights as those that every party has: they have just come in."""
+        self._average = read_weights(self.model)
+        self.awaits_average = False
+
     def averaged_weights(self) -> dict[str, FloatArray]:
-        """Return the model that every party has after the last exchange."""
-        return read_weights(self.model)
+        """Return the model that every party has after the last exchange.
+
+        Never this party's own: between its local training and the exchange it has other weights,
+        which on route ``secure`` nobody else may see.
+        """
+        return {name: array.copy() for name, array in self._average.items()}
 
     def work_done(self) -> dict[str, int]:
         """Return this party's rounds, the rows of all of them, and how many left it out."""

@@ -14,6 +14,7 @@ from orchestra_strategy.errors import DataError, ParameterError
 from orchestra_strategy.evaluation import extract_features
 from orchestra_strategy.strategies.measures import clustering_of, health_metrics, measure_health
 from orchestra_strategy.strategies.party import PartyData
+from orchestra_strategy.strategies.privacy_checks import refuse_telling
 from orchestra_strategy.threads import torch_threads
 
 __all__ = ["Inspection"]
@@ -76,7 +77,11 @@ class Inspection:
 
         With labels also how well clusters fit them (``nmi``, ``ari``, ``cluster_accuracy``,
         ``purity``). The host averages the parties' numbers by their numbers of samples.
+
+        Raises:
+            PrivacyError: The samples are protected, see ``log_unprotected``.
         """
+        refuse_telling(self.config)
         samples = self._samples_to_look_at("evaluate")
         with torch_threads(self.config.torch_threads):
             most = self.config.health_samples or _EVALUATION_ROWS

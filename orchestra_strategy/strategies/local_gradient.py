@@ -58,6 +58,7 @@ class LocalGradient(LocalUpdate):
             0,
             SimpleNamespace(num_data_points="all", provide_buffers=True, seed=self.party.seed),
             keep_true_data=False,
+            streams=self.party.streams,
         )
 
     def configure(self) -> None:
@@ -87,6 +88,10 @@ class LocalGradient(LocalUpdate):
         """Compute one gradient; the weights move when the mean comes back."""
         self._gradients = list(self.train()["gradients"])
         return self.loader.rows
+
+    def rows_per_round(self) -> int:
+        """Return the expected rows of the one batch."""
+        return int(min(self.party.config.batch_size, self.party.num_samples()))
 
     def entries(self, trained: bool) -> tuple[Entry, ...]:
         """Return the entries of gradients and buffers; of the weights before any training."""

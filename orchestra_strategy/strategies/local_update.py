@@ -40,6 +40,7 @@ class LocalUpdate:
             SimpleNamespace(provide_buffers=True, seed=self.party.seed),
             optimizer_fn=self.make_optimizer,
             batches=self.party.local_batches,
+            streams=self.party.streams,
         )
 
     def setup(self) -> dict[str, Any]:
@@ -90,9 +91,14 @@ class LocalUpdate:
         return self.samples_behind()
 
     def train(self) -> Mapping[str, Any]:
-        """Query the user, with the strategy's hooks around its local steps."""
-        with self.party.local_training(None):
-            return self.query()
+        """Query the user, with the strategy's hooks around its local steps.
+
+        Where the user as a whole is protected, a failure is an update of zero.
+        """
+        shared: Mapping[str, Any] | None = None
+        with self.party.silence_of("user"), self.party.local_training(None):
+            shared = self.query()
+        return self.user.share_nothing() if shared is None else shared
 
     def all_data(self) -> Iterator[tuple[int | None, Iterable[Batch]]]:
         """Yield each user's number and all of its batches, for a pass without training."""
@@ -127,6 +133,12 @@ class LocalUpdate:
         """Return how many samples a user has; None is the party itself."""
         count: int = self.party.num_samples()
         return count
+
+    def rows_per_round(self) -> int:
+        """Return how many rows a round's steps take, as expected of the sizes alone."""
+        party = self.party
+        steps: int = party.local_steps()
+        return steps * int(min(party.config.batch_size, party.num_samples()))
 
     def samples_behind(self) -> int:
         """Return the weight of this party in the mean."""

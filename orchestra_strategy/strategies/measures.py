@@ -20,7 +20,7 @@ from orchestra_strategy.evaluation import (
     extract_features,
     health_of,
 )
-from orchestra_strategy.rng import derive_seed, torch_generator
+from orchestra_strategy.rng import derive_seed
 
 __all__ = [
     "HEALTH_NAMES",
@@ -54,10 +54,10 @@ def measure_health(party: Any, samples: npt.NDArray[Any], num_samples: int) -> H
     n = min(num_samples, len(samples))
     if n < _MIN_ROWS:
         return None
-    stream = torch_generator(party.seed, party.party, 0, "health")
+    stream = party.streams.for_torch(party.party, 0, "health")
     rows = torch.randperm(len(samples), generator=stream)[:n].sort().values.numpy()
     inputs = torch.from_numpy(np.array(samples[rows])).to(party.exe_device)
-    generator = torch_generator(party.seed, party.party, 0, "health views", party.exe_device)
+    generator = party.streams.for_torch(party.party, 0, "health views", party.exe_device)
     views = party.draw_views(inputs, generator)
     if views is None:
         return None

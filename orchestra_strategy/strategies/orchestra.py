@@ -36,7 +36,7 @@ class OrchestraStrategy(TargetNetworkStrategy):
     >>> from functools import partial
     >>> from orchestra_strategy import orchestra_model
     >>> party = OrchestraStrategy(partial(orchestra_model, "conv4", in_channels=1), random_seed=42)
-    >>> party.build_dataset(np.zeros((8, 8, 8), np.uint8))
+    >>> party.build_dataset(np.arange(512, dtype=np.float32).reshape(8, 8, 8) / 512)
     >>> weights, num_samples = party.train_step(weights=None, cur_steps=0, train_steps=1)
     >>> weights["arrays"]["local_centroids"].shape, num_samples
     ((2, 512), 8)
@@ -84,6 +84,12 @@ class OrchestraStrategy(TargetNetworkStrategy):
     def check_data(self, data: PartyData) -> None:
         """Refuse users with fewer than ``k_min`` samples; warn where sizes are scaled down."""
         who, samples = self.smallest_user(data)
+        if self.config.privacy == "none" and data.num_different < self.config.k_min <= samples:
+            _log.warning(
+                "%s has %d samples, of which %d differ: copies count as one, and no centroid of "
+                "fewer than `k_min` = %d leaves it.",
+                *(who, samples, data.num_different, self.config.k_min),
+            )
         m, n_l = self.config.sizes_for(samples, who)
         wanted = (self.config.memory_size, self.config.num_local_clusters)
         if (m, n_l) != wanted:

@@ -15,6 +15,7 @@ from torch import Tensor
 from orchestra_strategy.aggregation.weighted import FloatArray
 from orchestra_strategy.algorithms.ema import frozen_statistics
 from orchestra_strategy.algorithms.moments import Moments, moments
+from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.config import OrchestraConfig, StrategyConfig
 from orchestra_strategy.data.batches import batch_slices
 from orchestra_strategy.payload import Entry
@@ -26,6 +27,7 @@ from orchestra_strategy.privacy.moments import (
     privatise_moments,
     user_moments,
 )
+from orchestra_strategy.privacy.silence import work_by_row
 from orchestra_strategy.strategies.orchestra import OrchestraStrategy
 from orchestra_strategy.strategies.registry import register_strategy
 
@@ -88,22 +90,25 @@ class OrchestraPrivateStrategy(OrchestraStrategy):
         self._centroids = state["noisy_centroids"]
 
     def start_round(self) -> None:
-        """Begin the sum of the users' moments."""
+        """Begin the sum of the users' moments, once there are global clusters.
+
+        With zeros: a round releases moments whatever becomes of the users' work.
+        """
         super().start_round()
-        self._moments = None
+        C = self.objective.centroids
+        self._moments = None if C is None else _no_moments(C)
 
     def summarise(self, user: int | None) -> None:
         """Add the user's moments to the party's sum; its memory is told nothing of.
 
         The sum is kept apart from what leaves, until it has its noise.
         """
-        if self.objective.centroids is None:  # round 0
+        if self._moments is None:  # round 0
             return
         own = self.moments(user)
         if self.config.privacy == "user":
             own = user_moments(own, self.user_type.samples_of(user))
-        known = self._moments
-        self._moments = own if known is None else known + own
+        self._moments = self._moments + own
 
     def finish_round(self) -> None:
         """Add noise to the moments, once for the party; on route ``server`` cluster by them."""
@@ -134,12 +139,18 @@ class OrchestraPrivateStrategy(OrchestraStrategy):
         data, rows = self.require_data(), self.user_type.rows_of(user)
         C = self.objective.centroids
         assert C is not None
-        total = Moments(torch.zeros_like(C), torch.zeros_like(C[:, 0]))
+        assert self.privacy is not None
+        total = _no_moments(C)
+
+        def moments_of(batch: Batch) -> Moments:
+            view, _, _, _ = self.objective.draw(batch)
+            return self._assigned(F.normalize(self.objective.target(view), dim=1), C)
+
         with frozen_statistics(self.objective.target):
             for part in batch_slices(len(rows), max(self.config.batch_size, 256)):
                 batch = data.batch(rows[part], self.exe_device)
-                view, _, _, _ = self.objective.draw(batch)
-                total = total + self._assigned(F.normalize(self.objective.target(view), dim=1), C)
+                for some in work_by_row(batch, moments_of, self.privacy.silence):
+                    total = total + some
         return total
 
     def _assigned(self, Z: Tensor, C: Tensor) -> Moments:
@@ -177,3 +188,7 @@ class OrchestraPrivateStrategy(OrchestraStrategy):
             centroids = torch.from_numpy(np.array(arrays["global_centroids"]))
         if self.num_samples():
             self.objective.centroids = centroids.to(self.exe_device)
+
+
+def _no_moments(C: Tensor) -> Moments:
+    return Moments(torch.zeros_like(C), torch.zeros_like(C[:, 0]))

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -14,6 +15,7 @@ from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.data.arrays import as_samples
 from orchestra_strategy.data.batches import batch_slices, num_batches, round_batches
 from orchestra_strategy.errors import DataError
+from orchestra_strategy.rng import Streams
 
 __all__ = ["PartyData", "fingerprint"]
 
@@ -32,7 +34,11 @@ class PartyData:
 
     @classmethod
     def from_host(
-        cls, x: Any, y: Any | None = None, sampling_rate: float | None = None
+        cls,
+        x: Any,
+        y: Any | None = None,
+        sampling_rate: float | None = None,
+        mend: bool = False,
     ) -> "PartyData":
         """Check what FLModel hands to ``build_dataset``.
 
@@ -40,11 +46,13 @@ class PartyData:
             x: Samples.
             y: Labels or None; only their number is looked at.
             sampling_rate: The share of the data in one of FLModel's steps.
+            mend: Whether values that cannot be used are replaced, see
+                :func:`~orchestra_strategy.data.arrays.as_samples`.
 
         Raises:
             DataError: The samples cannot be used, or there is another number of labels.
         """
-        samples = as_samples(x)
+        samples = as_samples(x, mend)
         if y is not None and len(np.shape(y)) > 0 and len(y) != len(samples):
             raise DataError(
                 f"Expected `y` to have one label per sample, got {len(y)} labels for "
@@ -56,10 +64,30 @@ class PartyData:
     def __len__(self) -> int:
         return len(self.samples)
 
+    @cached_property
+    def content_ids(self) -> npt.NDArray[np.int64]:
+        """For each sample, (n,), the position of the first one that equals it."""
+        first: dict[bytes, int] = {}
+        ids = np.empty(len(self.samples), np.int64)
+        for i, sample in enumerate(self.samples):
+            # Adding 0 turns -0.0 into 0.0, which is the same value.
+            content = hashlib.blake2b((sample + 0).tobytes(), digest_size=16).digest()
+            ids[i] = first.setdefault(content, i)
+        return ids
+
+    @property
+    def num_different(self) -> int:
+        """How many samples differ in content."""
+        return len(np.unique(self.content_ids))
+
     def batch(self, index: npt.NDArray[np.int64], device: torch.device) -> Batch:
-        """Return the samples at ``index`` as they are stored (B, ...), and their ``ids`` (B,)."""
+        """Return the samples at ``index`` as they are stored (B, ...), and their ``ids`` (B,).
+
+        Samples of the same content have the same id: a copy is no other sample, and must not make a
+        mean of few look like one of many.
+        """
         inputs = torch.from_numpy(self.samples[index]).to(device)
-        return {"inputs": inputs, "ids": torch.from_numpy(np.array(index))}
+        return {"inputs": inputs, "ids": torch.from_numpy(self.content_ids[index])}
 
     def training_batches(
         self,
@@ -68,7 +96,7 @@ class PartyData:
         *,
         batch_size: int,
         passes: int,
-        seed: int,
+        streams: Streams,
         party: str,
         epoch: int,
         device: torch.device,
@@ -82,17 +110,17 @@ class PartyData:
         total = num_batches(len(self.samples), batch_size, passes)
         first = host_step * total // self.steps_per_epoch
         last = min((host_step + host_steps) * total // self.steps_per_epoch, total)
-        order = round_batches(len(self.samples), batch_size, passes, seed, party, epoch)
+        order = round_batches(len(self.samples), batch_size, passes, streams, party, epoch)
         for i, index in enumerate(order):
             if first <= i < last:
                 yield self.batch(index, device)
 
     def batch_at(
-        self, position: int, *, batch_size: int, seed: int, party: str, device: torch.device
+        self, position: int, *, batch_size: int, streams: Streams, party: str, device: torch.device
     ) -> Batch:
         """Return batch number ``position`` of an endless walk: pass after pass, each reshuffled."""
         epoch, index = divmod(position, num_batches(len(self.samples), batch_size))
-        order = round_batches(len(self.samples), batch_size, 1, seed, party, epoch)
+        order = round_batches(len(self.samples), batch_size, 1, streams, party, epoch)
         return self.batch(next(islice(order, index, None)), device)
 
     def inference_batches(self, batch_size: int, device: torch.device) -> Iterator[Batch]:

@@ -1,7 +1,8 @@
 """All that a party keeps between rounds, as one value: what its checkpoint holds.
 
-It stays on the party's own disk. Random streams need no place in it: each is derived from
-seed, party, round and purpose (:mod:`orchestra_strategy.rng`), so counters are enough.
+It stays on the party's own disk. Of random streams it needs the party's secret, if there is one,
+and counters: each is derived from seed or secret, party, round and purpose
+(:mod:`orchestra_strategy.rng`).
 """
 
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ class PartyState:
         user: The optimizer's state, momentum for instance, and the counters of queries and batches.
         kept: What the strategy keeps beside all this, see ``FederatedStrategy.kept_state``.
         privacy: The ledger of all that has been released, and the number of draws; None without.
+        streams: The secret that its random streams follow from; None where that is a seed.
     """
 
     data: str | None
@@ -34,6 +36,7 @@ class PartyState:
     user: dict[str, Any]
     kept: dict[str, Any]
     privacy: dict[str, Any] | None
+    streams: str | None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the fields by name, without copying them."""
@@ -71,6 +74,7 @@ def state_of(party: Any) -> PartyState:
         user=party.user_type.state(),
         kept=party.kept_state(),
         privacy=None if party.privacy is None else party.privacy.state(),
+        streams=party.streams.state(),
     )
 
 
@@ -79,14 +83,24 @@ def restore(party: Any, state: PartyState) -> None:
 
     Raises:
         CheckpointError: The state is that of a party with privacy, and this one has none, or the
-            reverse.
+            reverse; or its random streams followed from something else.
         RuntimeError: The weights are those of another model.
     """
     if (state.privacy is None) != (party.privacy is None):
         raise CheckpointError(
             f"Expected `privacy` to be as in the checkpoint, got {party.config.privacy!r}."
         )
+    if (state.streams is None) == party.streams.secret:
+        kind = "a seed" if state.streams is None else "a secret of the party"
+        raise CheckpointError(
+            f"Expected `streams` to be as in the checkpoint, where they follow from {kind}, got "
+            f"{party.config.streams!r}, which here means the other; set `streams`, or resume in "
+            "the same mode of SecretFlow."
+        )
+    if state.streams is not None:
+        party.streams.load_state(state.streams)
     party.model.load_state_dict(state.model)
+    party.note_average()
     if state.objective:
         party.objective.load_state_dict(state.objective)
     party.user_type.load_state(state.user)

@@ -5,18 +5,18 @@ the user its protection; who adds the noise also writes the ledger.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
 
 from orchestra_strategy.algorithms.objective import Batch, LossParts
 from orchestra_strategy.data.batches import num_batches
 from orchestra_strategy.errors import PrivacyError
-from orchestra_strategy.privacy.accounting import PrivacyLedger, find_noise_multiplier
+from orchestra_strategy.privacy.accounting import PrivacyLedger, Release, find_noise_multiplier
 from orchestra_strategy.privacy.crypto_noise import NoiseSource
 from orchestra_strategy.privacy.mechanism import GaussianMechanism
 from orchestra_strategy.privacy.plan import RoundPlan, record_level_plan, user_level_plan
@@ -25,6 +25,7 @@ from orchestra_strategy.privacy.record_level import (
     poisson_batches,
     sampling_probability,
 )
+from orchestra_strategy.privacy.silence import Silence
 from orchestra_strategy.privacy.user_level import UserLevelPrivacy
 from orchestra_strategy.strategies.privacy_journal import PrivacyJournal
 
@@ -51,6 +52,14 @@ class PerExampleLoss:
         """Split a step in two, see :mod:`orchestra_strategy.privacy.clipping`."""
         return self.party.objective.per_example(model, batch)
 
+    def state_dict(self) -> Any:
+        """Return what a step moves, for a step that has to be taken back."""
+        return getattr(self.party.objective, "state_dict", dict)()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the state of :meth:`state_dict`."""
+        self.party.objective.load_state_dict(state)
+
     def empty_step(self, model: nn.Module) -> None:
         """Move on what moves with every step, also with an empty one."""
         step: Callable[[nn.Module], None] | None
@@ -68,6 +77,7 @@ class PartyPrivacy:
     Attributes:
         ledger: All that the party has released.
         journal: Where that is written in every round, if checkpoints are on.
+        silence: Keeps errors of the local work from showing; it counts them, for the party itself.
     """
 
     def __init__(self, party: Any) -> None:
@@ -75,6 +85,8 @@ class PartyPrivacy:
         self.ledger = PrivacyLedger(party.config.accountant)
         self.journal: PrivacyJournal | None = None
         self._mechanism: GaussianMechanism | None = None
+        self._noted: Counter[Release] = Counter()  # of the ledger, what the journal has
+        self.silence = Silence()
         self._found: dict[Any, float] = {}
 
     @property
@@ -93,9 +105,21 @@ class PartyPrivacy:
             self._mechanism = GaussianMechanism(self.ledger, source)
         return self._mechanism
 
+    def replace_mechanism(self, mechanism: GaussianMechanism) -> None:
+        """Let another mechanism add the noise from now on."""
+        self._mechanism = mechanism
+
     def state(self) -> dict[str, Any]:
-        """Return the ledger, and how often the noise has been drawn, as plain types."""
-        return {"ledger": self.ledger.state(), "draws": self.mechanism.source.draws}
+        """Return what stays at the party, as plain types.
+
+        The ledger, how often noise has been drawn, and how often local work has failed and counted
+        as zero: of that the party's own people can learn here, and nobody else.
+        """
+        return {
+            "ledger": self.ledger.state(),
+            "draws": self.mechanism.source.draws,
+            "failures": self.silence.failures,
+        }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take the state of :meth:`state`, unless more has been spent and drawn than it says.
@@ -103,27 +127,46 @@ class PartyPrivacy:
         The count of draws matters to a seeded stream alone: it goes on, and never repeats. Keys
         from the operating system are fresh in any case.
         """
-        kept = PrivacyLedger(self.ledger.accountant)
-        kept.load_state(state["ledger"])
-        self.ledger.spent |= kept.spent  # the larger count of each kind of release
-        source = self.mechanism.source
-        source.draws = max(source.draws, int(state["draws"]))
+        self.ledger.spent |= self._read(state)  # the larger count of each kind of release
+        self.silence.failures = max(self.silence.failures, int(state["failures"]))
 
-    def add_state(self, state: Mapping[str, Any]) -> None:
-        """Take on what another run has spent: nothing of it is in this one's ledger, so it adds up.
+    def open_journal(self, journal: PrivacyJournal, restored: bool = False) -> None:
+        """Keep the journal of a folder from now on, and take on what it says has been spent.
 
-        A seeded stream goes on after the draws of both.
+        Args:
+            journal: Of a folder that belongs to this run.
+            restored: Whether this party has just been put where that training was, so that what it
+                has spent is in the journal, too; else the two add up.
         """
-        kept = PrivacyLedger(self.ledger.accountant)
-        kept.load_state(state["ledger"])
-        self.ledger.spent += kept.spent
-        source = self.mechanism.source
-        source.draws = max(source.draws, int(state["draws"]))
+        if restored:
+            self._noted = self._read(journal.read())
+            self.ledger.spent |= self._noted
+        elif self.journal is None or self.journal.path != journal.path:
+            self._noted = Counter()
+        self.journal = journal
+        self.write_journal()
 
     def write_journal(self) -> None:
-        """Note on the disk, before anything of a round leaves, what it has spent."""
-        if self.journal is not None:
-            self.journal.write(self.state())
+        """Note on the disk, before anything of a round leaves, what it has spent.
+
+        It is added to what stands there: who else has spent there, before this run, has done so for
+        the same samples.
+        """
+        if self.journal is None:
+            return
+        spent = self._read(self.journal.read()) if self.journal.exists() else Counter[Release]()
+        # Never below what is known here, should somebody have removed the file.
+        self.ledger.spent |= spent + (self.ledger.spent - self._noted)
+        self._noted = self.ledger.spent.copy()
+        self.journal.write(self.state())
+
+    def _read(self, state: Mapping[str, Any]) -> "Counter[Release]":
+        """Return the releases of a state; a seeded stream goes on after its draws."""
+        kept = PrivacyLedger(self.ledger.accountant)
+        kept.load_state(state["ledger"])
+        source = self.mechanism.source
+        source.draws = max(source.draws, int(state["draws"]))
+        return kept.spent
 
     def plan(self, num_samples: int | None = None) -> RoundPlan:
         """Return the releases of a round.
@@ -166,26 +209,23 @@ class PartyPrivacy:
                 raise PrivacyError(
                     f"Expected a further round to stay within the budget of epsilon = "
                     f"{config.budget:g} at delta = {config.delta:g}, got {self.epsilon():.4g} "
-                    f"spent and {after:.4g} after it. The party keeps its state; raise "
-                    "`max_epsilon`, or stop here."
+                    f"spent and {after:.4g} after it. The party keeps its state; stop here, or "
+                    "resume from a checkpoint with a larger `max_epsilon`."
                 )
         z = plan.update.noise_multiplier
         if config.privacy == "user":
-            user.update_privacy = UserLevelPrivacy(config.clip_norm, z, self.mechanism)
+            user.update_privacy = UserLevelPrivacy(
+                *(config.clip_norm, z, self.mechanism, self.silence)
+            )
             return
         n = self.party.num_samples()
         known = user.record_privacy
         private = RecordLevelPrivacy(
-            *(user.model, config.clip_norm, z, n, config.batch_size, self.mechanism)
+            *(user.model, config.clip_norm, z, n, config.batch_size, self.mechanism, self.silence)
         )
         if known is not None and known.clipper.clip_norm == config.clip_norm:
             private.clipper = known.clipper  # it has learnt how to vectorise this model
         user.record_privacy = private
-
-    def secret_generator(self, device: Any = "cpu") -> torch.Generator:
-        """Return a generator that nobody else can make, for the views of protected records."""
-        seed = int(self.mechanism.source.uniform(1)[0] * 2**53)
-        return torch.Generator(device).manual_seed(seed)
 
     def batches(self, steps: int) -> Iterator[npt.NDArray[np.int64]]:
         """Draw the Poisson samples of ``steps`` steps, as positions in the party's data."""

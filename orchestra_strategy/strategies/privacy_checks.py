@@ -10,7 +10,7 @@ from orchestra_strategy.errors import ModelError, PrivacyError
 from orchestra_strategy.payload import Entry
 from orchestra_strategy.strategies.weights import buffer_names
 
-__all__ = ["refuse_coupled", "refuse_undeclared", "refuse_unprotected"]
+__all__ = ["refuse_coupled", "refuse_telling", "refuse_undeclared", "refuse_unprotected"]
 
 # By user, all samples of a batch belong to the one who is protected, so that they may meet.
 _NORM_FOR = {"user": "group+batch", "record": "group"}
@@ -78,6 +78,21 @@ def refuse_undeclared(config: Any, entries: Iterable[Entry], protected: Collecti
             f"Expected all of `extra_entries` to carry noise with privacy={config.privacy!r}, got "
             f"{', '.join(f'`{name}`' for name in others)}; add the noise with "
             "`self.privacy.mechanism` and name it in `protected_entries`, or do not send it."
+        )
+
+
+def refuse_telling(config: Any) -> None:
+    """Refuse to measure a protected party's samples for the driver.
+
+    Raises:
+        PrivacyError: ``privacy`` is on, and ``log_unprotected`` is not.
+    """
+    if config.privacy != "none" and not config.log_unprotected:
+        raise PrivacyError(
+            f"Expected `log_unprotected=True` for `evaluate` with privacy={config.privacy!r}, got "
+            "False: health and cluster scores are measured on the parties' samples, and no noise "
+            "protects them. Set it in the constructor, or measure the encoder on samples of your "
+            "own, by `FederatedOrchestraTrainer.evaluate`."
         )
 
 

@@ -2,7 +2,9 @@
 
 A checkpoint is older than the rounds that came after it: a run that crashes has spent more than its
 last checkpoint knows. So the ledger is also written in every round, before the payload is handed
-out, and a resumed party starts from the larger of the two. It cannot spend the same budget twice.
+out, and a resumed party starts from the larger of the two. It cannot spend the same budget twice;
+nor can two runs at once, since the folder belongs to one at a time
+(:mod:`orchestra_strategy.folder_lock`), and each adds to what it finds.
 """
 
 import json
@@ -32,6 +34,10 @@ class PrivacyJournal:
         """Return where it is in a folder."""
         return folder / "privacy.json"
 
+    def exists(self) -> bool:
+        """Whether anything has been noted."""
+        return self.path.exists()
+
     def write(self, state: dict[str, Any]) -> None:
         """Replace the state; it is on the disk when this returns.
 
@@ -55,11 +61,11 @@ class PrivacyJournal:
                 "the former epsilon added by hand."
             ) from None
         schema = state.pop("schema", None) if isinstance(state, dict) else None
-        if not isinstance(schema, int) or sorted(state) != ["draws", "ledger"]:
-            raise CheckpointError(f"Expected `{self.path}` to be a ledger, got another content.")
-        if schema > _SCHEMA:
+        if isinstance(schema, int) and schema > _SCHEMA:
             raise CheckpointError(
                 f"Expected `{self.path}` to have a schema of at most {_SCHEMA}, got {schema}: a "
                 "newer version of orchestra-strategy has written it; install that one."
             )
+        if not isinstance(schema, int) or sorted(state) != ["draws", "failures", "ledger"]:
+            raise CheckpointError(f"Expected `{self.path}` to be a ledger, got another content.")
         return dict(state)

@@ -18,7 +18,6 @@ from orchestra_strategy.algorithms.self_supervised import SelfSupervisedObjectiv
 from orchestra_strategy.data.view_set import Views, ViewSet
 from orchestra_strategy.data.views import build_views
 from orchestra_strategy.errors import DataError, ParameterError
-from orchestra_strategy.rng import torch_generator
 from orchestra_strategy.strategies.base import FederatedStrategy
 from orchestra_strategy.strategies.party import PartyData
 from orchestra_strategy.strategies.worker import SERVER_PARAMETERS
@@ -79,13 +78,10 @@ class SelfSupervisedStrategy(FederatedStrategy):
     def before_local_training(self, user: int | None) -> None:
         """Give the views a random stream of this round and user.
 
-        Where records are protected it is a secret one: which views a sample gets would otherwise
-        follow from its place in the batch, and so from whether another sample is there.
+        Where records are protected it has to be a secret one: which views a sample gets would
+        otherwise follow from its place in the batch, and so from whether another sample is there.
         """
-        if self.privacy is not None and self.config.privacy == "record":
-            self.objective.generator = self.privacy.secret_generator(self.exe_device)
-        else:
-            self.objective.generator = self._stream("views", user, self.exe_device)
+        self.objective.generator = self._stream("views", user, self.exe_device)
 
     def apply_config(self) -> None:
         """Hand changed parameters on to the objective and the optimizer."""
@@ -114,7 +110,7 @@ class SelfSupervisedStrategy(FederatedStrategy):
         self, purpose: str, user: int | None = None, device: Any = "cpu"
     ) -> torch.Generator:
         who = self.party if user is None else f"{self.party}/{user}"
-        return torch_generator(self.seed, who, self.round_index, purpose, device)
+        return self.streams.for_torch(who, self.round_index, purpose, device)
 
 
 def require_equal(server: ServerAggregation, config: Any, names: Iterable[str]) -> None:

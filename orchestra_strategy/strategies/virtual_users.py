@@ -10,7 +10,6 @@ import numpy.typing as npt
 from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.data.batches import num_batches
 from orchestra_strategy.data.partition import iid_partition
-from orchestra_strategy.rng import derive_seed
 from orchestra_strategy.strategies.local_update import LocalUpdate
 from orchestra_strategy.users import MultiUserAggregate, UserSingleStep
 
@@ -39,8 +38,6 @@ class VirtualUsers(LocalUpdate):
             num_local_updates=steps,
             num_data_per_local_update_step=size,
             provide_buffers=True,
-            # Its own for each party: their users' draws must not be the same.
-            seed=derive_seed(self.party.seed, self.party.party, 0, "virtual users"),
             # Users of another weight would need more noise.
             aggregate_weights="uniform" if config.privacy == "user" else "num_samples",
             users_per_round=num_users if per_round is None else per_round,
@@ -54,6 +51,8 @@ class VirtualUsers(LocalUpdate):
             range(num_users),
             optimizer_fn=self.make_optimizer,
             objective_for=self.party.local_training,
+            # Its own for each party: their users' draws must not be the same.
+            streams=self.party.streams.child(self.party.party, 0, "virtual users"),
         )
 
     def take_data(self) -> None:
@@ -62,7 +61,7 @@ class VirtualUsers(LocalUpdate):
         if config.user_split == "blocks":
             self.parts = np.array_split(np.arange(count, dtype=np.int64), config.num_virtual_users)
         else:
-            self.parts = iid_partition(count, config.num_virtual_users, self.party.seed)
+            self.parts = iid_partition(count, config.num_virtual_users, self.party.streams)
         most = max(len(part) for part in self.parts)
         # Slices of equal length: the last one of a pass must not be a handful of samples.
         per_pass = num_batches(most, config.batch_size)
@@ -101,6 +100,15 @@ class VirtualUsers(LocalUpdate):
 
     def _samples_of(self, idx: int) -> list[Batch]:
         return [self.batch_of(idx)]
+
+    def rows_per_round(self) -> int:
+        """Return how many rows the steps of a round's users take."""
+        assert isinstance(self.user, MultiUserAggregate)
+        steps, size = (
+            self.user.steps.num_local_updates,
+            self.user.steps.num_data_per_local_update_step,
+        )
+        return self.user.aggregation.users_per_round * (steps or 0) * (size or 0)
 
     def samples_behind(self) -> int:
         """Return the number of samples of the users that took part."""

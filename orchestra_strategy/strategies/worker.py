@@ -14,6 +14,8 @@ from orchestra_strategy import host
 from orchestra_strategy.config import StrategyConfig, parse_config
 from orchestra_strategy.data.arrays import describe_samples
 from orchestra_strategy.errors import DataError, HostError, ParameterError
+from orchestra_strategy.privacy.settings import PrivacyFields
+from orchestra_strategy.rng import SecretStreams, SeededStreams, Streams
 from orchestra_strategy.strategies.checkpointing import Checkpointing
 from orchestra_strategy.strategies.inspection import Inspection
 from orchestra_strategy.strategies.measures import labels_of
@@ -67,8 +69,8 @@ def refuse_fixed(fixed: Iterable[str], given: Iterable[str]) -> None:
     if refused:
         raise ParameterError(
             f"Expected {', '.join(f'`{name}`' for name in refused)} to stay as in the constructor, "
-            "since it decides the form of what the parties or the server hold; build a new "
-            "FLModel to change it."
+            "since it decides the form of what the parties or the server hold, or what a training "
+            "promises; build a new FLModel to change it."
         )
 
 
@@ -111,8 +113,8 @@ class PartyWorker(Inspection, Checkpointing, host.BaseTorchModel):  # type: igno
         "user_type",
         "num_virtual_users",
         "user_split",
-        "privacy",
-        *("accountant", "delta", "noise_seed"),
+        "streams",
+        *PrivacyFields.model_fields,  # what a training promises, it cannot take back half way
         *SERVER_PARAMETERS,
     )
     """Parameters that decide the form of what parties or the server hold: for the constructor."""
@@ -133,6 +135,7 @@ class PartyWorker(Inspection, Checkpointing, host.BaseTorchModel):  # type: igno
         use_gpu = bool(kwargs.get("use_gpu", False))
         if use_gpu and not torch.cuda.is_available():
             raise HostError("Expected a CUDA device for `num_gpus` > 0, got none; use num_gpus=0.")
+        self.model_builder = builder_base
         self.seed = _DEFAULT_SEED if random_seed is None else int(random_seed)
         self._given = strategy_parameters(strategy_config, kwargs)
         self.config: Any = parse_config(self.config_class, self._given)
@@ -145,6 +148,7 @@ class PartyWorker(Inspection, Checkpointing, host.BaseTorchModel):  # type: igno
             torch.manual_seed(self.seed)
             super().__init__(builder_base, random_seed=None, use_gpu=use_gpu)
         self.party = self.config.party or ""
+        self.streams = self._own_streams()
         self.forget_inspection()
         self._data: PartyData | None = None
         self._data_error: DataError | None = None
@@ -204,7 +208,7 @@ class PartyWorker(Inspection, Checkpointing, host.BaseTorchModel):  # type: igno
         """
         training = stage != "eval"
         try:
-            data = PartyData.from_host(x, y, sampling_rate)
+            data = PartyData.from_host(x, y, sampling_rate, mend=self.config.privacy != "none")
             if training:
                 self.check_data(data)
                 found = fingerprint(data.samples)
@@ -224,12 +228,15 @@ class PartyWorker(Inspection, Checkpointing, host.BaseTorchModel):  # type: igno
         if known not in (None, self._fingerprint):
             self.forget_data()
         self._data, self._data_error = data, None
-        self.party = self.config.party or self._fingerprint
+        self.party = self._name_in_streams()
         self.take_data()
 
     def describe_data(self, x: Any, y: Any | None = None) -> dict[str, Any]:
-        """Return number, shape and dtype of samples, and whether they are finite."""
-        return describe_samples(x, y)
+        """Return number, shape and dtype of samples, and whether they are finite.
+
+        With ``privacy`` values are not looked at: what cannot be used counts as zero.
+        """
+        return describe_samples(x, y, values=self.config.privacy == "none")
 
     def require_data(self) -> PartyData:
         """Return the training data.
@@ -246,6 +253,30 @@ class PartyWorker(Inspection, Checkpointing, host.BaseTorchModel):  # type: igno
     def num_samples(self) -> int:
         """Return the party's number of samples; 0 before it has data."""
         return 0 if self._data is None else len(self._data)
+
+    def _own_streams(self) -> Streams:
+        """Return what all random draws of this party come from."""
+        config = self.config
+        if config.privacy != "none":
+            if config.noise_seed is None:
+                return SecretStreams()
+            return SeededStreams(config.noise_seed)
+        by_seed = config.streams == "seed"
+        if config.streams == "auto":  # built by hand, it is nobody's deployment
+            by_seed = not host.is_worker(self) or host.in_simulation()
+        return SeededStreams(self.seed) if by_seed else SecretStreams()
+
+    def _name_in_streams(self) -> str:
+        """Return the party's name, for streams of a seed to differ between parties.
+
+        Where it has none, a fingerprint of its data stands in. Not where the party is protected: a
+        fingerprint changes as a whole with any one sample.
+        """
+        if self.config.party:
+            return str(self.config.party)
+        if self.streams.secret or self.config.privacy != "none":
+            return ""
+        return self._fingerprint or ""
 
     # ---- Parameters ------------------------------------------------------------------------
 

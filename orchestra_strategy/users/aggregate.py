@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from orchestra_strategy.algorithms.objective import Objective
 from orchestra_strategy.errors import PrivacyError
-from orchestra_strategy.rng import numpy_generator
+from orchestra_strategy.privacy.user_level import UserLevelPrivacy
+from orchestra_strategy.rng import Streams
 from orchestra_strategy.users.batches import data_key, num_rows
 from orchestra_strategy.users.collected import Collected, joined
 from orchestra_strategy.users.messages import SharedData, TrueUserData, load_payload
@@ -40,6 +41,8 @@ class MultiUserAggregate(UserMultiStep):
         user_indices: The users, in any order; no index twice.
         optimizer_fn: See :class:`UserMultiStep`.
         generator: Source of all users' noise; by default each user has its own.
+        streams: Where the draw of a round's users comes from, and their noise; see
+            :class:`UserSingleStep`.
         keep_true_data: Whether ``true_user_data`` holds all users' data and labels, one after the
             other.
         objective_for: Gives a user its own objective for the time of its steps. What is saved when
@@ -64,6 +67,7 @@ class MultiUserAggregate(UserMultiStep):
         *,
         optimizer_fn: OptimizerFn | None = None,
         generator: torch.Generator | None = None,
+        streams: Streams | None = None,
         keep_true_data: bool = False,
         objective_for: Callable[[int], AbstractContextManager[Objective]] | None = None,
     ) -> None:
@@ -78,6 +82,7 @@ class MultiUserAggregate(UserMultiStep):
             cfg_user,
             optimizer_fn=optimizer_fn,
             generator=generator,
+            streams=streams,
             keep_true_data=keep_true_data,
         )
         self.aggregation = AggregateSettings.read(cfg_user, len(self.user_indices))
@@ -100,13 +105,17 @@ class MultiUserAggregate(UserMultiStep):
 
         Raises:
             ReplyError: The payload does not fit the model.
-            OrchestraError: Fewer than ``min_users`` succeeded; names the failed and why.
+            OrchestraError: Fewer than ``min_users`` succeeded; names the failed and why. Not with
+                user-level privacy, where a user that fails counts as an update of zero.
         """
         self._refuse_weights()
         collected = Collected()
         with self._query(server_payload):
             start = self._buffers()
             for idx in self._users_of_this_query():
+                if self.update_privacy is not None:
+                    self._add_protected(self.update_privacy, idx, server_payload, start, collected)
+                    continue
                 try:
                     self._add_user(idx, server_payload, start, collected)
                 except Exception as error:
@@ -138,7 +147,7 @@ class MultiUserAggregate(UserMultiStep):
         if size == len(self.user_indices):
             return self.user_indices
         query = self.counted_queries - 1
-        generator = numpy_generator(self.settings.seed, "aggregate", query, "users")
+        generator = self.streams.for_numpy("aggregate", query, "users")
         chosen = generator.choice(len(self.user_indices), size, replace=False)
         return [self.user_indices[position] for position in sorted(chosen.tolist())]
 
@@ -163,6 +172,22 @@ class MultiUserAggregate(UserMultiStep):
             collected.hyperparams.append(self._hyperparams(log))
         if self.keep_true_data:
             collected.samples.append(samples)
+
+    def _add_protected(
+        self,
+        privacy: UserLevelPrivacy,
+        idx: int,
+        payload: Mapping[str, Any],
+        start: Sequence[Tensor],
+        collected: Collected,
+    ) -> None:
+        """Add a user of whom it must not show whether it fails: then its update is zero."""
+        done = len(collected.done)
+        with privacy.silence:
+            self._add_user(idx, payload, start, collected)
+        if len(collected.done) == done:
+            zeros = [torch.zeros_like(p) for p in self.model.parameters()]
+            collected.add_nothing(idx, zeros, start)
 
     def _refuse_weights(self) -> None:
         if self.update_privacy is not None and self.aggregation.aggregate_weights != "uniform":

@@ -16,7 +16,7 @@ from orchestra_strategy.privacy.noise import add_noise, draw_noise
 from orchestra_strategy.privacy.per_example import loss_gradients, scalar_loss
 from orchestra_strategy.privacy.record_level import RecordLevelPrivacy
 from orchestra_strategy.privacy.user_level import UserLevelPrivacy
-from orchestra_strategy.rng import torch_generator
+from orchestra_strategy.rng import SeededStreams, Streams
 from orchestra_strategy.users.batches import data_key, sorted_labels
 from orchestra_strategy.users.messages import Metadata, SharedData, TrueUserData, load_payload
 from orchestra_strategy.users.objectives import as_objective
@@ -36,6 +36,8 @@ class FederatedUser(ABC):
         cfg_user: The configuration, by attribute.
         streaming: Whether the batches come from elsewhere, so that ``num_data_points`` is not read.
         generator: Source of the noise; by default a stream of its own for each user and query.
+        streams: Where those and the draws of users come from; by default they follow from the
+            configuration's ``seed``.
 
     Attributes:
         model: The user's own model.
@@ -62,6 +64,7 @@ class FederatedUser(ABC):
         *,
         streaming: bool = False,
         generator: torch.Generator | None = None,
+        streams: Streams | None = None,
     ) -> None:
         if not any(p.requires_grad for p in model.parameters()):
             raise ModelError(
@@ -73,6 +76,7 @@ class FederatedUser(ABC):
         self.objective = as_objective(loss)
         self.settings = UserSettings.read(cfg_user, streaming)
         self.generator = generator
+        self.streams: Streams = SeededStreams(self.settings.seed) if streams is None else streams
         self.counted_queries = 0
         self.loss_means: dict[str, float] = {}
         self.steps_done = 0
@@ -103,8 +107,7 @@ class FederatedUser(ABC):
         """Return the stream of user ``idx`` in this query, independent of all other streams."""
         if self.generator is not None:
             return self.generator
-        query = self.counted_queries - 1
-        return torch_generator(self.settings.seed, f"user{idx}", query, "noise")
+        return self.streams.for_torch(f"user{idx}", self.counted_queries - 1, "noise")
 
     def _gradient(
         self, objective: Objective, batch: Batch, generator: torch.Generator
@@ -149,6 +152,21 @@ class FederatedUser(ABC):
             )
         noise = draw_noise(batch[key], privacy.input_noise, privacy.distribution, generator)
         return {**batch, key: batch[key] + noise}
+
+    def share_nothing(self) -> SharedData:
+        """Share an update of zero, with the noise that any update gets.
+
+        For a query that failed where a user as a whole is protected: that it did must not show.
+        """
+        zeros = [torch.zeros_like(p) for p in self.model.parameters()]
+        self.loss_means, self.steps_done = {}, 0
+        return self._share(
+            self._protected(zeros),
+            num_data_points=0,
+            labels=None,
+            local_hyperparams=None,
+            key="inputs",
+        )
 
     def _protected(self, update: Sequence[Tensor]) -> list[Tensor]:
         """Clip and noise what one user shares, where user-level privacy is on."""

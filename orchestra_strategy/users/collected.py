@@ -75,6 +75,12 @@ class Collected:
         self.labels.append(samples.get("labels"))
         self.key = data_key(samples)
 
+    def add_nothing(self, idx: int, zeros: Sequence[Tensor], buffers: Sequence[Tensor]) -> None:
+        """Add an update of zero in place of a protected user's that failed."""
+        self.updates.add(zeros, 1)
+        self.buffers.add(buffers, 1)
+        self.done.append(idx)
+
     def fail(self, idx: int, error: Exception) -> None:
         """Note a user that raised."""
         # As text: an exception would keep the user's tensors alive through its traceback.
@@ -104,6 +110,8 @@ class Collected:
 
     def loss_means(self) -> dict[str, float]:
         """Return the mean over the users of each loss."""
+        if not self._loss_names:  # every one was an update of zero
+            return {}
         means = self.losses.result()
         return {n: value.item() for n, value in zip(self._loss_names, means, strict=True)}
 

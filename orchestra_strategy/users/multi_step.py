@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from orchestra_strategy.algorithms.objective import Batch, Objective
+from orchestra_strategy.rng import Streams
 from orchestra_strategy.users.batches import as_batch, cyclic_slices, num_rows
 from orchestra_strategy.users.messages import SharedData, TrueUserData
 from orchestra_strategy.users.optimizers import OptimizerFn, copied_state, set_options
@@ -41,6 +42,7 @@ class UserMultiStep(UserSingleStep):
             and labels of ``true_user_data`` are None, and a query without a batch is an update of
             zero.
         generator: See :class:`UserSingleStep`.
+        streams: See :class:`UserSingleStep`.
         keep_true_data: See :class:`UserSingleStep`.
 
     Raises:
@@ -59,6 +61,7 @@ class UserMultiStep(UserSingleStep):
         optimizer_fn: OptimizerFn | None = None,
         batches: Callable[[], Iterable[Batch]] | None = None,
         generator: torch.Generator | None = None,
+        streams: Streams | None = None,
         keep_true_data: bool = True,
     ) -> None:
         streaming = batches is not None
@@ -70,6 +73,7 @@ class UserMultiStep(UserSingleStep):
             idx,
             cfg_user,
             generator=generator,
+            streams=streams,
             keep_true_data=keep_true_data,
         )
         points = self.settings.num_data_points

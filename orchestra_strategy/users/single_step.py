@@ -8,6 +8,7 @@ from torch import nn
 
 from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.errors import DataError
+from orchestra_strategy.rng import Streams
 from orchestra_strategy.users.base import FederatedUser, filled
 from orchestra_strategy.users.batches import as_batch, data_key, num_rows, read_samples
 from orchestra_strategy.users.messages import SharedData, TrueUserData
@@ -33,7 +34,8 @@ class UserSingleStep(FederatedUser):
         idx: The user's number.
         cfg_user: By attribute: ``num_data_points`` (or ``"all"``); optional: ``provide_*`` flags
             (False), ``local_diff_privacy`` (none), ``seed`` (0).
-        generator: Source of the noise; by default derived from seed, idx and query.
+        generator: Source of the noise; by default derived from ``streams``, idx and query.
+        streams: The user's random streams; by default they follow from ``seed``.
         keep_true_data: Whether ``true_user_data`` holds data and labels.
 
     Raises:
@@ -50,10 +52,18 @@ class UserSingleStep(FederatedUser):
         cfg_user: Any,
         *,
         generator: torch.Generator | None = None,
+        streams: Streams | None = None,
         keep_true_data: bool = True,
     ) -> None:
-        streaming = dataloader is None
-        super().__init__(model, loss, setup, cfg_user, streaming=streaming, generator=generator)
+        super().__init__(
+            model,
+            loss,
+            setup,
+            cfg_user,
+            streaming=dataloader is None,
+            generator=generator,
+            streams=streams,
+        )
         self.dataloader = dataloader
         self.user_idx = idx
         self.keep_true_data = keep_true_data

@@ -213,12 +213,17 @@ def test_a_backbone_of_unknown_width_is_refused():
     assert OrchestraModel(nn.Linear(2, 3), feature_dim=3).projector[0].in_features == 3
 
 
-def test_memory_refuses_wrong_shapes_and_repeated_samples():
+def test_copies_of_a_sample_in_a_batch_are_one_row():
+    memory = ProjectionMemory(4, 1)
+    memory.append(torch.tensor([[1.0], [2.0], [3.0]]), torch.tensor([7, 5, 7]))
+    assert memory.ids.tolist() == [5, 7]
+    assert memory.rows.flatten().tolist() == [2.0, 3.0]  # the later one replaces the earlier
+
+
+def test_memory_refuses_wrong_shapes():
     memory = ProjectionMemory(4, 2)
     with pytest.raises(ParameterError, match=r"`rows` to be \(1, 2\), got \(1, 3\)"):
         memory.append(torch.zeros(1, 3), torch.tensor([0]))
-    with pytest.raises(ParameterError, match="`ids` to be distinct"):
-        memory.append(torch.zeros(2, 2), torch.tensor([0, 0]))
     with pytest.raises(ParameterError, match=r"at most \(4, 2\), got \(5, 2\)"):
         memory.load_state_dict({"rows": torch.zeros(5, 2), "ids": torch.arange(5)})
     with pytest.raises(ParameterError, match="`memory_size` to be at least 1"):

@@ -205,10 +205,12 @@ def test_a_spent_budget_stops_with_a_checkpoint_and_goes_on_with_a_higher_one(de
     stopped = run(4, tmp_path, limit)
     results = stopped.train(toy.data(devices))
     assert results.rounds == 2
-    told = "the privacy budget does not allow another round at every party. Raise `max_epsilon`"
+    told = "the privacy budget does not allow another round at every party. Resume with a larger"
     assert told in results.stop_reason
     assert f"The state is in `{shareds(tmp_path, 2)}`: `resume(...)`" in results.stop_reason
-    with pytest.raises(PrivacyError, match=r"got 0 left at party .* raise `max_epsilon`.*000002"):
+    with pytest.raises(
+        PrivacyError, match=r"got 0 left at party .* resume from a checkpoint .*000002"
+    ):
         run(4, tmp_path, limit).resume(toy.data(devices))
     whole = run(4, None, 100.0)
     expected = whole.train(toy.data(devices))

@@ -433,14 +433,36 @@ def test_batch_statistics_are_refused(norm):
         per_example_clipped_mean(cross_entropy, model, image_batch(), 1.0)
 
 
-def test_gradients_that_are_not_finite():
-    batch = image_batch()
-    batch["inputs"][4, 0, 0, 0] = torch.nan
-    for chunk_size in (None, 2):
-        with pytest.raises(DataError, match=r"norm that is not at row\(s\) \[4\]"):
-            per_example_clipped_mean(cross_entropy, mlp(), batch, 1.0, chunk_size=chunk_size)
-    with pytest.raises(DataError, match=r"norm that is not at row\(s\) \[4\]"):
-        clipped_mean_by_loop(cross_entropy, mlp(), batch, 1.0)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("make", [mlp, convolutions])
+def test_an_example_that_is_not_finite_counts_as_zero(make, value):
+    torch.manual_seed(0)
+    model, batch = make(), image_batch()
+    others = {name: torch.cat([t[:4], t[5:]]) for name, t in batch.items()}
+    rows = len(batch["labels"])
+    want = clipped_mean_by_loop(cross_entropy, model, others, 1.0).gradients
+    batch["inputs"][4] = value
+    for got in (
+        clipped_mean_by_loop(cross_entropy, model, batch, 1.0),
+        per_example_clipped_mean(cross_entropy, model, batch, 1.0),
+        per_example_clipped_mean(cross_entropy, model, batch, 1.0, chunk_size=2),
+    ):
+        assert_same([g * rows for g in got.gradients], [g * (rows - 1) for g in want])
+
+
+def test_a_gradient_of_a_loss_that_is_not_finite_counts_as_zero():
+    """The gradient of inf + w x is x: finite, and of a step that means nothing."""
+
+    def objective(model, batch):
+        return model(batch["inputs"]).sum() + batch["more"].sum()
+
+    model = nn.Linear(1, 1, bias=False)
+    batch = {"inputs": torch.tensor([[0.5], [0.25]]), "more": torch.tensor([[torch.inf], [0.0]])}
+    for got in (
+        per_example_clipped_mean(objective, model, batch, 1.0),
+        clipped_mean_by_loop(objective, model, batch, 1.0),
+    ):
+        assert got.gradients[0].item() == 0.25 / 2
 
 
 @pytest.mark.parametrize("rows", [(0, 0), (3, 2)])

@@ -1,12 +1,13 @@
 """User level: what a user shares is clipped, and the noise fits the weights that are used."""
 
+import logging
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-from orchestra_strategy.errors import DataError, ParameterError, PrivacyError
+from orchestra_strategy.errors import ParameterError, PrivacyError
 from orchestra_strategy.privacy import (
     GaussianMechanism,
     NoiseSource,
@@ -68,8 +69,8 @@ def test_an_update_is_shortened_to_c_and_a_short_one_is_left():
     assert torch.equal(clip_update(short, 1.0)[0], short[0])
     assert not clip_update([torch.zeros(3)], 1.0)[0].any()
     for value in (torch.nan, torch.inf):
-        with pytest.raises(DataError, match=r"a finite update to clip"):
-            clip_update([torch.tensor([value])], 1.0)
+        update = [torch.tensor([value]), torch.ones(2)]
+        assert [t.tolist() for t in clip_update(update, 1.0)] == [[0.0], [0.0, 0.0]]
 
 
 @pytest.mark.parametrize("user_class", [UserSingleStep, UserMultiStep])
@@ -127,14 +128,33 @@ def test_one_user_moves_the_sum_by_c_at_most():
     assert 0.01 < moved <= 2 * 0.1 * (1 + 1e-4)  # replaced: once out, once in
 
 
-def test_a_failed_user_does_not_change_what_the_noise_is_divided_by():
-    users = aggregate(min_users=1)
-    users.update_privacy = private(0.1, z=2.0)
-    users.dataloader_of = [samples(0), [torch.full((6, 4), torch.nan)], samples(2)].__getitem__
+@pytest.mark.parametrize("bad", [[torch.full((6, 4), torch.nan)], [torch.zeros(6, 5)], []])
+def test_a_failed_user_counts_as_zero_and_does_not_show(bad, caplog):
+    users = aggregate()
+    users.update_privacy = private()
     start = payload(users)
+    users.dataloader_of = [samples(0), samples(1), samples(2)].__getitem__
+    others = users.compute_local_updates(start)[0]["gradients"]
+    users.dataloader_of = [samples(0), bad, samples(2)].__getitem__
+    with caplog.at_level(logging.DEBUG):
+        mean = users.compute_local_updates(start)[0]["gradients"]
+    assert users.users_done == [0, 1, 2]
+    assert not users.failed_users
+    assert not caplog.records
+    assert norm([a - b for a, b in zip(others, mean)]) * 3 <= 0.1 * (1 + 1e-4)
+    users.update_privacy = private(0.1, z=2.0)
     noisy = users.compute_local_updates(start)[0]["gradients"]
-    assert users.users_done == [0, 2]
     assert torch.cat([t.flatten() for t in noisy]).std().item() == pytest.approx(0.2 / 3, rel=0.07)
+
+
+def test_if_all_users_fail_there_is_noise_alone():
+    users = aggregate()
+    users.update_privacy = private(0.1, z=2.0)
+    users.dataloader_of = lambda idx: []
+    shared, _ = users.compute_local_updates(payload(users))
+    noise = torch.cat([t.flatten() for t in shared["gradients"]])
+    assert noise.std().item() == pytest.approx(0.2 / 3, rel=0.07)
+    assert users.loss_means == {}
 
 
 def test_a_frozen_parameter_gets_no_noise():

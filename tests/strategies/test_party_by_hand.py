@@ -7,6 +7,7 @@ import torch
 from orchestra_strategy import OrchestraStrategy, server_aggregation
 from orchestra_strategy.errors import DataError, ReplyError
 from orchestra_strategy.payload import Entry, Manifest, Payload, pack
+from orchestra_strategy.rng import SeededStreams
 from tests.federated import toy
 
 
@@ -186,7 +187,8 @@ def test_one_party_is_centralised_training():
         alice.round_index = epoch + 1
         reference.generator = alice._stream("views")
         model.train()
-        order = {"batch_size": 8, "passes": 1, "seed": 7, "party": "alice", "epoch": epoch}
+        order = {"batch_size": 8, "passes": 1, "party": "alice", "epoch": epoch}
+        order["streams"] = SeededStreams(7)
         batches = list(alice.require_data().training_batches(0, 1, device="cpu", **order))
         first = [p.clone() for p in reference.target.parameters()]
         for batch in batches:

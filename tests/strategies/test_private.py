@@ -76,7 +76,8 @@ def test_off_is_plain_bit_for_bit(kwargs):
 
 
 def test_a_clip_that_does_not_bind_and_hardly_any_noise_is_nearly_plain():
-    options = {"clip_norm": 1e6, "noise_multiplier": 1e-16, "privacy": "user"}
+    # The views of a protected party follow from `noise_seed`, those of a plain one from the seed.
+    options = {"clip_norm": 1e6, "noise_multiplier": 1e-16, "privacy": "user", "noise_seed": 7}
     _, plain = trained(cls=FedRotPredStrategy)
     _, private = trained(cls=FedRotPredStrategy, **options)
     for name, value in weights_of(plain[-1]).items():
@@ -199,8 +200,20 @@ def test_a_spent_budget_refuses_before_anything_moves():
     assert strategy.privacy.mechanism.source.draws == draws
     assert strategy.rounds_done == 2
     assert all(torch.equal(before[k], v) for k, v in strategy.model.state_dict().items())
-    strategy.configure({"max_epsilon": 2 * budget})
-    strategy.train_step(None, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("noise_multiplier", 0.1), ("clip_norm", 0.1), ("max_epsilon", 1e6), ("delta", 0.1)),
+        *(("log_unprotected", True), ("privacy", "record"), ("streams", "secret")),
+    ],
+)
+def test_what_a_training_promises_stays(name, value):
+    """Neither a fit's parameters nor a call from the driver loosen it."""
+    strategy, _ = trained(**USER, max_epsilon=100.0)
+    with pytest.raises(ParameterError, match=f"`{name}` to stay as in the constructor"):
+        strategy.configure({name: value})
 
 
 # ---- How the server combines -------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from orchestra_strategy import FedRotPredStrategy, OrchestraPrivateStrategy
-from orchestra_strategy.errors import OrchestraError, ParameterError, PrivacyError
+from orchestra_strategy.errors import ParameterError, PrivacyError
 from orchestra_strategy.payload import Entry
 from tests.federated import toy
 from tests.strategies.test_private import GROUP, RECORD, USER, VIRTUAL, exchange, party
@@ -23,48 +23,6 @@ def ready(route, **options):
     else:
         exchange(strategy, wire)
     return strategy
-
-
-@pytest.mark.parametrize("route", ["server", "secure"])
-def test_after_a_failed_round_nothing_of_the_clusters_leaves(route, monkeypatch):
-    """The memory of a virtual user cannot be written: the round ends before any noise is drawn."""
-    strategy = ready(route, **USER, **VIRTUAL)
-
-    def full(*_):
-        raise OSError("no space left")
-
-    monkeypatch.setattr(strategy._store, "save", full)
-    with pytest.raises(OrchestraError, match="no space left"):
-        strategy.train_step(None, 0, 1)
-    assert not strategy.privacy.ledger.spent
-    wire = strategy.get_weights()
-    if route == "secure":
-        assert not any(array.any() for array in wire[-2:])
-    else:
-        assert len(wire["arrays"]["local_centroids"]) == 0
-
-
-class RecordedDraws(OrchestraPrivateStrategy):
-    """Keeps the seed of each round's views."""
-
-    def before_local_training(self, user):
-        super().before_local_training(user)
-        self.seeds = [*getattr(self, "seeds", []), self.objective.generator.initial_seed()]
-
-
-def test_views_of_protected_records_come_from_a_secret_stream():
-    seeds = []
-    for noise_seed in (1, 2):
-        strategy = party(RecordedDraws, **{**RECORD, "noise_seed": noise_seed})
-        exchange(strategy, strategy.get_weights())
-        strategy.train_step(None, 0, 1)
-        seeds += strategy.seeds
-    assert len(set(seeds)) == 4  # round 0 and 1, of two secrets: nothing follows from the root seed
-    public = party(RecordedDraws, **USER)
-    again = party(RecordedDraws, **{**USER, "noise_seed": 2})
-    for strategy in (public, again):
-        exchange(strategy, strategy.get_weights())
-    assert public.seeds == again.seeds  # by user, views tell nothing of other users
 
 
 class Leaking(FedRotPredStrategy):
