@@ -7,6 +7,7 @@ from orchestra_strategy.data.arrays import (
     describe_samples,
 )
 from orchestra_strategy.data.batches import batch_slices, num_batches, round_batches
+from orchestra_strategy.data.csv_options import one_hot_columns
 from orchestra_strategy.data.equal_parts import dirichlet_equal_parts
 from orchestra_strategy.data.loading import load_local
 from orchestra_strategy.data.local_data import LocalData
@@ -22,6 +23,7 @@ from orchestra_strategy.data.views import (
     TableViews,
     Views,
     ViewSet,
+    build_row_wise_views,
     build_views,
     to_model_input,
 )
@@ -37,6 +39,7 @@ __all__ = [
     "Views",
     "as_samples",
     "batch_slices",
+    "build_row_wise_views",
     "build_views",
     "check_parties",
     "describe_samples",
@@ -45,6 +48,7 @@ __all__ = [
     "iid_partition",
     "load_local",
     "num_batches",
+    "one_hot_columns",
     "round_batches",
     "shard_partition",
     "to_model_input",

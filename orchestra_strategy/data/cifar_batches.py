@@ -1,24 +1,23 @@
 """CIFAR-10 and CIFAR-100 in their original form, the "python version": pickled batches.
 
-A pickle can run any program when it is opened. These are opened by a reader that knows arrays,
-containers, numbers and strings, and refuses everything else by name.
+A pickle can run any program when it is opened by Python. These are opened by a reader that knows
+arrays of numbers, containers, numbers and strings, and has no way to call anything.
 
 References:
     A. Krizhevsky: "Learning Multiple Layers of Features from Tiny Images", 2009,
     https://www.cs.toronto.edu/~kriz/cifar.html
 """
 
-import pickle
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.core import multiarray
 from numpy.typing import NDArray
 
 from orchestra_strategy.data.local_data import LocalData, encode_labels, reading, samples_of
+from orchestra_strategy.data.pickled_arrays import PickledArray
+from orchestra_strategy.data.plain_pickle import read_plain_pickle
 from orchestra_strategy.errors import DataError, ParameterError
 
 __all__ = ["is_cifar_file", "is_cifar_folder", "load_cifar_batches"]
@@ -28,6 +27,7 @@ _TEST = re.compile(r"test_batch|test")
 _META = ("batches.meta", "meta")
 _NAMES = {"labels": "label_names", "fine": "fine_label_names", "coarse": "coarse_label_names"}
 _ROW = 3 * 32 * 32
+_MOST_LABELS = 2**31
 
 
 def is_cifar_file(path: Path) -> bool:
@@ -98,14 +98,21 @@ def _read_batch(file: Path, label_kind: str) -> tuple[str, NDArray[np.uint8], ND
     """Return which labels there were, (N, 3072) uint8 pixels, and (N,) labels."""
     content = _unpickle(file)
     kind = "labels" if "labels" in content else label_kind
-    rows = content.get("data")
+    data = content.get("data")
+    rows = data.array if isinstance(data, PickledArray) else None
     labels = content.get("labels" if kind == "labels" else f"{kind}_labels")
-    if not (isinstance(rows, np.ndarray) and rows.dtype == np.uint8 and rows.ndim == 2):
+    if not (rows is not None and rows.dtype == np.uint8 and rows.ndim == 2):
         raise DataError(f"Expected `{file}` to hold `data`, a uint8 array (N, {_ROW}), got none.")
     if rows.shape[1] != _ROW or len(rows) == 0:
         raise DataError(f"Expected `data` in `{file}` to be (N, {_ROW}), got {rows.shape}.")
     if not isinstance(labels, list) or len(labels) != len(rows):
         raise DataError(f"Expected `{file}` to hold a list of {len(rows)} labels, got another.")
+    # Looked at one by one: numpy would walk through lists in lists, however many there are.
+    if not all(type(label) is int and 0 <= label < _MOST_LABELS for label in labels):
+        raise DataError(
+            f"Expected the labels in `{file}` to be whole numbers from 0 on, below {_MOST_LABELS}, "
+            "got others."
+        )
     return kind, rows, encode_labels(labels, None, f"the labels in `{file}`")[0]
 
 
@@ -114,48 +121,20 @@ def _class_names(folder: Path, key: str) -> tuple[str, ...] | None:
         if (folder / name).is_file():
             found = _unpickle(folder / name).get(key)
             if isinstance(found, list):
-                return tuple(n.decode() if isinstance(n, bytes) else str(n) for n in found)
+                if not all(isinstance(n, str | bytes) for n in found):
+                    raise DataError(f"Expected `{folder / name}` to list names, got other values.")
+                return tuple(_text(n) for n in found)
     return None
 
 
 def _unpickle(file: Path) -> dict[str, Any]:
     """Return the dictionary in a file, its keys as strings (Python 2 wrote them as bytes)."""
-    with reading(file, "a CIFAR batch"), file.open("rb") as stream:
-        content = _PlainUnpickler(stream, encoding="bytes").load()
+    with reading(file, "a CIFAR batch"):
+        content = read_plain_pickle(file)
         if not isinstance(content, dict):
             raise DataError(f"Expected `{file}` to hold a dictionary, got another type.")
-        return {k.decode() if isinstance(k, bytes) else str(k): v for k, v in content.items()}
+        return {_text(key): value for key, value in content.items()}
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Builds arrays, containers, numbers and strings, and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return what an array is rebuilt by, or refuse the name.
-
-        Raises:
-            DataError: It is anything else.
-        """
-        module = module.replace("numpy._core", "numpy.core")  # as numpy 2 writes it
-        if (module, name) not in _ALLOWED:
-            raise DataError(
-                f"Expected a CIFAR batch to hold arrays, numbers and names alone, got one that "
-                f"refers to `{module}.{name}`, which could run a program: get it anew from a "
-                "source that you trust."
-            )
-        return _ALLOWED[module, name]
-
-
-def _latin1_bytes(text: str, encoding: str | bytes) -> bytes:
-    """Stand in for ``_codecs.encode``, by which Python 3 writes bytes for Python 2."""
-    if encoding not in ("latin1", b"latin1"):
-        raise DataError("Expected a CIFAR batch to hold plain bytes, got encoded ones.")
-    return text.encode("latin1")
-
-
-_ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("numpy.core.multiarray", "_reconstruct"): multiarray._reconstruct,  # type: ignore[attr-defined]
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("_codecs", "encode"): _latin1_bytes,
-}
+def _text(name: str | bytes) -> str:
+    return name.decode() if isinstance(name, bytes) else name

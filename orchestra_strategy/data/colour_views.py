@@ -50,6 +50,7 @@ class ColourViews:
     """
 
     name: ClassVar[str] = "colour"
+    row_wise: ClassVar[bool] = True
 
     min_area: float = 0.5
     max_ratio: float = 4 / 3

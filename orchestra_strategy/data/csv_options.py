@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestra_strategy.errors import DataError, ParameterError
 
-__all__ = ["Scales", "check_csv_options", "check_features"]
+__all__ = ["Scales", "check_csv_options", "check_features", "one_hot_columns"]
 
 Scales = Mapping[str, tuple[float, float]]
 """Column -> mean and standard deviation."""
@@ -91,3 +91,29 @@ def check_features(
                 raise ParameterError(
                     f"Expected `standardise` to have every numeric column, got none for `{name}`."
                 )
+
+
+def one_hot_columns(
+    columns: Sequence[str], categories: Mapping[str, Sequence[Any]]
+) -> tuple[tuple[int, ...], ...]:
+    """Return where a table's categories are, for ``one_hot`` of views ``table``.
+
+    Args:
+        columns: The feature columns in order, as for
+            :func:`~orchestra_strategy.data.csv_table.load_csv`.
+        categories: Column -> all its values.
+
+    Returns:
+        For each column with categories, the numbers of the columns of zeros and ones made of it.
+
+    >>> one_hot_columns(["age", "colour"], {"colour": ["red", "green"]})
+    ((1, 2),)
+    """
+    groups: list[tuple[int, ...]] = []
+    first = 0
+    for name in columns:
+        width = len(categories.get(name, (name,)))
+        if name in categories:
+            groups.append(tuple(range(first, first + width)))
+        first += width
+    return tuple(groups)

@@ -9,7 +9,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from orchestra_strategy.data.csv_file import read_columns, read_header, require_columns
-from orchestra_strategy.data.csv_options import Scales, check_csv_options, check_features
+from orchestra_strategy.data.csv_options import (
+    Scales,
+    check_csv_options,
+    check_features,
+    one_hot_columns,
+)
 from orchestra_strategy.data.local_data import LocalData, encode_labels, samples_of
 from orchestra_strategy.errors import DataError
 
@@ -45,7 +50,8 @@ def load_csv(
         delimiter: Between cells; None tells comma, semicolon, tab and bar apart by the header.
 
     Returns:
-        (N, F) float32 with feature names; labels where there is a label column.
+        (N, F) float32 with feature names and the places of categories; labels where there is a
+        label column.
 
     Raises:
         ParameterError: Options are out of range or contradict each other.
@@ -64,11 +70,12 @@ def load_csv(
         texts += labelled
     table = read_columns(path, header, delimiter, [*features, *labelled], texts)
     samples, names = _encode(path, table, features, categories, standardise)
+    one_hot = one_hot_columns(features, categories)
     if label_column is None:
-        return LocalData(samples, feature_names=names)
+        return LocalData(samples, feature_names=names, one_hot=one_hot)
     what = f"column `{label_column}` of `{path}`"
     labels, classes = encode_labels(table[label_column].to_numpy(), class_names, what)
-    return LocalData(samples, labels, classes, names)
+    return LocalData(samples, labels, classes, names, one_hot=one_hot)
 
 
 def _encode(

@@ -29,6 +29,7 @@ class LocalData:
         class_names: The name of each label, where the source has names.
         feature_names: Of a table, the name of each of the F columns.
         skipped: Files that were left out on request, in order.
+        one_hot: Of a table, the column numbers that hold one category together, for each of them.
 
     Raises:
         DataError: The number of labels is not N.
@@ -39,6 +40,7 @@ class LocalData:
     class_names: tuple[str, ...] | None = None
     feature_names: tuple[str, ...] | None = None
     skipped: tuple[str, ...] = ()
+    one_hot: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse labels that do not belong to the samples."""

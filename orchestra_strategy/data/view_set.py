@@ -42,6 +42,15 @@ class Views(Protocol):
 
     name: ClassVar[str]
 
+    @property
+    def row_wise(self) -> bool:
+        """Whether a row's views depend on that row and on its own draws alone.
+
+        Rows' draws are then independent of each other and of all data, and identically distributed.
+        Privacy needs it: what one row adds to a sum could not be bounded if it moved the others'.
+        """
+        ...
+
     def __call__(self, x: Tensor, generator: torch.Generator) -> ViewSet:
         """Return views of ``x`` (B, ...), as stored by the party; draw from ``generator`` alone."""
         ...

@@ -5,7 +5,8 @@ al., ICML 2022, arXiv 2205.11506), where the pretext is a rotation by 90 degrees
 ``a`` that the model has to tell. The three draws of t are independent, per sample and view; t and
 t' have the same distribution here. Views take samples as a party stores them and return model
 inputs; with all widths at 0, x1 is ``to_model_input(x)``. Which changes are fit depends on the
-data: it is chosen by name in the configuration, never guessed.
+data: it is chosen by name in the configuration, never guessed. Whether rows of a batch act on each
+other's views is declared, see :attr:`Views.row_wise`.
 """
 
 import inspect
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from orchestra_strategy.data import transforms
 from orchestra_strategy.data.colour_views import ColourViews
+from orchestra_strategy.data.table_views import TableViews
 from orchestra_strategy.data.view_set import (
     Views,
     ViewSet,
@@ -27,7 +29,7 @@ from orchestra_strategy.data.view_set import (
     to_model_input,
     to_unit_images,
 )
-from orchestra_strategy.errors import DataError, ParameterError, did_you_mean
+from orchestra_strategy.errors import ParameterError, PrivacyError, did_you_mean
 
 __all__ = [
     "VIEWS",
@@ -36,6 +38,7 @@ __all__ = [
     "TableViews",
     "ViewSet",
     "Views",
+    "build_row_wise_views",
     "build_views",
     "to_model_input",
 ]
@@ -59,6 +62,7 @@ class SmallGreyViews:
     """
 
     name: ClassVar[str] = "grey"
+    row_wise: ClassVar[bool] = True
 
     rotation: float = 15.0
     translation: float = 0.125
@@ -117,57 +121,6 @@ class SmallGreyViews:
         return moved.mul_(gain).add_(offset + level).add_(noise.to(x.device), alpha=self.noise)
 
 
-@dataclass(frozen=True)
-class TableViews:
-    """Views of table rows, columns standardised: features of other rows (SCARF), noise, a roll.
-
-    Attributes:
-        corruption: Probability that a feature is replaced by that of another row of the batch; a
-            batch of one row has no other.
-        noise: Standard deviation of the Gaussian noise per feature.
-    """
-
-    name: ClassVar[str] = "table"
-
-    corruption: float = 0.3
-    noise: float = 0.05
-
-    def __post_init__(self) -> None:
-        """Refuse what is no probability and no standard deviation."""
-        check_range("corruption", self.corruption, 1.0)
-        check_range("noise", self.noise)
-
-    @torch.no_grad()
-    def __call__(self, x: Tensor, generator: torch.Generator) -> ViewSet:
-        """Draw the views; the pretext rolls x3 by the target's number of quarters.
-
-        Args:
-            x: (B, F) rows, F >= 4.
-            generator: Where all draws come from, on any device.
-
-        Raises:
-            DataError: If ``x`` is not a batch of rows of at least four features.
-        """
-        check_batch(x, self.name, (2,), "rows (B, F)")
-        rows, num_features = x.shape
-        if num_features < 4:
-            raise DataError(
-                f"Expected `x` to have at least 4 features for views `{self.name}` (its pretext "
-                f"tells four rolls apart), got F={num_features}"
-            )
-        target = draw_pretext_target(x, generator)
-        shape, device = (3, rows, num_features), generator.device
-        replaced = torch.rand(shape, generator=generator, device=device) < self.corruption
-        # A step of 1 to B-1 rows never leads back to the row itself.
-        steps = torch.randint(1, max(rows, 2), shape, generator=generator, device=device)
-        donors = (steps + torch.arange(rows, device=device).view(-1, 1)).remainder_(rows)
-        noise = torch.randn(shape, generator=generator, device=device).to(x.device)
-        replaced, donors = replaced.to(x.device), donors.to(x.device)
-        changed = transforms.corrupt_features(to_model_input(x), replaced, donors)
-        x1, x2, x3 = changed.add_(noise, alpha=self.noise)
-        return ViewSet(x1, x2, transforms.roll_quarters(x3, target), target)
-
-
 VIEWS: dict[str, type[Any]] = {
     views.name: views for views in (ColourViews, SmallGreyViews, TableViews)
 }
@@ -197,4 +150,30 @@ def build_views(name: str, /, **options: Any) -> Views:
             f"{did_you_mean(option, known)}"
         )
     views: Views = VIEWS[name](**options)
+    return views
+
+
+def build_row_wise_views(name: str, /, **options: Any) -> Views:
+    """Return the named views in a form in which no row acts on another one's views.
+
+    Args:
+        name: A key of :data:`VIEWS`.
+        **options: As for :func:`build_views`; those that decide the form are set here.
+
+    Raises:
+        ParameterError: As :func:`build_views`.
+        PrivacyError: The views have no such form, or an option asks for another one.
+
+    >>> build_row_wise_views("table").replacement
+    'marginals'
+    """
+    form = dict(getattr(VIEWS.get(name), "row_wise_form", {}))
+    views = build_views(name, **{**form, **options})
+    if not getattr(views, "row_wise", False):
+        asked = "".join(f" with {key}={options[key]!r}" for key in form.keys() & options.keys())
+        remedy = f"leave {', '.join(f'`{key}`' for key in form)} out" if form else "use others"
+        raise PrivacyError(
+            f"Expected `views` to be row-wise with differential privacy, got {name!r}{asked}: a "
+            f"sample would act on the views of others in its batch; {remedy}."
+        )
     return views

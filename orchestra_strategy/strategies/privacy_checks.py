@@ -100,7 +100,8 @@ def refuse_coupled(config: Any, objective: Any, own_loss: bool) -> None:
     """Refuse record level where one example's gradient is not defined.
 
     Raises:
-        PrivacyError: The objective has no ``per_example``, or ``loss_terms`` goes around it.
+        PrivacyError: The objective has no ``per_example``, or views that are not row-wise, or
+            ``loss_terms`` goes around it.
     """
     if config.privacy != "record":
         return
@@ -110,6 +111,15 @@ def refuse_coupled(config: Any, objective: Any, own_loss: bool) -> None:
             "Expected an objective with `per_example` for privacy='record', got "
             f"{name}: where a loss couples the samples of a batch, as contrastive ones do, there "
             "is no gradient of one sample to clip. Use privacy='user', or another strategy."
+        )
+    views = getattr(objective, "views", None)
+    if views is not None and not getattr(views, "row_wise", False):
+        name = getattr(views, "__name__", type(views).__name__)
+        raise PrivacyError(
+            f"Expected `views` of an objective to be row-wise for privacy='record', got {name}, "
+            "which does not say so: where a sample acts on the views of others in its batch, it "
+            "moves their gradients, too, which clipping cannot bound. Declare `row_wise = True` if "
+            "a row's views depend on that row and its own draws alone."
         )
     if own_loss:
         raise PrivacyError(

@@ -16,7 +16,7 @@ from orchestra_strategy.algorithms.ema import frozen_statistics
 from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.algorithms.self_supervised import SelfSupervisedObjective, TargetObjective
 from orchestra_strategy.data.view_set import Views, ViewSet
-from orchestra_strategy.data.views import build_views
+from orchestra_strategy.data.views import build_row_wise_views, build_views
 from orchestra_strategy.errors import DataError, ParameterError
 from orchestra_strategy.strategies.base import FederatedStrategy
 from orchestra_strategy.strategies.party import PartyData
@@ -49,6 +49,12 @@ class SelfSupervisedStrategy(FederatedStrategy):
     def check_model(cls, model: nn.Module) -> None:
         """Refuse a model without backbone, projector or one of ``heads``."""
         parts_of(model, cls.heads)
+
+    @classmethod
+    def check_privacy(cls, config: Any, model: nn.Module) -> None:
+        """Refuse ``privacy`` where it would not cover all that leaves a party, and unfit views."""
+        super().check_privacy(config, model)
+        cls.views_for(config)
 
     @staticmethod
     def check_server(server_agg_method: Any, config: Any) -> None:
@@ -100,7 +106,18 @@ class SelfSupervisedStrategy(FederatedStrategy):
             return F.normalize(parts_of(self.model, ()).encoder(x), dim=1)
 
     def _views(self) -> Views:
-        return build_views(self.config.views, **self.config.view_options)
+        return self.views_for(self.config)
+
+    @staticmethod
+    def views_for(config: Any) -> Views:
+        """Return the views by the configuration: with ``privacy`` in their row-wise form.
+
+        Raises:
+            ParameterError: Their name or an option is unknown, or an option is out of its range.
+            PrivacyError: ``privacy`` is on, and an option asks for views that couple samples.
+        """
+        build = build_views if config.privacy == "none" else build_row_wise_views
+        return build(config.views, **config.view_options)
 
     def _settings(self) -> Any:
         settings_class = self.objective_class.settings_class

@@ -98,15 +98,15 @@ def test_a_pickle_that_calls__is_refused_by_name_and_runs_nothing(tmp_path, bomb
 def test_encoded_bytes__are_refused(tmp_path):
     # protocol 2 writes bytes as _codecs.encode(text, 'latin1'); another codec could inflate them
     (tmp_path / "test").write_bytes(b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aU\x03hex\x86R.")
-    with pytest.raises(DataError, match="to hold plain bytes, got encoded ones"):
+    with pytest.raises(DataError, match="Expected plain bytes, got encoded ones"):
         load_cifar_batches(tmp_path / "test")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"no pickle", "test` to be a CIFAR batch, got UnpicklingError"),
-        (b"", "test` to be a CIFAR batch, got EOFError"),
+        (b"no pickle", "test` is refused: Expected a pickle of plain data, got step"),
+        (b"", "test` to be a pickle of plain data, got broken bytes at step 0"),
         (pickle.dumps([1]), "test` to hold a dictionary, got another type"),
         (pickle.dumps({"data": np.zeros((2, 3072))}), "`data`, a uint8 array"),
         (pickle.dumps({"data": np.zeros((2, 300), np.uint8)}), r"be \(N, 3072\), got \(2, 300\)"),

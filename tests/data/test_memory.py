@@ -21,6 +21,7 @@ import json, sys
 import numpy as np
 import torch
 from orchestra_strategy.data import describe_samples, load_local
+from orchestra_strategy.rng import SeededStreams
 from orchestra_strategy.strategies.party import PartyData, fingerprint
 
 def megabytes(field):
@@ -32,7 +33,8 @@ def work(path):
     report = describe_samples(data.samples)
     party = PartyData.from_host(data.samples)
     fingerprint(party.samples)
-    options = dict(batch_size=64, passes=1, seed=0, party="a", epoch=0, device=torch.device("cpu"))
+    options = dict(batch_size=64, passes=1, party="a", epoch=0, device=torch.device("cpu"))
+    options["streams"] = SeededStreams(0)
     seen = sum(len(batch["ids"]) for batch in party.training_batches(0, 1, **options))
     assert party.samples.dtype == np.uint8 and report["dtype"] == "uint8"
     return seen

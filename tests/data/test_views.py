@@ -377,7 +377,12 @@ def test_defaults__are_the_documented_ones():
         "noise": 0.05,
         "background": 0.0,
     }
-    assert dataclasses.asdict(TableViews()) == {"corruption": 0.3, "noise": 0.05}
+    assert dataclasses.asdict(TableViews()) == {
+        "corruption": 0.3,
+        "noise": 0.05,
+        "replacement": "rows",
+        "one_hot": (),
+    }
 
 
 def test_build_views__gives_the_named_family_with_its_options():
