@@ -141,7 +141,7 @@ class OrchestraPrivateStrategy(OrchestraStrategy):
         assert C is not None
         assert self.privacy is not None
         total = _no_moments(C)
-        # Its own stream: how much of the training's has been used tells how many records were drawn.
+        # Its own stream: how far the training's has gone tells how many records were drawn.
         self.objective.generator = self._stream("views of the moments", user, self.exe_device)
 
         def moments_of(batch: Batch) -> Moments:

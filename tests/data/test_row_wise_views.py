@@ -127,11 +127,11 @@ class OwnViews(FedRotPredStrategy):
 def test_privacy_takes_the_row_wise_form_by_itself_and_refuses_the_other(options):
     private = party(OrchestraPrivateStrategy, views="table", **options)
     assert private.objective.views == marginals()
-    with pytest.raises(PrivacyError, match="to be row-wise .*'table' with replacement='rows'.*out"):
+    with pytest.raises(PrivacyError, match=r"row-wise .*'table' with replacement='rows'.*out"):
         party(views="table", view_options={"replacement": "rows"}, **options)
 
 
 def test_own_views_must_say_that_they_are_row_wise_for_records():
-    with pytest.raises(PrivacyError, match="`views` of an objective to be row-wise .* got Mixing"):
+    with pytest.raises(PrivacyError, match=r"`views` of an objective to be row-wise .* got Mixing"):
         party(OwnViews, **RECORD)
     party(OwnViews, **USER)
