@@ -61,6 +61,9 @@ class StrategyConfig(FrozenConfig, PrivacyFields):
             ``noise_seed`` is given, and then follows from that.
         torch_threads: CPU threads of torch during a call. The results depend on it in their last
             bits, so it must be the same wherever they are compared.
+        ring_parties: On route ``secure``, how many parties an aggregator adds up in a ring, so that
+            what would not fit is refused; 0 for an aggregator without one. Handed out by
+            OrchestraFLModel; None counts as 64.
         party: The party's name, for its random streams. Handed out by OrchestraFLModel; where it is
             not given, a fingerprint of the party's data stands in (it stays at the party).
     """
@@ -86,6 +89,7 @@ class StrategyConfig(FrozenConfig, PrivacyFields):
     min_parties: int = Field(2, ge=2)
     streams: Literal["auto", "seed", "secret"] = "auto"
     torch_threads: int = Field(1, ge=1)
+    ring_parties: int | None = Field(None, ge=0)
     party: str | None = None
 
     sends_clusters: ClassVar[bool] = False
@@ -174,6 +178,11 @@ class OrchestraConfig(StrategyConfig):
                 "`memory_size`"
             )
         return self
+
+    def most_local_centroids(self) -> int:
+        """Return how many local centroids a party may send."""
+        users = self.num_virtual_users if self.user_type == "multiuser_aggregate" else 1
+        return self.num_local_clusters * users
 
     def sizes_for(self, num_samples: int, who: str = "this party") -> ClusterSizes:
         """Scale memory and clusters down to a party's data: m <= samples, N_l <= m // k_min.

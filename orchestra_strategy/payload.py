@@ -14,10 +14,15 @@ import numpy.typing as npt
 from orchestra_strategy.errors import ReplyError
 
 __all__ = [
+    "LONGEST_REASON",
     "WIRE_VERSION",
     "Entry",
     "Manifest",
     "Payload",
+    "check_unit_rows",
+    "check_values",
+    "described",
+    "listed",
     "pack",
     "unpack",
 ]
@@ -27,6 +32,9 @@ WIRE_VERSION = 1
 # Sums of fewer than 2**53 are exact in float64; more samples than that nobody has.
 _INTEGERS_END = 2**53
 _LONGEST_SHOWN = 80
+LONGEST_REASON = 2000  # of a reply that was left out
+_MOST_LISTED = 10
+_UNIT_TOLERANCE = 1e-3
 
 FloatArray = npt.NDArray[np.float32]
 Combine = Literal[
@@ -71,10 +79,15 @@ class Entry(NamedTuple):
         sides = [self.max_rows if side is None else side for side in self.shape]
         return int(np.prod(sides, dtype=np.int64)) * np.dtype(self.dtype).itemsize
 
-    def accepts(self, array: npt.NDArray[Any]) -> bool:
-        """Whether ``array`` has this entry's shape and dtype."""
+    def accepts(self, array: Any) -> bool:
+        """Whether ``array`` is a plain numpy array of this entry's shape and dtype.
+
+        Not of a subclass: a masked array hides what is under its mask from every check.
+        """
         return (
-            array.dtype == self.dtype
+            type(array) is np.ndarray
+            and array.dtype == self.dtype
+            and array.dtype.isnative
             and array.ndim == len(self.shape)
             and all(
                 got == want or (want is None and got <= self.max_rows)
@@ -112,27 +125,71 @@ class Manifest(NamedTuple):
             finite: Whether NaN and infinity are refused.
 
         Raises:
-            ReplyError: A name is missing or unknown, or a shape, dtype or value is not allowed.
+            ReplyError: A name is missing or unknown, or a type, shape, dtype or value is not
+                allowed. Values are looked at last.
         """
         expected = self.arrays()
         missing, extra = expected.keys() - arrays.keys(), arrays.keys() - expected.keys()
         if missing or extra:
             raise ReplyError(
                 f"Expected the payload of {who} to have exactly the manifest's arrays; "
-                f"missing: {sorted(missing)}, not in the manifest: {sorted(extra)}."
+                f"missing: {listed(missing)}, not in the manifest: {listed(extra)}."
             )
         for name, entry in expected.items():
             if not entry.accepts(arrays[name]):
                 raise ReplyError(
                     f"Expected `{name}` of {who} to be {entry.dtype} {entry.shape}, "
-                    f"got {arrays[name].dtype} {arrays[name].shape}."
+                    f"got {described(arrays[name])}."
                 )
-            if finite and not np.isfinite(arrays[name]).all():
-                raise ReplyError(f"Expected `{name}` of {who} to be finite, got NaN or infinity.")
+        for name in expected if finite else ():
+            check_values(name, arrays[name], who)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the manifest as plain dictionaries, for a table or a JSON file."""
         return [{**entry._asdict(), "bytes": entry.nbytes} for entry in self.entries]
+
+
+def described(value: Any) -> str:
+    """Return what a peer sent in place of an array, in a few words."""
+    if type(value) is np.ndarray:
+        return f"{value.dtype} {value.shape}"
+    return type(value).__name__[:_LONGEST_SHOWN]
+
+
+def check_values(name: str, array: npt.NDArray[Any], who: str) -> None:
+    """Refuse values that no honest sender has: not finite, or a variance below zero.
+
+    Raises:
+        ReplyError: There is one.
+    """
+    if not np.isfinite(array).all():
+        raise ReplyError(f"Expected `{name}` of {who} to be finite, got NaN or infinity.")
+    if name.endswith("running_var") and array.size and array.min() < 0:
+        raise ReplyError(
+            f"Expected `{name}` of {who} to be a variance, at least 0, got {array.min():g}."
+        )
+
+
+def check_unit_rows(name: str, rows: npt.NDArray[Any], who: str) -> None:
+    """Refuse rows that are no directions: of another length than 1, to a thousandth.
+
+    Raises:
+        ReplyError: There is one.
+    """
+    lengths = np.linalg.norm(np.asarray(rows, np.float64), axis=-1)
+    if rows.size and np.abs(lengths - 1).max() > _UNIT_TOLERANCE:
+        raise ReplyError(
+            f"Expected the rows of `{name}` of {who} to have length 1, got lengths from "
+            f"{lengths.min():.4g} to {lengths.max():.4g}."
+        )
+
+
+def listed(names: Iterable[Any]) -> list[str]:
+    """Return names for a message: a sender could make them long, many, or of another type."""
+    shown = sorted(
+        _shown(name) if not isinstance(name, str) else name[:_LONGEST_SHOWN] for name in names
+    )
+    return shown[:_MOST_LISTED]
 
 
 class Payload(NamedTuple):
@@ -190,8 +247,8 @@ def unpack(wire: Any, who: str = "the sender", reply: bool = False) -> Payload:
     Raises:
         ReplyError: Not our form, or of another version.
     """
-    if not isinstance(wire, Mapping) or set(wire) != {"meta", "arrays"}:
-        kind = sorted(map(str, wire)) if isinstance(wire, Mapping) else type(wire).__name__
+    if type(wire) is not dict or set(wire) != {"meta", "arrays"}:
+        kind = listed(wire) if type(wire) is dict else type(wire).__name__
         raise ReplyError(
             f"Expected {who} to send a payload of orchestra_strategy ('meta', 'arrays'), got "
             f"{kind}. All parties must run a strategy of this package, and the server its "
@@ -200,22 +257,27 @@ def unpack(wire: Any, who: str = "the sender", reply: bool = False) -> Payload:
     meta = wire["meta"]
     expected = {"version", "round", "phase", "num_samples"}
     optional = {"left_out"} if reply else set()
-    if not isinstance(meta, Mapping) or set(meta) - optional != expected:
+    if type(meta) is not dict or set(meta) - optional != expected:
         raise ReplyError(f"Expected `meta` of {who} to have the keys {sorted(expected)}.")
     version = meta["version"]
-    if not isinstance(version, int | np.integer) or version != WIRE_VERSION:
+    if type(version) is not int or version != WIRE_VERSION:
         raise ReplyError(
             f"Expected payload version {WIRE_VERSION} from {who}, got {_shown(version)}: "
             "install the same version of orchestra-strategy at every party."
         )
     _check_counts(meta, who)
-    if not isinstance(wire["arrays"], Mapping):
+    if type(wire["arrays"]) is not dict:
         raise ReplyError(
             f"Expected `arrays` of {who} to be arrays by name, got {type(wire['arrays']).__name__}."
         )
+    if not all(type(name) is str for name in wire["arrays"]):
+        raise ReplyError(f"Expected the names of arrays of {who} to be texts, got others.")
     left_out = meta.get("left_out")
-    if not isinstance(left_out, str | None):
-        raise ReplyError(f"Expected `left_out` of {who} to be a reason, got {left_out!r}.")
+    if left_out is not None and (type(left_out) is not str or len(left_out) > LONGEST_REASON):
+        raise ReplyError(
+            f"Expected `left_out` of {who} to be a reason of at most {LONGEST_REASON} characters, "
+            f"got {_shown(left_out)}."
+        )
     counts = int(meta["round"]), meta["phase"], int(meta["num_samples"])
     return Payload(dict(wire["arrays"]), *counts, left_out)
 
@@ -224,7 +286,11 @@ def _check_counts(meta: Mapping[str, Any], who: str) -> None:
     for key in ("round", "num_samples"):
         value = meta[key]
         known = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        if not known or not 0 <= value < _INTEGERS_END:
+        if (
+            not known
+            or type(value) not in (int, np.int64, np.int32)
+            or not 0 <= value < _INTEGERS_END
+        ):
             raise ReplyError(
                 f"Expected `{key}` of {who} to be an integer of at least 0 and below 2**53, got "
                 f"{_shown(value)}."

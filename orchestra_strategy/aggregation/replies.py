@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from orchestra_strategy.errors import ParameterError, ReplyError
-from orchestra_strategy.payload import Payload, unpack
+from orchestra_strategy.payload import (
+    Payload,
+    check_unit_rows,
+    check_values,
+    described,
+    listed,
+    unpack,
+)
 
 __all__ = ["Replies", "check_party_names", "party_labels", "read_replies"]
 
@@ -64,13 +71,19 @@ def check_party_names(party_names: Any) -> tuple[str, ...] | None:
     return names
 
 
-def read_replies(wires: Sequence[Any], labels: Sequence[str], with_quality: bool) -> Replies:
+def read_replies(
+    wires: Sequence[Any],
+    labels: Sequence[str],
+    with_quality: bool,
+    max_local_centroids: int = 4096,
+) -> Replies:
     """Sort replies into those that can be combined and those that cannot.
 
     Args:
         wires: What came in, one per party.
         labels: How messages call the parties.
         with_quality: Whether every party has to send how good its clusters are, or none may.
+        max_local_centroids: How many rows of ``local_centroids`` a party may send.
 
     Raises:
         ReplyError: The sound ones disagree, and no majority says which of them is right.
@@ -80,7 +93,8 @@ def read_replies(wires: Sequence[Any], labels: Sequence[str], with_quality: bool
     for i, (wire, who) in enumerate(zip(wires, labels, strict=True)):
         try:
             sound[i] = unpack(wire, who)
-            _check_values(sound[i].arrays, who)
+            _check_forms(sound[i].arrays, who, max_local_centroids)
+            _check_contents(sound[i].arrays, who)
             _check_quality(sound[i].arrays, who, with_quality)
         except ReplyError as error:
             sound.pop(i, None)
@@ -90,13 +104,40 @@ def read_replies(wires: Sequence[Any], labels: Sequence[str], with_quality: bool
     return Replies({i: p for i, p in sound.items() if i not in refused}, refused)
 
 
-def _check_values(arrays: Mapping[str, Any], who: str) -> None:
+def _check_forms(arrays: Mapping[str, Any], who: str, max_local_centroids: int) -> None:
+    """Refuse what is no plain float32 array, or too many rows: before any value is looked at."""
     for name, array in arrays.items():
-        dtype = getattr(array, "dtype", type(array).__name__)
-        finite = dtype == np.float32 and np.isfinite(array).all()
-        if not finite:
-            what = " with NaN or infinity" if dtype == np.float32 else ""
-            raise ReplyError(f"Expected `{name}` of {who} to be finite float32, got {dtype}{what}.")
+        plain = type(array) is np.ndarray and array.dtype == np.float32 and array.dtype.isnative
+        if not plain:
+            raise ReplyError(
+                f"Expected `{name}` of {who} to be finite float32, got {described(array)}."
+            )
+    for name in ("local_centroids", "global_centroids"):
+        if name in arrays and arrays[name].ndim != 2:
+            raise ReplyError(
+                f"Expected `{name}` of {who} to have two axes, got shape {arrays[name].shape}."
+            )
+    rows = len(arrays.get("local_centroids", ()))
+    if rows > max_local_centroids:
+        raise ReplyError(
+            f"Expected at most {max_local_centroids} `local_centroids` of {who}, got {rows}; "
+            "`max_local_centroids` of `server_aggregation(...)` sets the limit."
+        )
+
+
+def _check_contents(arrays: Mapping[str, Any], who: str) -> None:
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ReplyError(
+                f"Expected `{name}` of {who} to be finite float32, got float32 with NaN or "
+                "infinity."
+            )
+        check_values(name, array, who)
+    if "local_centroids" in arrays:
+        check_unit_rows("local_centroids", arrays["local_centroids"], who)
+    echo = arrays.get("global_centroids")
+    if echo is not None and echo.any():  # zeros: there have been none so far
+        check_unit_rows("global_centroids", echo, who)
 
 
 def _check_quality(arrays: Mapping[str, Any], who: str, with_quality: bool) -> None:
@@ -129,6 +170,14 @@ def _disagreeing(sound: Mapping[int, Payload], labels: Sequence[str]) -> dict[in
     return found
 
 
+def _apart(names: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return what either has beyond the other, for a message; the order if that is all."""
+    beyond, missing = names.keys() - others.keys(), others.keys() - names.keys()
+    if beyond or missing or list(names) == list(others):
+        return listed(beyond), listed(missing)
+    return ["another order"], ["this order"]
+
+
 def _shape(name: str, array: Any) -> tuple[int, ...]:
     # How many clusters a party has is its own affair.
     shape: tuple[int, ...] = array.shape
@@ -147,7 +196,7 @@ def _difference(payload: Payload, who: str, reference: Payload, reference_who: s
     for what, got, want in (
         ("round", payload.round_index, reference.round_index),
         ("phase", payload.phase, reference.phase),
-        ("names", list(payload.arrays), list(reference.arrays)),
+        ("names", *_apart(payload.arrays, reference.arrays)),
     ):
         if got != want:
             return (

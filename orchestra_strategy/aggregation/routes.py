@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from orchestra_strategy.errors import ParameterError, ReplyError
-from orchestra_strategy.payload import Entry, Manifest, Payload, pack, unpack
+from orchestra_strategy.payload import Entry, Manifest, Payload, described, pack, unpack
 
 __all__ = ["ROUTES", "Route", "SecureRoute", "Sent", "ServerRoute"]
 
@@ -23,6 +24,11 @@ _SUM_SCALE = 128.0
 # Rounds are compared modulo this: small numbers survive fixed-point arithmetic.
 _ROUND_MODULUS = 16
 _CHECK_TOLERANCE = 5e-4
+
+# Of SecretFlow's SecureAggregator, by default; the sign takes one of the 64 bits.
+_RING_BITS = 63
+_FRACTION_BITS = 18
+_UNKNOWN_PARTIES = 64  # with SecretFlow's own FLModel nobody tells a party how many there are
 
 
 class Sent(NamedTuple):
@@ -47,6 +53,7 @@ class Route(Protocol):
         weighted: bool,
         who: str = "this party",
         finite: bool = True,
+        ring_parties: int | None = None,
     ) -> Any:
         """Return what travels.
 
@@ -56,6 +63,8 @@ class Route(Protocol):
             weighted: Whether the mean will weigh by samples.
             who: The sender, named in messages.
             finite: Whether the sender refuses NaN and infinity; else the receiver looks for them.
+            ring_parties: Of how many parties an aggregator adds up numbers in a ring; 0 where it
+                has none, None where that is not known.
         """
 
     def unpack(self, wire: Any, sent: Sent, manifest_of: Callable[[bool], Manifest]) -> Payload:
@@ -78,6 +87,7 @@ class ServerRoute:
         weighted: bool,
         who: str = "this party",
         finite: bool = True,
+        ring_parties: int | None = None,
     ) -> dict[str, Any]:
         """Return plain containers; the number of samples is among them."""
         return pack(payload, manifest, who, finite)
@@ -89,6 +99,12 @@ class ServerRoute:
             ReplyError: It has another form than the manifest's.
         """
         reply = unpack(wire, "the server", reply=True)
+        if (reply.round_index, reply.phase) != sent:
+            raise ReplyError(
+                f"Expected the server's reply to round {sent.round_index}, phase '{sent.phase}', "
+                f"got one to round {reply.round_index}, phase '{reply.phase}': it belongs to "
+                "another exchange. After an interrupted round, build a new FLModel."
+            )
         manifest_of(reply.phase == "round").check(reply.arrays, "the server")
         return reply
 
@@ -125,10 +141,14 @@ class SecureRoute:
         weighted: bool,
         who: str = "this party",
         finite: bool = True,
+        ring_parties: int | None = None,
     ) -> list[Any]:
         """Return the check and the manifest's arrays, in its order, all of at least one dimension.
 
         Sums are divided by the party's weight where the aggregator multiplies by it.
+
+        Raises:
+            ReplyError: The arrays are not the manifest's, or one does not fit the ring.
         """
         # Always finite: in a mean, nobody could find or leave out the party that is not.
         manifest.check(payload.arrays, who)
@@ -138,6 +158,8 @@ class SecureRoute:
             scale = factor if entry.combine == "secure sum" else 1.0
             array = payload.arrays[name]
             wire.append(np.atleast_1d(array * np.float32(scale)).astype(np.float32))
+            weight = payload.num_samples if weighted else 1
+            _check_ring(name, wire[-1], max(weight, 1), ring_parties, who)
         return wire
 
     def unpack(self, wire: Any, sent: Sent, manifest_of: Callable[[bool], Manifest]) -> Payload:
@@ -156,6 +178,12 @@ class SecureRoute:
                 f"{got}: all parties must run this strategy with `route='secure'`, with a "
                 "SecretFlow aggregator."
             )
+        wrong = [described(array) for array in wire if not _is_plain(array)]
+        if wrong:
+            raise ReplyError(
+                "Expected the aggregator to return arrays of floating-point numbers, got "
+                f"{wrong[0]}."
+            )
         check, *means = (np.asarray(array, np.float32) for array in wire)
         want = _check_of(sent)
         if check.shape != want.shape or not np.allclose(check, want, 0, _CHECK_TOLERANCE):
@@ -171,6 +199,36 @@ class SecureRoute:
         }
         manifest.check(arrays, "the aggregator")
         return Payload(arrays, sent.round_index, sent.phase, 0)  # type: ignore[arg-type]
+
+
+def _is_plain(array: Any) -> bool:
+    return type(array) is np.ndarray and array.dtype.kind == "f"
+
+
+def _check_ring(
+    name: str, array: npt.NDArray[np.float32], weight: int, parties: int | None, who: str
+) -> None:
+    """Refuse numbers whose sum over the parties could leave the ring: it would wrap around, unseen.
+
+    Secure aggregators compute with whole numbers of 64 bits, 18 of them behind the point, and
+    multiply by the weights before they add.
+
+    Raises:
+        ReplyError: |w| x weight x parties x 2^18 does not fit.
+    """
+    if parties == 0 or array.size == 0:
+        return
+    count = _UNKNOWN_PARTIES if parties is None else parties
+    limit = 2.0 ** (_RING_BITS - _FRACTION_BITS) / (weight * count)
+    largest = float(np.abs(array).max())
+    if not largest < limit:
+        raise ReplyError(
+            f"Expected `{name}` of {who} to be below {limit:.4g} in absolute value, got "
+            f"{largest:.4g}: the sum of {count} parties, each times its weight (here {weight}), "
+            "would leave the ring of the secure aggregator and come back as another number. "
+            "Standardise the features, lower `lr`, use `norm='group'` in the model, or the route "
+            "'server'."
+        )
 
 
 def _check_of(sent: Sent) -> Any:

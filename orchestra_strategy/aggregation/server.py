@@ -19,7 +19,7 @@ from orchestra_strategy.aggregation.weighted import AggregateWeights, FloatArray
 from orchestra_strategy.algorithms.clustering import global_clustering, random_unit_rows
 from orchestra_strategy.config import parse_config
 from orchestra_strategy.errors import ReplyError
-from orchestra_strategy.payload import WIRE_VERSION, Payload
+from orchestra_strategy.payload import LONGEST_REASON, WIRE_VERSION, Payload
 from orchestra_strategy.rng import torch_generator
 from orchestra_strategy.threads import torch_threads
 
@@ -52,6 +52,7 @@ class ServerAggregation:
         self.torch_threads = given.torch_threads
         self.on_bad_reply = given.on_bad_reply
         self.min_parties = given.min_parties
+        self.max_local_centroids = given.max_local_centroids
         self.party_names = check_party_names(given.party_names)
 
     def __call__(self, wires: Sequence[Any]) -> list[dict[str, Any]]:
@@ -67,7 +68,9 @@ class ServerAggregation:
         if not wires:
             raise ReplyError("Expected at least one payload, got none.")
         labels = party_labels(self.party_names, len(wires))
-        sound, refused = read_replies(wires, labels, self.aggregation == "quality")
+        sound, refused = read_replies(
+            wires, labels, self.aggregation == "quality", self.max_local_centroids
+        )
         self._settle(len(wires), refused)
         payloads = list(sound.values())
         with torch_threads(self.torch_threads):
@@ -82,7 +85,10 @@ class ServerAggregation:
             "phase": first.phase,
             "num_samples": sum(p.num_samples for p in payloads),
         }
-        told = [{"left_out": refused[i]} if i in refused else {} for i in range(len(wires))]
+        told = [
+            {"left_out": refused[i][:LONGEST_REASON]} if i in refused else {}
+            for i in range(len(wires))
+        ]
         return [{"meta": meta | more, "arrays": arrays} for more in told]
 
     def _settle(self, replies: int, refused: Mapping[int, str]) -> None:
@@ -106,7 +112,15 @@ class ServerAggregation:
         combine = self.aggregate_weights
         if self.aggregation == "trimmed_mean":  # the cut does not shrink with what is left out
             combine = partial(trimmed_mean, trim=self.trim, parties=parties)
-        return dict(zip(names, combine(weights, _counts(payloads)), strict=True))
+        with np.errstate(over="ignore"):  # what overflows is refused by its name
+            combined = combine(weights, _counts(payloads))
+        for name, array in zip(names, combined, strict=True):
+            if not np.isfinite(array).all():
+                raise ReplyError(
+                    f"Expected the parties' `{name}` to have a finite mean, got an overflow of "
+                    "float32: their weights have diverged; lower `lr`."
+                )
+        return dict(zip(names, combined, strict=True))
 
     def _global_centroids(self, payloads: Sequence[Payload]) -> FloatArray | None:
         first = payloads[0].arrays

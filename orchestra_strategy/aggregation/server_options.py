@@ -26,6 +26,8 @@ class ServerOptions(FrozenConfig):
         trim: Fraction of the parties, those left out included, that ``trimmed_mean`` cuts at each
             end; the median is what it leaves at least.
         on_bad_reply: ``fail``, or ``leave_out`` for a round without the replies that are refused.
+        max_local_centroids: How many rows of local centroids a party may send: its
+            ``num_local_clusters`` times its virtual users. More are refused before any work.
         min_parties: With ``leave_out``, how many sound replies a round needs, at least 2: a mean
             of one is that party's weights.
         party_names: The parties in the order of FLModel's ``device_list``, for messages.
@@ -40,6 +42,7 @@ class ServerOptions(FrozenConfig):
     aggregation: Literal["mean", "median", "trimmed_mean", "quality"] = "mean"
     trim: float = Field(0.1, ge=0, lt=0.5)
     on_bad_reply: Literal["fail", "leave_out"] = "fail"
+    max_local_centroids: int = Field(1024, ge=1)
     min_parties: int = Field(2, ge=2)
     party_names: Any = None
 

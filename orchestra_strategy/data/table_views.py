@@ -103,9 +103,8 @@ class TableViews:
         unit = torch.rand((rows, 1 + 3 * per_view), generator=generator, device=generator.device)
         target = (4 * unit[:, 0]).long().to(x.device)
         views = unit[:, 1:].view(rows, 3, per_view).transpose(0, 1).to(x.device)  # (3, B, ...)
-        chance, value, noise, category = views.split(
-            [num_features, num_features, num_features, len(self.one_hot)], dim=-1
-        )
+        widths = [num_features, num_features, num_features, len(self.one_hot)]
+        chance, value, noise, category = torch.split(views, widths, dim=-1)
         drawn = _normal(value)
         for i, group in enumerate(self.one_hot):
             chosen = (len(group) * category[..., i]).long()
@@ -136,7 +135,8 @@ class TableViews:
 def _normal(unit: Tensor) -> Tensor:
     """Return standard normal deviates for uniform ones on the multiples of 2^-24 in [0, 1)."""
     # In float64: 1 - 2^-25 would be 1 in float32, whose deviate is infinite.
-    return torch.special.ndtri(unit.double() + 2.0**-25).to(unit)
+    deviates: Tensor = torch.special.ndtri(unit.double() + 2.0**-25)
+    return deviates.to(unit)
 
 
 def _other_rows(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

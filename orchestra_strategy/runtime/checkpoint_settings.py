@@ -9,7 +9,7 @@ from orchestra_strategy.errors import CheckpointError
 __all__ = ["numbers_settings", "refuse_other_settings"]
 
 # A training may go on with another value of these: they say when it ends, and what is shown.
-_FREE = ("max_epsilon", "stop_on_collapse", "predict_output", "party")
+_FREE = ("max_epsilon", "stop_on_collapse", "predict_output", "party", "ring_parties")
 
 
 def numbers_settings(

@@ -107,6 +107,9 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         check_aggregation(config, len(device_list))
         self._strategy_class.check_server(server_agg_method, config)
         self.strategy_config = config
+        if aggregator is not None:
+            ring = not isinstance(aggregator, host.PlainAggregator)
+            self._parameters["ring_parties"] = len(device_list) if ring else 0
         if config.streams == "auto" and config.privacy == "none":  # a worker may not know the mode
             self._parameters["streams"] = "seed" if host.in_simulation() else "secret"
         super().__init__(
@@ -348,5 +351,7 @@ def _default_server(
         if hasattr(config, name)
     }
     options["aggregate_weights"] = cls.own_aggregation()
+    if config.sends_clusters:
+        options["max_local_centroids"] = config.most_local_centroids()
     seed = 42 if seed is None else seed
     return server_aggregation(**options, seed=seed, party_names=party_names)

@@ -389,7 +389,10 @@ class FederatedStrategy(Disclosure, PartyWorker):
         # With "leave_out" it is the server that looks for NaN, and does without this party.
         finite = self.config.on_bad_reply == "fail"
         weighted = samples is not None
-        return self.route.pack(payload, self.manifest(trained), weighted, self._who(), finite)
+        return self.route.pack(
+            *(payload, self.manifest(trained), weighted, self._who(), finite),
+            ring_parties=self.config.ring_parties,
+        )
 
     def _who(self) -> str:
         return f"party `{self.config.party}`" if self.config.party else "this party"

@@ -17,7 +17,8 @@ from orchestra_strategy.algorithms.compactness import compactness
 from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.algorithms.orchestra import OrchestraObjective
 from orchestra_strategy.config import ClusterSizes, OrchestraConfig, StrategyConfig
-from orchestra_strategy.payload import Entry
+from orchestra_strategy.errors import ParameterError
+from orchestra_strategy.payload import Entry, check_unit_rows
 from orchestra_strategy.strategies.party import PartyData
 from orchestra_strategy.strategies.registry import register_strategy
 from orchestra_strategy.strategies.self_supervised import TargetNetworkStrategy, require_equal
@@ -75,6 +76,12 @@ class OrchestraStrategy(TargetNetworkStrategy):
             return
         names = ("num_global_clusters", "temperature", "clustering_steps")
         require_equal(server_agg_method, config, names)
+        most, limit = config.most_local_centroids(), server_agg_method.max_local_centroids
+        if most > limit:
+            raise ParameterError(
+                f"Expected `max_local_centroids` of `server_aggregation(...)` to be at least {most}"
+                f" (`num_local_clusters` times the virtual users of a party), got {limit}."
+            )
 
     @classmethod
     def sends_unprotected(cls, route: str) -> tuple[str, ...]:
@@ -250,9 +257,14 @@ class OrchestraStrategy(TargetNetworkStrategy):
             if new is not None:
                 self.objective.centroids = new.to(self.exe_device)
             return
-        centroids = torch.from_numpy(np.array(arrays["global_centroids"]))
-        if self._clusters or self.objective.centroids is not None:
-            self.objective.centroids = centroids.to(self.exe_device)
+        rows = arrays["global_centroids"]
+        if self._clusters or self.objective.centroids is not None or self._has_data_for(rows):
+            check_unit_rows("global_centroids", rows, "the server")
+            self.objective.centroids = torch.from_numpy(np.array(rows)).to(self.exe_device)
+
+    def _has_data_for(self, rows: FloatArray) -> bool:
+        """Whether a party that has sent no centroids, of copies alone say, goes on with others'."""
+        return bool(self.num_samples() and rows.any())
 
     def _sizes(self, user: int | None) -> ClusterSizes:
         sizes: ClusterSizes = self.config.sizes_for(self.user_type.samples_of(user))

@@ -141,7 +141,10 @@ def test_another_number_of_replies_than_of_parties_is_refused():
 def test_a_reason_that_is_no_text_is_refused():
     reply = server_aggregation()([wire()])[0]
     reply["meta"] = {**reply["meta"], "left_out": 3}
-    with pytest.raises(ReplyError, match="`left_out` of the server to be a reason, got 3"):
+    with pytest.raises(
+        ReplyError,
+        match="`left_out` of the server to be a reason of at most 2000 characters, got 3",
+    ):
         unpack(reply, "the server", reply=True)
 
 
