@@ -160,10 +160,20 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[Label, dict[str, Any]
     if hashlib.sha256(body).hexdigest() != head["sha256"]:
         raise _damaged(path, "one whose content differs from what was written (SHA-256)")
     try:
+        _refuse_packed(path, body)
         state: dict[str, Any] = torch.load(io.BytesIO(body), weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError) as error:
         raise _damaged(path, f"one that torch's safe loader refuses ({error})") from None
+    if not isinstance(state, dict):
+        raise _damaged(path, "one that holds no state")
     return Label(head["owner"], head["round_index"], head["digest"]), state
+
+
+def _refuse_packed(path: str | os.PathLike[str], body: bytes) -> None:
+    """Refuse members that are compressed, which torch's never are: few bytes could become many."""
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise _damaged(path, "one whose parts are compressed")
 
 
 def _head(path: str | os.PathLike[str], magic: bytes, line: bytes) -> dict[str, Any]:
@@ -171,7 +181,7 @@ def _head(path: str | os.PathLike[str], magic: bytes, line: bytes) -> dict[str, 
         raise _damaged(path, "a file of another kind, or an empty one")
     try:
         head: Any = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _damaged(path, "one whose first lines cannot be read") from None
     schema = head.get("schema") if isinstance(head, dict) else None
     if not isinstance(schema, int) or schema < 1:

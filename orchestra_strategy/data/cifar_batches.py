@@ -15,7 +15,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestra_strategy.data.local_data import LocalData, encode_labels, reading, samples_of
+from orchestra_strategy.data.local_data import (
+    LocalData,
+    encode_labels,
+    reading,
+    refuse_outside,
+    samples_of,
+)
 from orchestra_strategy.data.pickled_arrays import PickledArray
 from orchestra_strategy.data.plain_pickle import read_plain_pickle
 from orchestra_strategy.errors import DataError, ParameterError
@@ -129,6 +135,7 @@ def _class_names(folder: Path, key: str) -> tuple[str, ...] | None:
 
 def _unpickle(file: Path) -> dict[str, Any]:
     """Return the dictionary in a file, its keys as strings (Python 2 wrote them as bytes)."""
+    refuse_outside(file.parent, file)
     with reading(file, "a CIFAR batch"):
         content = read_plain_pickle(file)
         if not isinstance(content, dict):

@@ -86,10 +86,11 @@ def check_features(
             f"Expected `categories` of feature columns, got `{strange[0]}`, which is none."
         )
     if isinstance(standardise, Mapping):
-        for name in features:
+        for number, name in enumerate(features, 1):
             if name not in categories and name not in standardise:
                 raise ParameterError(
-                    f"Expected `standardise` to have every numeric column, got none for `{name}`."
+                    "Expected `standardise` to have every numeric column, got none for feature "
+                    f"column {number}."
                 )
 
 

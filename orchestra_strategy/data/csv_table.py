@@ -8,7 +8,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from orchestra_strategy.data.csv_file import read_columns, read_header, require_columns
+from orchestra_strategy.data.csv_file import (
+    column_labels,
+    read_columns,
+    read_header,
+    require_columns,
+)
 from orchestra_strategy.data.csv_options import (
     Scales,
     check_csv_options,
@@ -68,14 +73,17 @@ def load_csv(
     texts = [c for c, values in categories.items() if all(isinstance(v, str) for v in values)]
     if class_names is not None:
         texts += labelled
-    table = read_columns(path, header, delimiter, [*features, *labelled], texts)
-    samples, names = _encode(path, table, features, categories, standardise)
+    asked = {*(columns or ()), *labelled, *categories}
+    asked |= set(standardise) if isinstance(standardise, Mapping) else set()
+    names = column_labels(header, asked)
+    table = read_columns(path, header, delimiter, [*features, *labelled], texts, names)
+    samples, feature_names = _encode(path, table, features, categories, standardise, names)
     one_hot = one_hot_columns(features, categories)
     if label_column is None:
-        return LocalData(samples, feature_names=names, one_hot=one_hot)
+        return LocalData(samples, feature_names=feature_names, one_hot=one_hot)
     what = f"column `{label_column}` of `{path}`"
     labels, classes = encode_labels(table[label_column].to_numpy(), class_names, what)
-    return LocalData(samples, labels, classes, names, one_hot=one_hot)
+    return LocalData(samples, labels, classes, feature_names, one_hot=one_hot)
 
 
 def _encode(
@@ -84,9 +92,10 @@ def _encode(
     features: Sequence[str],
     categories: Mapping[str, Sequence[Any]],
     standardise: str | Scales,
+    labels: Mapping[str, str],
 ) -> tuple[NDArray[np.float32], tuple[str, ...]]:
     """Return (N, F) numbers and F names; written column by column into one array."""
-    _refuse_text(path, table, [name for name in features if name not in categories])
+    _refuse_text(path, table, [name for name in features if name not in categories], labels)
     widths = [len(categories.get(name, "1")) for name in features]
     samples = np.zeros((len(table[features[0]]), sum(widths)), np.float32)
     names: list[str] = []
@@ -97,7 +106,7 @@ def _encode(
             part[np.arange(len(codes)), codes] = 1
             names += [f"{name}={value}" for value in categories[name]]
         else:
-            part[:, 0] = _scaled(name, _numbers(path, name, table[name]), standardise)
+            part[:, 0] = _scaled(name, _numbers(path, labels[name], table[name]), standardise)
             names.append(name)
     return samples_of(samples, path, "the scaled table"), tuple(names)
 
@@ -110,14 +119,16 @@ def _codes(path: Path, name: str, column: Any, values: Sequence[Any]) -> NDArray
     return codes
 
 
-def _numbers(path: Path, name: str, column: Any) -> NDArray[np.float64]:
+def _numbers(path: Path, label: str, column: Any) -> NDArray[np.float64]:
     """Return a column of finite numbers."""
     numbers: NDArray[np.float64] = pd.to_numeric(column).to_numpy(dtype=np.float64)
-    _refuse_rows(~np.isfinite(numbers), f"Expected column `{name}` of `{path}` to be finite")
+    _refuse_rows(~np.isfinite(numbers), f"Expected column {label} of `{path}` to be finite")
     return numbers
 
 
-def _refuse_text(path: Path, table: Mapping[str, Any], numeric: Sequence[str]) -> None:
+def _refuse_text(
+    path: Path, table: Mapping[str, Any], numeric: Sequence[str], labels: Mapping[str, str]
+) -> None:
     """Refuse all columns at once that hold text and have no categories."""
     marks = {name: pd.to_numeric(table[name], errors="coerce").isna() for name in numeric}
     texts = [name for name, marked in marks.items() if marked.any()]
@@ -125,10 +136,11 @@ def _refuse_text(path: Path, table: Mapping[str, Any], numeric: Sequence[str]) -
         first = texts[0]
         bad = marks[first].to_numpy()
         raise DataError(
-            f"Expected numbers in {', '.join(f'`{name}`' for name in texts)} of `{path}`, got text "
-            f"(in `{first}` in {int(bad.sum())} cells of {len(bad)}, the first in row "
-            f"{int(bad.argmax()) + 1}): list the values by `categories={{{first!r}: [...]}}`, the "
-            "same at all parties, or leave columns out by `columns`."
+            f"Expected numbers in columns {', '.join(labels[name] for name in texts)} of `{path}`, "
+            f"got text (in {labels[first]} in {int(bad.sum())} cells of {len(bad)}, the first in "
+            f"row {int(bad.argmax()) + 1}): list the values by `categories={{name: [...]}}`, the "
+            "same at all parties, or leave columns out by `columns`. The first line must be the "
+            "names of the columns."
         )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestra_strategy.data.local_data import reading
+from orchestra_strategy.data.local_data import reading, refuse_outside
 from orchestra_strategy.errors import DataError, ParameterError, did_you_mean
 
 __all__ = ["SUFFIXES", "ImageFile", "list_images"]
@@ -63,16 +63,20 @@ def list_images(
     return [file for label, name in present for file in _images(root, name, label, limit)], names
 
 
-def _entries(folder: Path) -> list[Path]:
+def _entries(root: Path, name: str = "") -> list[Path]:
     """Return what is in a folder, by name, without hidden files and what systems leave behind."""
+    folder = root / name
     with reading(folder, "a folder that can be read"):
         entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
-    return [e for e in entries if not e.name.startswith(".") and e.name not in _LITTER]
+    wanted = [e for e in entries if not e.name.startswith(".") and e.name not in _LITTER]
+    for entry in wanted:
+        refuse_outside(root, entry)
+    return wanted
 
 
 def _images(root: Path, name: str, label: int, limit: int | None) -> list[ImageFile]:
     """Return the images right in one folder."""
-    entries = _entries(root / name)
+    entries = _entries(root, name)
     _refuse_others(root / name, entries)
     if not entries:
         whose = f"class `{name}`" if name else "the folder"

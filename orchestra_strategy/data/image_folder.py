@@ -2,6 +2,7 @@
 
 import io
 import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +20,9 @@ __all__ = ["load_image_folder"]
 
 _log = logging.getLogger(__name__)
 
+MOST_PIXELS = 2**27
+"""Of an image, before it is decoded: above the largest cameras', below what fills a memory."""
+
 _MODES = ("RGB", "L")
 _DEEP = ("I", "F")  # Pillow's modes of more than 8 bits start with these
 _CORRUPT = "; remove it, or leave corrupt images out by `skip_corrupt=True`"
@@ -26,6 +30,10 @@ _CORRUPT = "; remove it, or leave corrupt images out by `skip_corrupt=True`"
 
 class _CorruptError(DataError):
     """An image cannot be decoded: the one fault that can be skipped."""
+
+
+class _HugeError(DataError):
+    """An image has more pixels than may be decoded; it is not corrupt, and not skipped."""
 
 
 class _Form(NamedTuple):
@@ -124,14 +132,36 @@ def _decode(file: Path) -> Image.Image:
     with reading(file, "a file that can be read"):
         content = file.read_bytes()
     try:
-        with reading(file, "an image", _CORRUPT):
-            image = Image.open(io.BytesIO(content))
+        with reading(file, "an image", _CORRUPT), warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours
+            image = _opened(file, content)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
+    except _HugeError:
+        raise
     except DataError as error:
         raise _CorruptError(*error.args) from error
     if getattr(image, "n_frames", 1) > 1:
         raise DataError(f"Expected `{file}` to be one image, got a series of them; take it apart.")
+    return image
+
+
+def _opened(file: Path, content: bytes) -> Image.Image:
+    """Return an image of which only the header has been read.
+
+    Raises:
+        _HugeError: It has more pixels than may be decoded.
+    """
+    try:
+        image = Image.open(io.BytesIO(content))
+        pixels = image.width * image.height
+    except Image.DecompressionBombError:
+        pixels = 2 * MOST_PIXELS
+    if pixels > MOST_PIXELS:
+        raise _HugeError(
+            f"Expected images of at most {MOST_PIXELS:,} pixels, got more in `{file}`: scale it "
+            "down, or leave it out."
+        )
     return image
 
 

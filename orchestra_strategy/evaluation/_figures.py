@@ -4,10 +4,11 @@ Matplotlib is optional and imported inside the functions. Figures are drawn on t
 and never through pyplot, so the caller's backend and open figures are left alone.
 """
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestra_strategy.evaluation._files import PathLike
+from orchestra_strategy.files import PathLike, write_private
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,9 +41,13 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def save_figure(figure: "Figure", path: PathLike) -> None:
-    """Write the figure; the suffix gives the format, missing folders are made."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    """Write the figure for its owner alone, since it may show samples.
+
+    The suffix gives the format; missing folders are made.
+    """
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format=Path(path).suffix.removeprefix(".") or None)
+    write_private(path, drawn.getvalue())
 
 
 def bare_axis(axis: "Axes") -> None:

@@ -21,6 +21,7 @@ from orchestra_strategy.checkpoint_file import (
     write_checkpoint,
 )
 from orchestra_strategy.errors import CheckpointError
+from orchestra_strategy.files import private_folder
 
 __all__ = ["Checkpoints", "SharedState", "tell_how_to_resume"]
 
@@ -108,6 +109,10 @@ class Checkpoints(host.Callback):  # type: ignore[misc]
             worker.close_checkpoints()
 
     def _take_folders(self, workers: Mapping[Any, Any], take: Any) -> None:
+        try:
+            private_folder(self._shared)
+        except PermissionError as error:
+            raise CheckpointError(str(error)) from None
         reports = self._ask(workers, take)
         try:
             self._refuse(reports, "to be ready for checkpoints", "give another `checkpoint_dir`")

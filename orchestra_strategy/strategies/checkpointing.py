@@ -19,6 +19,7 @@ from orchestra_strategy.checkpoint_file import (
     write_checkpoint,
 )
 from orchestra_strategy.errors import CheckpointError, DataError, OrchestraError
+from orchestra_strategy.files import private_folder
 from orchestra_strategy.folder_lock import FolderLock
 from orchestra_strategy.strategies.party_state import PartyState, restore, state_of
 from orchestra_strategy.strategies.privacy_journal import PrivacyJournal
@@ -181,7 +182,7 @@ class Checkpointing:
         Raises:
             CheckpointError: Another run has it; or, with ``as_last``, has had it since this one.
         """
-        own.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(own)
         if self._lock is None or self._lock.path.parent != own:
             self.close_checkpoints()
             self._lock = FolderLock(own, run=secrets.token_hex(8))
