@@ -134,3 +134,22 @@ def test_what_a_party_sends_are_means_of_k_min_different_samples(samples, k_min,
         for m in members:
             assert len(set(memory.ids[m].tolist())) >= k_min
         party.objective.centroids = unit_rows(4, seed)[:, :16].contiguous()
+
+
+def test_copies_of_one_image_are_one_sample(caplog):
+    """Eight copies of one image must not make a centroid: it would be that image's projection."""
+    images = np.repeat(toy.images("alice", 1), 8, axis=0)
+    images[4:] = -0.0 * images[4:] + images[4:]
+    party = OrchestraStrategy(toy.MODEL, random_seed=7, party="alice", **toy.PARAMETERS)
+    party.build_dataset(images)
+    assert "of which 1 differ: copies count as one" in caplog.text
+    wire = party.get_weights()
+    assert len(party.objective.memory) == 1
+    assert len(wire["arrays"]["local_centroids"]) == 0
+    others = np.concatenate([images, toy.images("alice", 5)[1:]])
+    party.build_dataset(others)
+    assert party.require_data().num_different == 5
+    assert party.require_data().content_ids.tolist() == [0] * 8 + [8, 9, 10, 11]
+    wire = party.get_weights()
+    assert sorted(party.objective.memory.ids.tolist()) == [0, 8, 9, 10, 11]
+    assert len(wire["arrays"]["local_centroids"]) == 1  # five samples, four to a centroid
