@@ -17,6 +17,8 @@ def main(me, ports, out, route):
 
 
 def run(me, ports, out, route):
+    # Here it would be a secret of each party, and nothing could be equal to another run.
+    toy.PARAMETERS["streams"] = "seed"
     addresses = {p: f"127.0.0.1:{q}" for p, q in zip(toy.PARTIES, ports[:2], strict=True)}
     host.secretflow.init(
         cluster_config={
