@@ -10,9 +10,7 @@ import hashlib
 import io
 import json
 import os
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from orchestra_strategy.checkpoint_archive import ArchiveError, check_archive
 from orchestra_strategy.errors import CheckpointError
-from orchestra_strategy.files import remove_leftovers, write_bytes
+from orchestra_strategy.files import PRIVATE, parse_json, remove_leftovers, write_bytes
 
 __all__ = [
     "SCHEMA",
@@ -132,12 +131,18 @@ def write_checkpoint(path: str | os.PathLike[str], label: Label, state: Mapping[
     buffer = io.BytesIO()
     torch.save(plain(state), buffer)
     body = buffer.getvalue()
+    try:
+        check_archive(body)
+    except ArchiveError as error:
+        raise CheckpointError(
+            f"Expected a state that can be read back, got {error}; keep tensors of common dtypes."
+        ) from None
     head = label._asdict() | {
         "schema": SCHEMA,
         "bytes": len(body),
         "sha256": hashlib.sha256(body).hexdigest(),
     }
-    write_bytes(path, _MAGIC + json.dumps(head).encode() + b"\n" + body, mode=0o600)
+    write_bytes(path, _MAGIC + json.dumps(head).encode() + b"\n" + body, mode=PRIVATE)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[Label, dict[str, Any]]:
@@ -150,38 +155,36 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[Label, dict[str, Any]
         with open(path, "rb") as file:
             magic, line = file.readline(len(_MAGIC)), file.readline(_LONGEST_LABEL)
             head = _head(path, magic, line)
+            length = os.fstat(file.fileno()).st_size - file.tell()
+            if length != head["bytes"]:
+                raise _damaged(path, f"one that ends after {length} of {head['bytes']} bytes")
             body = file.read()
     except OSError as error:
         raise CheckpointError(
             f"Expected a checkpoint in `{path}`, got {error.strerror or error}."
         ) from None
-    if len(body) != head["bytes"]:
-        raise _damaged(path, f"one that ends after {len(body)} of {head['bytes']} bytes")
     if hashlib.sha256(body).hexdigest() != head["sha256"]:
         raise _damaged(path, "one whose content differs from what was written (SHA-256)")
     try:
-        _refuse_packed(path, body)
-        state: dict[str, Any] = torch.load(io.BytesIO(body), weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError) as error:
-        raise _damaged(path, f"one that torch's safe loader refuses ({error})") from None
+        check_archive(body)
+        state: Any = torch.load(io.BytesIO(body), weights_only=True)
+    except MemoryError:
+        raise
+    except ArchiveError as error:
+        raise _damaged(path, str(error)) from None
+    except Exception as error:  # neither zipfile nor torch name an end to what they raise
+        raise _damaged(path, f"one that cannot be loaded ({type(error).__name__})") from error
     if not isinstance(state, dict):
-        raise _damaged(path, "one that holds no state")
+        raise _damaged(path, "one without a dictionary")
     return Label(head["owner"], head["round_index"], head["digest"]), state
-
-
-def _refuse_packed(path: str | os.PathLike[str], body: bytes) -> None:
-    """Refuse members that are compressed, which torch's never are: few bytes could become many."""
-    with zipfile.ZipFile(io.BytesIO(body)) as archive:
-        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-            raise _damaged(path, "one whose parts are compressed")
 
 
 def _head(path: str | os.PathLike[str], magic: bytes, line: bytes) -> dict[str, Any]:
     if magic != _MAGIC:
         raise _damaged(path, "a file of another kind, or an empty one")
     try:
-        head: Any = json.loads(line)
-    except (ValueError, RecursionError):
+        head: Any = parse_json(line, _LONGEST_LABEL - 1)
+    except ValueError:
         raise _damaged(path, "one whose first lines cannot be read") from None
     schema = head.get("schema") if isinstance(head, dict) else None
     if not isinstance(schema, int) or schema < 1:
@@ -194,6 +197,8 @@ def _head(path: str | os.PathLike[str], magic: bytes, line: bytes) -> dict[str, 
     types = {"owner": str, "round_index": int, "digest": str, "bytes": int, "sha256": str}
     if not all(isinstance(head.get(name), kind) for name, kind in types.items()):
         raise _damaged(path, "one whose first lines are not complete")
+    if head["bytes"] < 0 or head["round_index"] < 0:
+        raise _damaged(path, "one whose first lines have numbers below zero")
     return dict(head)
 
 

@@ -1,21 +1,39 @@
-"""Files that are the old one or the new one, never a part."""
+"""Files that are the old one or the new one, never a part; and what only their owner may open."""
 
+import contextlib
+import json
 import os
 import secrets
 import stat
-from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-__all__ = ["PathLike", "private_folder", "remove_leftovers", "write_bytes", "write_private"]
+from orchestra_strategy.errors import CheckpointError
+
+__all__ = [
+    "PRIVATE",
+    "PathLike",
+    "parse_json",
+    "private_folder",
+    "remove_leftovers",
+    "write_bytes",
+    "write_private",
+]
 
 PathLike = str | os.PathLike[str]
+
+PRIVATE = 0o600
+"""Permissions of a file that its owner alone may open: it holds samples, or what comes of them."""
+
+_LONGEST_JSON = 2**24  # 16 MiB
 
 
 def write_bytes(path: PathLike, content: bytes, mode: int = 0o666) -> None:
     """Write ``content`` so that ``path`` holds the old file or the new one, never a part.
 
     Args:
-        path: The file; missing folders are made.
+        path: The file; missing folders are made, the last one for its owner alone where the file
+            is :data:`PRIVATE`.
         content: Its whole content.
         mode: Its permissions, before the process's mask.
 
@@ -23,7 +41,8 @@ def write_bytes(path: PathLike, content: bytes, mode: int = 0o666) -> None:
         OSError: The file cannot be written; ``path`` is not touched.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    folder_mode = 0o700 if mode == PRIVATE else 0o777
+    target.parent.mkdir(mode=folder_mode, parents=True, exist_ok=True)
     # In the same folder, because a rename is atomic only within one file system.
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -39,44 +58,12 @@ def write_bytes(path: PathLike, content: bytes, mode: int = 0o666) -> None:
 
 
 def write_private(path: PathLike, content: bytes) -> None:
-    """Write what holds samples: for its owner alone, in a folder that is, too, if it is new.
+    """Write what may show samples: for its owner alone, in a folder that is, too, if it is new.
 
     Raises:
         OSError: The file cannot be written.
     """
-    folder = Path(path).parent
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700)
-    write_bytes(path, content, mode=0o600)
-
-
-def private_folder(path: Path) -> None:
-    """Make a folder that its owner alone may use, or refuse one that others could have prepared.
-
-    Args:
-        path: The folder; those above it are made, too.
-
-    Raises:
-        PermissionError: It is a link or no folder, belongs to somebody else, or others can write in
-            it: they could replace what a party keeps there.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError):
-        path.mkdir(mode=0o700)
-    found = path.lstat()
-    wrong = None
-    if not stat.S_ISDIR(found.st_mode):
-        wrong = "a link" if stat.S_ISLNK(found.st_mode) else "a file"
-    elif found.st_uid != os.geteuid():
-        wrong = "a folder of another user"
-    elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        wrong = f"a folder with permissions {stat.S_IMODE(found.st_mode):04o}"
-    if wrong:
-        raise PermissionError(
-            f"Expected `{path}` to be a folder that its owner alone can write in, got {wrong}; "
-            "remove it, set its permissions to 0700, or give another folder."
-        )
+    write_bytes(path, content, PRIVATE)
 
 
 def remove_leftovers(path: PathLike) -> None:
@@ -84,6 +71,56 @@ def remove_leftovers(path: PathLike) -> None:
     target = Path(path)
     for temporary in target.parent.glob(f".{target.name}.*.tmp"):
         temporary.unlink(missing_ok=True)
+
+
+def private_folder(path: PathLike) -> Path:
+    """Return a folder that nobody else can write in; it is made, for its owner alone, if missing.
+
+    Raises:
+        CheckpointError: It is a link, no folder, another user's, or open to others for writing.
+        OSError: It cannot be made.
+    """
+    folder = Path(path)
+    with contextlib.suppress(FileExistsError):  # whatever it is, it is looked at below
+        folder.mkdir(mode=0o700, parents=True)
+    found = folder.lstat()  # of the link itself, where it is one
+    if stat.S_ISLNK(found.st_mode):
+        got = "a link, which may lead anywhere; remove it, or give the folder that it leads to"
+    elif not stat.S_ISDIR(found.st_mode):
+        got = "another kind of file; remove it"
+    elif found.st_uid != os.geteuid():
+        got = f"one of user {found.st_uid}; remove it, or take another place"
+    elif found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        got = (
+            f"permissions {stat.S_IMODE(found.st_mode):04o}; look at what is in it, and close it "
+            "by `chmod 700`"
+        )
+    else:
+        return folder
+    raise CheckpointError(
+        f"Expected `{folder}` to be a folder that this user alone can write in, got {got}."
+    )
+
+
+def parse_json(content: bytes, longest: int = _LONGEST_JSON) -> Any:
+    """Return what a file's JSON says.
+
+    Args:
+        content: UTF-8.
+        longest: The most bytes that it may have.
+
+    Raises:
+        ValueError: It is longer, nested too deep, or no JSON. The message does not repeat it.
+    """
+    if len(content) > longest:
+        raise ValueError(f"more than {longest} bytes")
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("values that are nested too deep") from None
+    except ValueError as error:
+        place = f", at byte {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
+        raise ValueError(f"no JSON{place}") from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -15,13 +15,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestra_strategy.data.local_data import (
-    LocalData,
-    encode_labels,
-    reading,
-    refuse_outside,
-    samples_of,
-)
+from orchestra_strategy.data.image_files import refuse_outside
+from orchestra_strategy.data.local_data import LocalData, encode_labels, reading, samples_of
 from orchestra_strategy.data.pickled_arrays import PickledArray
 from orchestra_strategy.data.plain_pickle import read_plain_pickle
 from orchestra_strategy.errors import DataError, ParameterError
@@ -81,6 +76,8 @@ def load_cifar_batches(
         raise DataError(f"Expected `{path}` to have CIFAR batches of the {split} split, got none.")
     images, labels = [], []
     for file in files:
+        if file != path:  # a batch that was given by its name may be a link
+            refuse_outside(folder, file)
         kind, rows, values = _read_batch(file, label_kind)
         images.append(rows.reshape(-1, 3, 32, 32))
         labels.append(values)
@@ -125,6 +122,7 @@ def _read_batch(file: Path, label_kind: str) -> tuple[str, NDArray[np.uint8], ND
 def _class_names(folder: Path, key: str) -> tuple[str, ...] | None:
     for name in _META:
         if (folder / name).is_file():
+            refuse_outside(folder, folder / name)
             found = _unpickle(folder / name).get(key)
             if isinstance(found, list):
                 if not all(isinstance(n, str | bytes) for n in found):
@@ -135,7 +133,6 @@ def _class_names(folder: Path, key: str) -> tuple[str, ...] | None:
 
 def _unpickle(file: Path) -> dict[str, Any]:
     """Return the dictionary in a file, its keys as strings (Python 2 wrote them as bytes)."""
-    refuse_outside(file.parent, file)
     with reading(file, "a CIFAR batch"):
         content = read_plain_pickle(file)
         if not isinstance(content, dict):

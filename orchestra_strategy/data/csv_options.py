@@ -1,10 +1,11 @@
 """Which options of a CSV table go together, and with which features."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from orchestra_strategy.data.csv_file import column_name
 from orchestra_strategy.errors import DataError, ParameterError
 
 __all__ = ["Scales", "check_csv_options", "check_features", "one_hot_columns"]
@@ -63,9 +64,11 @@ def _check_scale(name: str, scale: Any) -> None:
 
 def check_features(
     path: Path,
+    header: Sequence[str],
     features: Sequence[str],
     categories: Mapping[str, Any],
     standardise: str | Scales,
+    given: Collection[str],
 ) -> None:
     """Refuse options that do not fit the features of this file.
 
@@ -78,7 +81,7 @@ def check_features(
     if "" in features:
         raise DataError(
             f"Expected every column of `{path}` to have a name, got none in column "
-            f"{features.index('') + 1}: if it is a row index, leave it out by `columns`."
+            f"{header.index('') + 1}: if it is a row index, leave it out by `columns`."
         )
     strange = [name for name in categories if name not in features]
     if strange:
@@ -86,11 +89,11 @@ def check_features(
             f"Expected `categories` of feature columns, got `{strange[0]}`, which is none."
         )
     if isinstance(standardise, Mapping):
-        for number, name in enumerate(features, 1):
+        for name in features:
             if name not in categories and name not in standardise:
                 raise ParameterError(
-                    "Expected `standardise` to have every numeric column, got none for feature "
-                    f"column {number}."
+                    "Expected `standardise` to have every numeric column, got none for "
+                    f"{column_name(header, name, given)} of `{path}`."
                 )
 
 

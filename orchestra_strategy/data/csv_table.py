@@ -8,12 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from orchestra_strategy.data.csv_file import (
-    column_labels,
-    read_columns,
-    read_header,
-    require_columns,
-)
+from orchestra_strategy.data.csv_file import column_name, read_columns, read_header, require_columns
 from orchestra_strategy.data.csv_options import (
     Scales,
     check_csv_options,
@@ -36,7 +31,7 @@ def load_csv(
     standardise: str | Scales = "party",
     delimiter: str | None = None,
 ) -> LocalData:
-    """Read a table with a header. Rows are counted from 1 below it in messages.
+    """Read a table with a header of up to 1 GiB. Rows are counted from 1 below it in messages.
 
     Parties must come to the same columns, so categories are given and never taken from a party's
     own rows.
@@ -69,33 +64,35 @@ def load_csv(
     features = [c for c in header if c != label_column] if columns is None else list(columns)
     labelled = [] if label_column is None else [label_column]
     require_columns(path, header, [*features, *labelled, *categories])
-    check_features(path, features, categories, standardise)
+    given = {*(columns or ()), *labelled, *categories}
+    check_features(path, header, features, categories, standardise, given)
     texts = [c for c, values in categories.items() if all(isinstance(v, str) for v in values)]
     if class_names is not None:
         texts += labelled
-    asked = {*(columns or ()), *labelled, *categories}
-    asked |= set(standardise) if isinstance(standardise, Mapping) else set()
-    names = column_labels(header, asked)
-    table = read_columns(path, header, delimiter, [*features, *labelled], texts, names)
-    samples, feature_names = _encode(path, table, features, categories, standardise, names)
+    table = read_columns(path, header, delimiter, [*features, *labelled], texts, given)
+    titles = {name: column_name(header, name, given) for name in features}
+    samples, names = _encode(path, table, titles, categories, standardise)
     one_hot = one_hot_columns(features, categories)
     if label_column is None:
-        return LocalData(samples, feature_names=feature_names, one_hot=one_hot)
+        return LocalData(samples, feature_names=names, one_hot=one_hot)
     what = f"column `{label_column}` of `{path}`"
     labels, classes = encode_labels(table[label_column].to_numpy(), class_names, what)
-    return LocalData(samples, labels, classes, feature_names, one_hot=one_hot)
+    return LocalData(samples, labels, classes, names, one_hot=one_hot)
 
 
 def _encode(
     path: Path,
     table: Mapping[str, Any],
-    features: Sequence[str],
+    titles: Mapping[str, str],
     categories: Mapping[str, Sequence[Any]],
     standardise: str | Scales,
-    labels: Mapping[str, str],
 ) -> tuple[NDArray[np.float32], tuple[str, ...]]:
-    """Return (N, F) numbers and F names; written column by column into one array."""
-    _refuse_text(path, table, [name for name in features if name not in categories], labels)
+    """Return (N, F) numbers and F names; written column by column into one array.
+
+    ``titles`` has, for each feature, how messages call it.
+    """
+    features = list(titles)
+    _refuse_text(path, table, {n: t for n, t in titles.items() if n not in categories})
     widths = [len(categories.get(name, "1")) for name in features]
     samples = np.zeros((len(table[features[0]]), sum(widths)), np.float32)
     names: list[str] = []
@@ -106,7 +103,7 @@ def _encode(
             part[np.arange(len(codes)), codes] = 1
             names += [f"{name}={value}" for value in categories[name]]
         else:
-            part[:, 0] = _scaled(name, _numbers(path, labels[name], table[name]), standardise)
+            part[:, 0] = _scaled(name, _numbers(path, titles[name], table[name]), standardise)
             names.append(name)
     return samples_of(samples, path, "the scaled table"), tuple(names)
 
@@ -119,16 +116,14 @@ def _codes(path: Path, name: str, column: Any, values: Sequence[Any]) -> NDArray
     return codes
 
 
-def _numbers(path: Path, label: str, column: Any) -> NDArray[np.float64]:
+def _numbers(path: Path, title: str, column: Any) -> NDArray[np.float64]:
     """Return a column of finite numbers."""
     numbers: NDArray[np.float64] = pd.to_numeric(column).to_numpy(dtype=np.float64)
-    _refuse_rows(~np.isfinite(numbers), f"Expected column {label} of `{path}` to be finite")
+    _refuse_rows(~np.isfinite(numbers), f"Expected {title} of `{path}` to be finite")
     return numbers
 
 
-def _refuse_text(
-    path: Path, table: Mapping[str, Any], numeric: Sequence[str], labels: Mapping[str, str]
-) -> None:
+def _refuse_text(path: Path, table: Mapping[str, Any], numeric: Mapping[str, str]) -> None:
     """Refuse all columns at once that hold text and have no categories."""
     marks = {name: pd.to_numeric(table[name], errors="coerce").isna() for name in numeric}
     texts = [name for name, marked in marks.items() if marked.any()]
@@ -136,11 +131,10 @@ def _refuse_text(
         first = texts[0]
         bad = marks[first].to_numpy()
         raise DataError(
-            f"Expected numbers in columns {', '.join(labels[name] for name in texts)} of `{path}`, "
-            f"got text (in {labels[first]} in {int(bad.sum())} cells of {len(bad)}, the first in "
-            f"row {int(bad.argmax()) + 1}): list the values by `categories={{name: [...]}}`, the "
-            "same at all parties, or leave columns out by `columns`. The first line must be the "
-            "names of the columns."
+            f"Expected numbers in {', '.join(numeric[name] for name in texts)} of `{path}`, got "
+            f"text (in {numeric[first]} in {int(bad.sum())} cells of {len(bad)}, the first in row "
+            f"{int(bad.argmax()) + 1}): list the values by `categories={{name: [...]}}`, the same "
+            "at all parties, or leave columns out by `columns`."
         )
 
 

@@ -1,13 +1,14 @@
 """Which files an image folder has, in which order, and of which class."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from orchestra_strategy.data.local_data import reading, refuse_outside
+from orchestra_strategy.data.local_data import reading
 from orchestra_strategy.errors import DataError, ParameterError, did_you_mean
 
-__all__ = ["SUFFIXES", "ImageFile", "list_images"]
+__all__ = ["SUFFIXES", "ImageFile", "list_images", "refuse_outside"]
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """What counts as an image, in small or capital letters."""
@@ -37,7 +38,7 @@ def list_images(
         ParameterError: ``class_names`` for a folder without sub-folders.
         DataError: No images, an empty class, an unknown class, or a file that is no image.
     """
-    entries = _entries(root)
+    entries = _entries(root, root)
     folders = [entry.name for entry in entries if entry.is_dir()]
     files = [entry.name for entry in entries if not entry.is_dir()]
     if folders and files:
@@ -63,20 +64,38 @@ def list_images(
     return [file for label, name in present for file in _images(root, name, label, limit)], names
 
 
-def _entries(root: Path, name: str = "") -> list[Path]:
-    """Return what is in a folder, by name, without hidden files and what systems leave behind."""
-    folder = root / name
+def _entries(root: Path, folder: Path) -> list[Path]:
+    """Return what is in a folder, by name, without hidden files and what systems leave behind.
+
+    Raises:
+        DataError: The folder cannot be read, or has a link that leads out of ``root``.
+    """
     with reading(folder, "a folder that can be read"):
         entries = sorted(folder.iterdir(), key=lambda entry: entry.name)
-    wanted = [e for e in entries if not e.name.startswith(".") and e.name not in _LITTER]
-    for entry in wanted:
+    entries = [e for e in entries if not e.name.startswith(".") and e.name not in _LITTER]
+    for entry in entries:
         refuse_outside(root, entry)
-    return wanted
+    return entries
+
+
+def refuse_outside(root: Path, entry: Path) -> None:
+    """Refuse an entry that a link takes out of the folder that was given.
+
+    Raises:
+        DataError: Naming the entry; where it leads to is not told.
+    """
+    # Python's own resolve() gives up on links in a circle; this one ends.
+    target = Path(os.path.realpath(entry))
+    if not target.is_relative_to(os.path.realpath(root)):
+        raise DataError(
+            f"Expected everything in `{root}` to lie in it, got `{entry.relative_to(root)}`, a "
+            "link that leads elsewhere: copy what it leads to, or remove it."
+        )
 
 
 def _images(root: Path, name: str, label: int, limit: int | None) -> list[ImageFile]:
     """Return the images right in one folder."""
-    entries = _entries(root, name)
+    entries = _entries(root, root / name)
     _refuse_others(root / name, entries)
     if not entries:
         whose = f"class `{name}`" if name else "the folder"
@@ -90,6 +109,11 @@ def _refuse_others(folder: Path, entries: Sequence[Path]) -> None:
         if entry.is_dir():
             raise DataError(
                 f"Expected class folder `{folder}` to have images alone, got folder `{entry.name}`."
+            )
+        if not entry.is_file():  # a pipe would be waited for, a link in a circle has no content
+            raise DataError(
+                f"Expected image folder `{folder}` to have files, got `{entry.name}`, which is "
+                "none, or a link to none: remove it."
             )
         if entry.suffix.lower() not in SUFFIXES:
             raise DataError(

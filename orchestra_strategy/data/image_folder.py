@@ -16,14 +16,21 @@ from orchestra_strategy.data.image_files import ImageFile, list_images
 from orchestra_strategy.data.local_data import LocalData, check_class_names, reading, samples_of
 from orchestra_strategy.errors import DataError, ParameterError
 
-__all__ = ["load_image_folder"]
+__all__ = ["MOST_BYTES", "MOST_PIXELS", "load_image_folder"]
 
 _log = logging.getLogger(__name__)
 
-MOST_PIXELS = 2**27
-"""Of an image, before it is decoded: above the largest cameras', below what fills a memory."""
-
 _MODES = ("RGB", "L")
+
+# Pillow tells formats by content, whatever the name, and starts a program to read some of them.
+_FORMATS = ("BMP", "DIB", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+
+MOST_PIXELS = 2**26
+"""Of an image, 67 million: 256 MiB once decoded, and more than cameras have."""
+
+MOST_BYTES = 2**28
+"""Of an image's file, 256 MiB."""
+
 _DEEP = ("I", "F")  # Pillow's modes of more than 8 bits start with these
 _CORRUPT = "; remove it, or leave corrupt images out by `skip_corrupt=True`"
 
@@ -32,8 +39,8 @@ class _CorruptError(DataError):
     """An image cannot be decoded: the one fault that can be skipped."""
 
 
-class _HugeError(DataError):
-    """An image has more pixels than may be decoded; it is not corrupt, and not skipped."""
+class _TooLargeError(DataError):
+    """An image that is not decoded, since it would take too much memory; never skipped."""
 
 
 class _Form(NamedTuple):
@@ -77,7 +84,8 @@ def load_image_folder(
 
     Raises:
         ParameterError: An option is out of its range.
-        DataError: The folder or a class is empty, or an image is corrupt, or unlike the first.
+        DataError: The folder or a class is empty, or an image is corrupt, or unlike the first, or
+            beyond :data:`MOST_PIXELS`; or a link leads out of the folder.
     """
     root, size = Path(path), _check_size(image_size)
     if mode not in (*_MODES, None):
@@ -126,43 +134,48 @@ def _decode(file: Path) -> Image.Image:
     """Return a decoded image, turned upright.
 
     Raises:
-        DataError: The file cannot be read, or has several images.
+        DataError: The file cannot be read, is beyond the limits, or has several images.
         _CorruptError: It is no image, or a broken one.
     """
     with reading(file, "a file that can be read"):
+        if (length := file.stat().st_size) > MOST_BYTES:
+            raise DataError(f"Expected `{file}` to have at most {MOST_BYTES} bytes, got {length}.")
         content = file.read_bytes()
     try:
-        with reading(file, "an image", _CORRUPT), warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours
-            image = _opened(file, content)
+        with reading(file, "an image", _CORRUPT):
+            image = _open(file, content)
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-    except _HugeError:
+    except _TooLargeError:
         raise
     except DataError as error:
-        raise _CorruptError(*error.args) from error
+        raise _CorruptError(*error.args) from None
     if getattr(image, "n_frames", 1) > 1:
         raise DataError(f"Expected `{file}` to be one image, got a series of them; take it apart.")
     return image
 
 
-def _opened(file: Path, content: bytes) -> Image.Image:
-    """Return an image of which only the header has been read.
+def _open(file: Path, content: bytes) -> Image.Image:
+    """Return an image that is not decoded yet, and is small enough to be.
 
     Raises:
-        _HugeError: It has more pixels than may be decoded.
+        _TooLargeError: It has too many pixels.
     """
+    got = "more"
     try:
-        image = Image.open(io.BytesIO(content))
-        pixels = image.width * image.height
-    except Image.DecompressionBombError:
-        pixels = 2 * MOST_PIXELS
-    if pixels > MOST_PIXELS:
-        raise _HugeError(
-            f"Expected images of at most {MOST_PIXELS:,} pixels, got more in `{file}`: scale it "
-            "down, or leave it out."
-        )
-    return image
+        with warnings.catch_warnings():
+            # Pillow's own limits are higher than ours, unless somebody has lowered them.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content), formats=_FORMATS)
+        if image.width * image.height <= MOST_PIXELS:
+            return image
+        got = f"{image.width}x{image.height}"
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        pass  # the sentence below says it in our words
+    raise _TooLargeError(
+        f"Expected `{file}` to have at most {MOST_PIXELS} pixels, got {got}: scale it down, or "
+        "remove it."
+    )
 
 
 def _check_form(

@@ -16,14 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from orchestra_strategy.data.arrays import as_samples
 from orchestra_strategy.errors import DataError, OrchestraError
 
-__all__ = [
-    "LocalData",
-    "check_class_names",
-    "encode_labels",
-    "reading",
-    "refuse_outside",
-    "samples_of",
-]
+__all__ = ["LocalData", "check_class_names", "encode_labels", "reading", "samples_of"]
 
 
 @dataclass(frozen=True)
@@ -61,40 +54,17 @@ class LocalData:
         return len(self.samples)
 
 
-def refuse_outside(root: Path, entry: Path) -> None:
-    """Refuse a link that leads out of the folder that the data are in, or nowhere.
-
-    Whoever may put a file into a folder of images could else have any other one read.
-
-    Args:
-        root: The folder that the caller has named, which may itself be a link.
-        entry: Something below it.
-
-    Raises:
-        DataError: It is such a link.
-    """
-    if not entry.is_symlink():
-        return
-    try:
-        inside = entry.resolve(strict=True).is_relative_to(root.resolve(strict=True))
-    except (OSError, RuntimeError):  # a loop, or a target that is not there
-        inside = False
-    if not inside:
-        raise DataError(
-            f"Expected everything in `{root}` to be in it, got the link `{entry.name}` to another "
-            "place: copy the files there, or name their own folder."
-        )
-
-
 @contextmanager
-def reading(path: Path, what: str, remedy: str = "", tell: bool = True) -> Iterator[None]:
+def reading(path: Path, what: str, remedy: str = "") -> Iterator[None]:
     """Turn what a parser raises on a file that is broken into one sentence that names the file.
+
+    Of an error of the system its reason is told, of others the kind alone: parsers repeat what they
+    stumbled over, which is the party's.
 
     Args:
         path: The file.
         what: What it should be.
         remedy: The end of the sentence.
-        tell: Whether the parser's own words are repeated; they may show what the file holds.
 
     Raises:
         DataError: Instead of whatever came.
@@ -104,10 +74,9 @@ def reading(path: Path, what: str, remedy: str = "", tell: bool = True) -> Itera
     except (OrchestraError, MemoryError):
         raise
     except Exception as error:  # parsers name no end to what they raise on broken bytes
-        raise DataError(
-            f"Expected `{path}` to be {what}, got {type(error).__name__}"
-            f"{f': {error}' if tell else ''}{remedy}"
-        ) from (error if tell else None)
+        told = getattr(error, "strerror", None)
+        got = type(error).__name__ + (f": {told}" if told else "")
+        raise DataError(f"Expected `{path}` to be {what}, got {got}{remedy}.") from None
 
 
 def samples_of(array: Any, path: Path, what: str = "the array") -> NDArray[Any]:

@@ -118,7 +118,7 @@ def _laid_over(content: Any, dtype: Any, shape: Any, order: Any) -> NDArray[Any]
 def _encode(text: Any, encoding: Any) -> bytes:
     """Stand in for how Python 3 writes bytes in the protocols of Python 2."""
     if type(text) is not str or _text(encoding) != "latin1":
-        raise DataError("Expected plain bytes, got encoded ones.")
+        raise DataError("Expected a pickle to hold plain bytes, got encoded ones.")
     return text.encode("latin1")
 
 

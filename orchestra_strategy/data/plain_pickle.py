@@ -159,6 +159,13 @@ class _Machine:
         """A text behind its length."""
         self.push(str(self._read(self._number(form)), "utf-8", "surrogatepass"))
 
+    def float_line(self) -> None:
+        """A number as text."""
+        line = self._line()
+        if len(line) > _LONGEST_NUMBER + 8:
+            raise ValueError("a number that is too long")
+        self.push(float(line))
+
     def float_bytes(self) -> None:
         """A number of 8 bytes."""
         self.push(struct.unpack(">d", self._read(8))[0])
@@ -236,7 +243,7 @@ class _Machine:
     def call(self) -> None:
         """Carry out what a name stands for."""
         arguments, name = self._stack.pop(), self._stack.pop()
-        if type(name) is not Name or type(arguments) is not tuple:
+        if type(name) is not Name or name not in CALLS or type(arguments) is not tuple:
             raise DataError("Expected a call of a known name, got another: get the file anew.")
         made = CALLS[name](*arguments)
         if type(made) is bytes:
@@ -280,6 +287,7 @@ _STEPS: dict[bytes, Callable[[_Machine], Any]] = {
     b"K": lambda m: m.push(m._number("<B")),
     b"M": lambda m: m.push(m._number("<H")),
     b"\x8a": _Machine.long_bytes,
+    b"F": _Machine.float_line,
     b"G": _Machine.float_bytes,
     b"S": _Machine.string_line,
     b"T": lambda m: m.bytes_of("<i"),

@@ -109,10 +109,7 @@ class Checkpoints(host.Callback):  # type: ignore[misc]
             worker.close_checkpoints()
 
     def _take_folders(self, workers: Mapping[Any, Any], take: Any) -> None:
-        try:
-            private_folder(self._shared)
-        except PermissionError as error:
-            raise CheckpointError(str(error)) from None
+        private_folder(self._shared)
         reports = self._ask(workers, take)
         try:
             self._refuse(reports, "to be ready for checkpoints", "give another `checkpoint_dir`")
@@ -150,7 +147,7 @@ class Checkpoints(host.Callback):  # type: ignore[misc]
         self._refuse(reports, "to write its checkpoint", "look at its disk")
         label = self._agreed(reports)
         state: dict[str, Any] = host.reveal(next(iter(workers.values())).shared_state())
-        path = checkpoint_path(self._shared, label.round_index)
+        path = checkpoint_path(private_folder(self._shared), label.round_index)
         content = {"settings": self.settings, "arrays": state, "ledger": self.ledger}
         write_checkpoint(path, label, content)
         self.last, self._written = path, len(self.ledger)
@@ -176,6 +173,7 @@ class Checkpoints(host.Callback):  # type: ignore[misc]
             raise CheckpointError(
                 f"Expected a checkpoint in `{self._shared}`, got none; call `train(...)` first."
             )
+        private_folder(self._shared)
         if round_index is not None and round_index not in rounds:
             raise CheckpointError(
                 f"Expected `round_index` to be one of the kept rounds {rounds}, got {round_index}."

@@ -180,7 +180,8 @@ class Checkpointing:
         """Make a folder this run's.
 
         Raises:
-            CheckpointError: Another run has it; or, with ``as_last``, has had it since this one.
+            CheckpointError: Another run has it; or, with ``as_last``, has had it since this one; or
+                others could write in it.
         """
         private_folder(own)
         if self._lock is None or self._lock.path.parent != own:

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestra_strategy.errors import CheckpointError
-from orchestra_strategy.files import write_bytes
+from orchestra_strategy.files import parse_json, write_bytes
 
 __all__ = ["PrivacyJournal"]
 
 _SCHEMA = 1
-_LONGEST = 2**24  # bytes: hundreds of thousands of different releases
 
 
 class PrivacyJournal:
@@ -54,11 +53,7 @@ class PrivacyJournal:
             CheckpointError: It is missing, damaged, or of a newer schema.
         """
         try:
-            state: Any = json.loads(self.path.read_bytes()[:_LONGEST])
-        except RecursionError:
-            raise CheckpointError(
-                f"Expected `{self.path}` to be a ledger, got another content."
-            ) from None
+            state: Any = parse_json(self.path.read_bytes())
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"Expected `{self.path}` to say what this party has released, got {error}; without "

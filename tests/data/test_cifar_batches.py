@@ -15,7 +15,7 @@ def write_meta(path, **names):
     path.write_bytes(pickle.dumps({k.encode(): [n.encode() for n in v] for k, v in names.items()}))
 
 
-@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("protocol", range(6))
 def test_cifar10__all_batches_in_order(tmp_path, protocol):
     parts = [
         write_cifar_batch(tmp_path / f"data_batch_{i}", rows=3, seed=i, protocol=protocol)
@@ -98,15 +98,19 @@ def test_a_pickle_that_calls__is_refused_by_name_and_runs_nothing(tmp_path, bomb
 def test_encoded_bytes__are_refused(tmp_path):
     # protocol 2 writes bytes as _codecs.encode(text, 'latin1'); another codec could inflate them
     (tmp_path / "test").write_bytes(b"\x80\x02c_codecs\nencode\nX\x01\x00\x00\x00aU\x03hex\x86R.")
-    with pytest.raises(DataError, match="Expected plain bytes, got encoded ones"):
+    with pytest.raises(DataError, match="to hold plain bytes, got encoded ones"):
         load_cifar_batches(tmp_path / "test")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"no pickle", "test` is refused: Expected a pickle of plain data, got step"),
+        (b"no pickle", "test` is refused: Expected a pickle of plain data, got step b'n'"),
         (b"", "test` to be a pickle of plain data, got broken bytes at step 0"),
+        (
+            pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0, [1]]}),
+            "the labels in .*test` to be whole numbers from 0 on, below 2147483648, got others",
+        ),
         (pickle.dumps([1]), "test` to hold a dictionary, got another type"),
         (pickle.dumps({"data": np.zeros((2, 3072))}), "`data`, a uint8 array"),
         (pickle.dumps({"data": np.zeros((2, 300), np.uint8)}), r"be \(N, 3072\), got \(2, 300\)"),
@@ -128,6 +132,22 @@ def test_labels_beyond_the_names__are_refused(tmp_path):
     write_meta(tmp_path / "batches.meta", label_names=["a", "b"])
     with pytest.raises(DataError, match="to be among the 2 `class_names`"):
         load_cifar_batches(tmp_path)
+
+
+def test_class_names__that_are_no_names_are_refused(tmp_path):
+    write_cifar_batch(tmp_path / "data_batch_1", rows=1)
+    (tmp_path / "batches.meta").write_bytes(pickle.dumps({"label_names": [[], "b"]}))
+    with pytest.raises(DataError, match=r"batches.meta` to list names, got other values"):
+        load_cifar_batches(tmp_path)
+
+
+@pytest.mark.parametrize("file", ["data_batch_1", "batches.meta"])
+def test_links_out_of_the_folder__are_refused(tmp_path, file):
+    write_cifar_batch(tmp_path / "cifar" / "data_batch_2", rows=1)
+    write_cifar_batch(tmp_path / "elsewhere", rows=1)
+    (tmp_path / "cifar" / file).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match=rf"to lie in it, got `{file}`, a link that leads else"):
+        load_cifar_batches(tmp_path / "cifar")
 
 
 def test_options__out_of_range_are_refused(tmp_path):

@@ -1,6 +1,7 @@
 """Image folders: order, labels, conversion, and every kind of bad input."""
 
 import logging
+import os
 import tarfile
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from orchestra_strategy.data import image_folder
 from orchestra_strategy.data.image_folder import load_image_folder
 from orchestra_strategy.errors import DataError, ParameterError
 from tests.data.files import write_classes, write_image
@@ -94,7 +96,7 @@ def test_truncated__is_named(tmp_path):
     write_image(tmp_path / "0.jpg", size=(64, 64))
     content = (tmp_path / "0.jpg").read_bytes()
     (tmp_path / "0.jpg").write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"0.jpg` to be an image, got OSError: .*truncated"):
+    with pytest.raises(DataError, match=r"0.jpg` to be an image, got OSError; remove it, or leave"):
         load_image_folder(tmp_path)
 
 
@@ -121,6 +123,57 @@ def test_corrupt__a_class_of_nothing_else_is_refused(tmp_path):
         load_image_folder(tmp_path / "flat", skip_corrupt=True)
 
 
+@pytest.mark.parametrize("limit", ["ours", "Pillow's warning", "Pillow's error"])
+def test_too_many_pixels__are_refused_and_never_skipped(tmp_path, monkeypatch, limit):
+    write_image(tmp_path / "0.png", size=(20, 10))
+    if limit == "ours":
+        monkeypatch.setattr(image_folder, "MOST_PIXELS", 199)
+    else:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150 if "warning" in limit else 99)
+    with pytest.raises(DataError, match=r"0.png` to have at most \d+ pixels, got (20x10|more): sc"):
+        load_image_folder(tmp_path, skip_corrupt=True)
+
+
+def test_a_long_file__is_refused(tmp_path, monkeypatch):
+    write_image(tmp_path / "0.png")
+    monkeypatch.setattr(image_folder, "MOST_BYTES", 10)
+    with pytest.raises(DataError, match=r"0.png` to have at most 10 bytes, got \d+"):
+        load_image_folder(tmp_path)
+
+
+def test_links_out_of_the_folder__are_refused_by_name(tmp_path):
+    write_image(tmp_path / "outside" / "secret.png")
+    write_image(tmp_path / "root" / "cat" / "0.png")
+    for link, target in [("dog", "outside"), ("cat/1.png", "outside/secret.png")]:
+        (tmp_path / "root" / link).symlink_to(tmp_path / target)
+        with pytest.raises(DataError, match=rf"to lie in it, got `{link}`, a link that") as error:
+            load_image_folder(tmp_path / "root")
+        assert "secret" not in str(error.value)
+        (tmp_path / "root" / link).unlink()
+    # By a detour: one link to another.
+    (tmp_path / "root" / ".hidden").symlink_to(tmp_path / "outside")
+    (tmp_path / "root" / "dog").symlink_to(".hidden")
+    with pytest.raises(DataError, match="to lie in it, got `dog`"):
+        load_image_folder(tmp_path / "root")
+
+
+def test_links_that_stay__are_followed_and_circles_end(tmp_path):
+    pixels = write_image(tmp_path / "root" / "cat" / "0.png")
+    (tmp_path / "root" / "dog").symlink_to("cat")
+    (tmp_path / "given").symlink_to("root")  # what was given is itself a link
+    data = load_image_folder(tmp_path / "given")
+    assert np.array_equal(data.samples, [pixels, pixels])
+    (tmp_path / "root" / "cat" / "1.png").symlink_to("1.png")
+    with pytest.raises(DataError, match=r"to have files, got `1.png`, which is none"):
+        load_image_folder(tmp_path / "root")
+
+
+def test_a_pipe__is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "0.png")
+    with pytest.raises(DataError, match=r"to have files, got `0.png`, which is none"):
+        load_image_folder(tmp_path)
+
+
 def test_unequal_channels__are_refused_with_both_files(tmp_path):
     write_image(tmp_path / "a" / "0.png")
     write_image(tmp_path / "b" / "1.png", mode="L")
@@ -144,6 +197,13 @@ def test_unequal_sizes__are_refused_with_both_files(tmp_path):
 def test_other_modes__are_refused(tmp_path, mode, message):
     Image.new(mode, (4, 4)).save(tmp_path / "0.png")
     with pytest.raises(DataError, match=message):
+        load_image_folder(tmp_path)
+
+
+def test_programs_of_a_printer__are_not_run(tmp_path):
+    # Pillow tells PostScript by its content, and hands it to a program that runs it
+    Image.new("L", (4, 4)).save(tmp_path / "0.png", format="EPS")
+    with pytest.raises(DataError, match=r"0.png` to be an image, got UnidentifiedImageError"):
         load_image_folder(tmp_path)
 
 

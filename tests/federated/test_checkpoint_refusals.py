@@ -67,7 +67,9 @@ def test_a_ledger_of_a_training_with_privacy_is_not_passed_over(devices, tmp_pat
 
 def test_a_party_that_cannot_write_is_named(devices, tmp_path):
     (tmp_path / "party-bob").write_text("in the way")
-    with pytest.raises(CheckpointError, match=r"party `bob` to be ready .*got a file"):
+    with pytest.raises(
+        CheckpointError, match=r"party `bob` to be ready for checkpoints, got: .*another"
+    ):
         trainer(devices, 1, tmp_path).train(toy.data(devices))
 
 
