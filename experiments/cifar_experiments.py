@@ -25,6 +25,7 @@ from experiments.settings import PRESETS, Experiment, load_experiment
 from orchestra_strategy import orchestra_model
 from orchestra_strategy.errors import DataError, OrchestraError
 from orchestra_strategy.evaluation import write_json
+from orchestra_strategy.files import parse_json
 
 __all__ = ["main", "report", "run_experiment"]
 
@@ -68,7 +69,7 @@ def report(setting: Experiment, out: str | Path) -> dict[str, Any]:
     """
     out = Path(out)
     files = sorted((out / "runs").glob("*.json"))
-    found = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    found = [parse_json(file.read_bytes()) for file in files]
     results = {
         "setting": setting.model_dump(),
         "controls": [run for run in found if "strategy" not in run],
@@ -105,7 +106,7 @@ def _claim(out: Path, setting: Experiment) -> None:
     if not file.is_file():
         write_json(file, wanted)
         return
-    known = json.loads(file.read_text(encoding="utf-8"))
+    known = parse_json(file.read_bytes())
     # More seeds or strategies extend an experiment; anything else makes another one of it.
     free = ("seeds", "strategies")
     different = sorted(k for k in wanted if k not in free and known.get(k) != wanted[k])

@@ -1,6 +1,5 @@
 """What an experiment is: data split, network, strategies, seeds; read from a JSON file."""
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +8,7 @@ from pydantic import Field, field_validator
 from federated_orchestra import ModelConfig
 from orchestra_strategy.config import FrozenConfig, parse_config
 from orchestra_strategy.errors import DataError, did_you_mean
+from orchestra_strategy.files import parse_json
 
 __all__ = ["PRESETS", "Experiment", "load_experiment"]
 
@@ -92,8 +92,8 @@ def load_experiment(preset_or_path: str, overrides: dict[str, Any] | None = None
             f"{did_you_mean(preset_or_path, PRESETS)}."
         )
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        fields = parse_json(path.read_bytes())
+    except ValueError as error:
         raise DataError(f"Expected `config` to be JSON, got {path}: {error}.") from None
     if not isinstance(fields, dict):
         raise DataError(f"Expected `config` to hold an object, got {type(fields).__name__}.")

@@ -17,6 +17,7 @@ from orchestra_strategy.audit.samples import read_data
 from orchestra_strategy.audit.settings import AuditConfig, parse_audit
 from orchestra_strategy.audit.tables import summary_table
 from orchestra_strategy.errors import OrchestraError, ParameterError
+from orchestra_strategy.files import parse_json
 
 __all__ = ["add_arguments", "audit_command", "main"]
 
@@ -140,7 +141,7 @@ def _privacy(arguments: argparse.Namespace) -> list[dict[str, Any]] | None:
 
 def _from_file(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         found = error.strerror if isinstance(error, OSError) else error
         raise ParameterError(

@@ -2,7 +2,9 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -123,22 +125,28 @@ def _load_at_party(path: str, options: dict[str, Any], labelled: bool) -> tuple[
 
     Returns:
         Samples, labels, and the report, the only one of the three that is revealed: plain values,
-        the names of columns and (if ``labelled``) of classes, or what went wrong.
+        fingerprints of the names of columns and (if ``labelled``) of classes, or what went wrong.
+        The names themselves stay: of a table without a header they are cells.
     """
     report: dict[str, Any] = {"error": "", "message": "", "labelled": False, "skipped": 0}
     try:
         data = load_local(path, **options)
     except Exception as error:  # raised here, it would leave the others waiting in cluster mode
+        message = str(error)
         if not isinstance(error, (DataError, ParameterError)):
             _log.exception("Reading the data failed.")
+            message = type(error).__name__  # its words are not ours, and may show a cell
         kind = "ParameterError" if isinstance(error, ParameterError) else "DataError"
-        message = str(error) or type(error).__name__
         return None, None, {**report, "error": kind, "message": message.rstrip(".")}
     with_labels = labelled and data.labels is not None
     report |= {"labelled": with_labels, "skipped": len(data.skipped)}
-    report["feature_names"] = list(data.feature_names or ())
-    report["class_names"] = list(data.class_names or ()) if with_labels else []
+    report["columns"] = _fingerprints(data.feature_names)
+    report["classes"] = _fingerprints(data.class_names) if with_labels else []
     return data.samples, data.labels if with_labels else None, report
+
+
+def _fingerprints(names: Sequence[str] | None) -> list[str]:
+    return [sha256(name.encode("utf-8", "surrogatepass")).hexdigest() for name in names or ()]
 
 
 def _check_reports(reports: Mapping[str, Mapping[str, Any]]) -> None:
@@ -150,22 +158,22 @@ def _check_reports(reports: Mapping[str, Mapping[str, Any]]) -> None:
         raise (ParameterError if only_parameters else DataError)(
             f"The data of {len(failed)} of {len(reports)} parties cannot be read: {listed}."
         )
-    _require_same(reports, "feature_names", "columns", "`columns` and `categories`")
-    _require_same(reports, "class_names", "classes", "`class_names`")
+    _require_same(reports, "columns", "`columns` and `categories`")
+    _require_same(reports, "classes", "`class_names`")
     for party, report in reports.items():
         if report["skipped"]:
             _log.warning("Party %s left out %d corrupt images.", party, report["skipped"])
 
 
-def _require_same(
-    reports: Mapping[str, Mapping[str, Any]], key: str, what: str, remedy: str
-) -> None:
-    found = {party: report[key] for party, report in reports.items()}
+def _require_same(reports: Mapping[str, Mapping[str, Any]], what: str, remedy: str) -> None:
+    found = {party: report[what] for party, report in reports.items()}
     if len({tuple(names) for names in found.values()}) > 1:
-        listed = ", ".join(f"{names} at `{party}`" for party, names in found.items())
+        places = zip_longest(*found.values())
+        first = next(i for i, names in enumerate(places, start=1) if len(set(names)) > 1)
+        listed = ", ".join(f"{len(names)} at `{party}`" for party, names in found.items())
         raise DataError(
-            f"Expected the same {what} in the same order at all parties, got {listed}: give "
-            f"{remedy}."
+            f"Expected the same {what} in the same order at all parties, got {listed}, which "
+            f"differ from number {first} on: give {remedy}."
         )
 
 

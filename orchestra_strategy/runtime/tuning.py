@@ -17,6 +17,7 @@ from typing import Any
 
 from orchestra_strategy.errors import DataError, ParameterError, PrivacyError
 from orchestra_strategy.evaluation import write_json
+from orchestra_strategy.files import parse_json
 from orchestra_strategy.runtime.fl_model import OrchestraFLModel
 
 __all__ = ["Trial", "Tuning", "grid_points", "refuse_private", "tune"]
@@ -110,6 +111,7 @@ def tune(
     Raises:
         ParameterError: The grid cannot be used, or a point is out of range; nothing is trained.
         PrivacyError: A model has ``privacy``.
+        DataError: A file in ``out_dir`` is no finished trial.
     """
     points = grid_points(grid)
     key = {"rounds": rounds, "identity": dict(identity or {})}
@@ -117,7 +119,7 @@ def tune(
     for i, point in enumerate(points, start=1):
         file = None if out_dir is None else Path(out_dir) / f"{_name(point, key)}.json"
         if file is not None and file.is_file():
-            trial = Trial(**json.loads(file.read_text(encoding="utf-8")))
+            trial = _finished(file)
         else:
             trial = _run(build, x, point, rounds)
             if file is not None:
@@ -145,6 +147,16 @@ def refuse_private(config: Any) -> None:
 def _name(point: Mapping[str, Any], key: Mapping[str, Any]) -> str:
     text = json.dumps({"point": dict(point), **key}, sort_keys=True, default=str)
     return f"trial-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _finished(file: Path) -> Trial:
+    try:
+        return Trial(**parse_json(file.read_bytes()))
+    except (OSError, TypeError, ValueError) as error:
+        raise DataError(
+            f"Expected `{file}` to be a finished trial, got {type(error).__name__}: {error}; "
+            "remove it, and the trial is run again."
+        ) from None
 
 
 def _run(

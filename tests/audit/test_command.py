@@ -141,7 +141,7 @@ def test_a_configuration_file_is_one_object(tmp_path, capsys):
     )
 
 
-@pytest.mark.parametrize("content", [b"\x89PNG\xff", b"{"])
+@pytest.mark.parametrize("content", [b"\x89PNG\xff", b"{", b"[" * 60_000])
 def test_a_configuration_file_that_cannot_be_read_is_named(tmp_path, capsys, content):
     path = tmp_path / "config.json"
     path.write_bytes(content)

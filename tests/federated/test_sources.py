@@ -110,7 +110,8 @@ def test_labels_without_request_do_not_leave_the_file(devices, tmp_path):
     (paths[devices[1]] / "square").rename(paths[devices[1]] / "secret")
     fed_from_paths(paths)  # the names of classes are nobody's business where labels are not read
     with pytest.raises(
-        DataError, match=r"same classes .* \['round', 'square'\] at `alice`, .*give `class_names`"
+        DataError,
+        match=r"same classes .* 2 at `bob`, .* number 2 on: give `class_names`",
     ):
         fed_labelled_from_paths(paths)
     names = ["round", "square", "secret"]
@@ -156,10 +157,25 @@ def test_tables_with_other_columns_are_refused(devices, tmp_path):
         devices[0]: write_table(tmp_path, "alice"),
         devices[1]: write_table(tmp_path, "bob", columns="abcdfe"),
     }
-    with pytest.raises(DataError, match=r"same columns in the same order .*'f', 'e'\] at `bob`"):
+    with pytest.raises(
+        DataError, match=r"same columns .* got 8 at `alice`, 8 at `bob`, which differ from number 7"
+    ):
         fed_from_paths(paths, categories={"kind": ["x", "y"]})
     model = toy.build(devices, model=TABLE_MODEL, views="table")
     model.fit(fed_from_paths(paths, columns=list("abcdef")), epochs=1)
+
+
+def test_names_that_may_be_cells_do_not_leave(devices, tmp_path, monkeypatch):
+    paths = {d: tmp_path / f"{d.party}.csv" for d in devices}
+    for device, path in paths.items():
+        path.write_text(f"SECRET{device.party},17\n1,2\n3,4\n")  # no header: these are a sample
+    seen = []
+    reveal = host.reveal_within
+    monkeypatch.setattr(host, "reveal_within", lambda *a: seen.append(reveal(*a)) or seen[-1])
+    with pytest.raises(DataError, match=r"2 at `alice`, 2 at `bob`, .* number 1 on") as error:
+        fed_from_paths(paths)
+    assert set(seen[0]) == {"alice", "bob"}
+    assert "SECRET" not in f"{error.value} {seen}"
 
 
 def test_options_of_another_kind_are_parameter_errors(devices, tmp_path):
@@ -173,10 +189,10 @@ def test_options_of_another_kind_are_parameter_errors(devices, tmp_path):
 
 def test_an_unforeseen_error_names_the_party_too(devices, tmp_path, monkeypatch):
     def broken(path, **options):
-        raise MemoryError
+        raise MemoryError("a cell")
 
     monkeypatch.setattr("orchestra_strategy.data.sources.load_local", broken)
-    with pytest.raises(DataError, match="party `alice`: MemoryError; party `bob`: MemoryError"):
+    with pytest.raises(DataError, match=r"party `alice`: MemoryError; party `bob`: MemoryError\.$"):
         fed_from_paths(dict.fromkeys(devices, "x.npy"))
 
 

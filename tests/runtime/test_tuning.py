@@ -51,3 +51,13 @@ def test_a_search_with_privacy_is_refused():
     with pytest.raises(PrivacyError, match=r"`privacy` to be 'none' for a search, got 'user'.*pub"):
         tune(lambda point: model, None, {"lr": [0.1]}, rounds=1)
     assert model.epochs == 0
+
+
+@pytest.mark.parametrize("content", [b"{", b"[" * 60_000, b'{"parameters": {}}', b"[1]"])
+def test_a_file_that_is_no_finished_trial_is_named(tmp_path, content):
+    options = {"x": None, "grid": {"lr": [0.1]}, "rounds": 1, "out_dir": tmp_path}
+    tune(lambda point: Model(), **options)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(content)
+    with pytest.raises(DataError, match=rf"`{file}` to be a finished trial, got .*; remove it"):
+        tune(lambda point: Model(), **options)
