@@ -43,6 +43,7 @@ __all__ = [
     "on_local_ray",
     "reveal",
     "reveal_within",
+    "ring_limit",
     "secretflow",
 ]
 
@@ -167,6 +168,31 @@ def aggregator_parties(aggregator: Any) -> tuple[str, list[str]]:
     if isinstance(aggregator, SPUAggregator):
         return "", []
     return getattr(getattr(aggregator, "device", None), "party", ""), []
+
+
+# Bits of an SPU's ring, and those of them that are behind the point unless it is told otherwise.
+_SPU_FIELDS = {"FM32": (32, 8), "FM64": (64, 18), "FM128": (128, 26)}
+
+
+def ring_limit(aggregator: Any) -> float | None:
+    """Return what sums of numbers times weights must stay below in an aggregator's arithmetic.
+
+    An SPU multiplies fixed-point numbers, which doubles the bits behind the point, and rounds; from
+    a quarter of its signed ring on that goes wrong now and then.
+
+    Args:
+        aggregator: A SecureAggregator or SPUAggregator.
+
+    Returns:
+        The limit; None for any other, where it is not known.
+    """
+    if isinstance(aggregator, SecureAggregator):
+        return float(2.0 ** (63 - aggregator._fxp_bits))
+    if isinstance(aggregator, SPUAggregator):
+        conf = aggregator.device.conf
+        bits, usual = _SPU_FIELDS.get(conf.field.name, (64, 18))
+        return float(2.0 ** (bits - 3 - 2 * (conf.fxp_fraction_bits or usual)))
+    return None
 
 
 def on_local_ray() -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestra_strategy.errors import ReplyError
+from orchestra_strategy.received import check_plain, check_values, described, listed, shown
 
 __all__ = [
     "LONGEST_REASON",
@@ -19,22 +20,19 @@ __all__ = [
     "Entry",
     "Manifest",
     "Payload",
-    "check_unit_rows",
-    "check_values",
-    "described",
-    "listed",
+    "meta_entries",
     "pack",
     "unpack",
 ]
 
 WIRE_VERSION = 1
 
-# Sums of fewer than 2**53 are exact in float64; more samples than that nobody has.
+LONGEST_REASON = 1000
+"""Of a reply that was left out, in characters."""
+
+# More samples than that nobody has; sums of several thousand parties' stay exact in float64.
+_SAMPLES_END = 2**40
 _INTEGERS_END = 2**53
-_LONGEST_SHOWN = 80
-LONGEST_REASON = 2000  # of a reply that was left out
-_MOST_LISTED = 10
-_UNIT_TOLERANCE = 1e-3
 
 FloatArray = npt.NDArray[np.float32]
 Combine = Literal[
@@ -116,13 +114,15 @@ class Manifest(NamedTuple):
         arrays: Mapping[str, npt.NDArray[Any]],
         who: str = "this party",
         finite: bool = True,
+        no_centroids: bool = False,
     ) -> None:
         """Refuse arrays that differ from the manifest.
 
         Args:
             arrays: The payload's arrays by name.
             who: Named in the message.
-            finite: Whether NaN and infinity are refused.
+            finite: Whether values are looked at, too.
+            no_centroids: See :func:`~orchestra_strategy.received.check_values`.
 
         Raises:
             ReplyError: A name is missing or unknown, or a type, shape, dtype or value is not
@@ -141,55 +141,12 @@ class Manifest(NamedTuple):
                     f"Expected `{name}` of {who} to be {entry.dtype} {entry.shape}, "
                     f"got {described(arrays[name])}."
                 )
-        for name in expected if finite else ():
-            check_values(name, arrays[name], who)
+        if finite:
+            check_values(arrays, who, no_centroids)
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the manifest as plain dictionaries, for a table or a JSON file."""
         return [{**entry._asdict(), "bytes": entry.nbytes} for entry in self.entries]
-
-
-def described(value: Any) -> str:
-    """Return what a peer sent in place of an array, in a few words."""
-    if type(value) is np.ndarray:
-        return f"{value.dtype} {value.shape}"
-    return type(value).__name__[:_LONGEST_SHOWN]
-
-
-def check_values(name: str, array: npt.NDArray[Any], who: str) -> None:
-    """Refuse values that no honest sender has: not finite, or a variance below zero.
-
-    Raises:
-        ReplyError: There is one.
-    """
-    if not np.isfinite(array).all():
-        raise ReplyError(f"Expected `{name}` of {who} to be finite, got NaN or infinity.")
-    if name.endswith("running_var") and array.size and array.min() < 0:
-        raise ReplyError(
-            f"Expected `{name}` of {who} to be a variance, at least 0, got {array.min():g}."
-        )
-
-
-def check_unit_rows(name: str, rows: npt.NDArray[Any], who: str) -> None:
-    """Refuse rows that are no directions: of another length than 1, to a thousandth.
-
-    Raises:
-        ReplyError: There is one.
-    """
-    lengths = np.linalg.norm(np.asarray(rows, np.float64), axis=-1)
-    if rows.size and np.abs(lengths - 1).max() > _UNIT_TOLERANCE:
-        raise ReplyError(
-            f"Expected the rows of `{name}` of {who} to have length 1, got lengths from "
-            f"{lengths.min():.4g} to {lengths.max():.4g}."
-        )
-
-
-def listed(names: Iterable[Any]) -> list[str]:
-    """Return names for a message: a sender could make them long, many, or of another type."""
-    shown = sorted(
-        _shown(name) if not isinstance(name, str) else name[:_LONGEST_SHOWN] for name in names
-    )
-    return shown[:_MOST_LISTED]
 
 
 class Payload(NamedTuple):
@@ -221,23 +178,25 @@ def pack(
         payload: What to send.
         manifest: What may be sent.
         who: The sender, named in the messages.
-        finite: Whether NaN and infinity are refused; without, the receiver has to look for them.
+        finite: Whether the sender refuses values; without, the receiver has to look for them.
 
     Raises:
         ReplyError: It differs from the manifest in any way.
     """
-    manifest.check(payload.arrays, who, finite)
+    manifest.check(payload.arrays, who, finite, no_centroids=payload.phase == "init")
     meta = {
         "version": WIRE_VERSION,
-        "round": payload.round_index,
+        "round": int(payload.round_index),
         "phase": payload.phase,
-        "num_samples": payload.num_samples,
+        "num_samples": int(payload.num_samples),
     }
     return {"meta": meta, "arrays": dict(payload.arrays)}
 
 
 def unpack(wire: Any, who: str = "the sender", reply: bool = False) -> Payload:
     """Turn plain containers back into a payload, refusing any other form.
+
+    Of the arrays, types are looked at, but neither shapes nor values.
 
     Args:
         wire: What came in.
@@ -248,69 +207,64 @@ def unpack(wire: Any, who: str = "the sender", reply: bool = False) -> Payload:
         ReplyError: Not our form, or of another version.
     """
     if type(wire) is not dict or set(wire) != {"meta", "arrays"}:
-        kind = listed(wire) if type(wire) is dict else type(wire).__name__
+        got = listed(wire) if type(wire) is dict else described(wire)
         raise ReplyError(
             f"Expected {who} to send a payload of orchestra_strategy ('meta', 'arrays'), got "
-            f"{kind}. All parties must run a strategy of this package, and the server its "
+            f"{got}. All parties must run a strategy of this package, and the server its "
             "`server_aggregation(...)`."
         )
-    meta = wire["meta"]
+    meta, arrays = wire["meta"], wire["arrays"]
+    _check_meta(meta, who, reply)
+    if type(arrays) is not dict:
+        raise ReplyError(
+            f"Expected `arrays` of {who} to be arrays by name, got {described(arrays)}."
+        )
+    for name, array in arrays.items():
+        if type(name) is not str:
+            raise ReplyError(
+                f"Expected the names of arrays of {who} to be texts, got {shown(name)}."
+            )
+        check_plain(name, array, who)
+    counts = meta["round"], meta["phase"], meta["num_samples"]
+    return Payload(dict(arrays), *counts, meta.get("left_out"))
+
+
+def _check_meta(meta: Any, who: str, reply: bool) -> None:
     expected = {"version", "round", "phase", "num_samples"}
     optional = {"left_out"} if reply else set()
     if type(meta) is not dict or set(meta) - optional != expected:
-        raise ReplyError(f"Expected `meta` of {who} to have the keys {sorted(expected)}.")
-    version = meta["version"]
+        got = listed(meta) if type(meta) is dict else described(meta)
+        raise ReplyError(
+            f"Expected `meta` of {who} to have the keys {sorted(expected)}, got {got}."
+        )
+    version, phase, left_out = meta["version"], meta["phase"], meta.get("left_out", "")
     if type(version) is not int or version != WIRE_VERSION:
         raise ReplyError(
-            f"Expected payload version {WIRE_VERSION} from {who}, got {_shown(version)}: "
+            f"Expected payload version {WIRE_VERSION} from {who}, got {shown(version)}: "
             "install the same version of orchestra-strategy at every party."
         )
-    _check_counts(meta, who)
-    if type(wire["arrays"]) is not dict:
+    _check_counts(meta, who, reply)
+    if type(phase) is not str or phase not in ("init", "sync", "round"):
         raise ReplyError(
-            f"Expected `arrays` of {who} to be arrays by name, got {type(wire['arrays']).__name__}."
+            f"Expected `phase` of {who} to be 'init', 'sync' or 'round', got {shown(phase)}."
         )
-    if not all(type(name) is str for name in wire["arrays"]):
-        raise ReplyError(f"Expected the names of arrays of {who} to be texts, got others.")
-    left_out = meta.get("left_out")
-    if left_out is not None and (type(left_out) is not str or len(left_out) > LONGEST_REASON):
+    # It goes into logs, so it must not be able to look like further lines of theirs.
+    if type(left_out) is not str or len(left_out) > LONGEST_REASON or not left_out.isprintable():
         raise ReplyError(
-            f"Expected `left_out` of {who} to be a reason of at most {LONGEST_REASON} characters, "
-            f"got {_shown(left_out)}."
+            f"Expected `left_out` of {who} to be a reason of at most {LONGEST_REASON} characters "
+            f"in one line, got {shown(left_out)}."
         )
-    counts = int(meta["round"]), meta["phase"], int(meta["num_samples"])
-    return Payload(dict(wire["arrays"]), *counts, left_out)
 
 
-def _check_counts(meta: Mapping[str, Any], who: str) -> None:
-    for key in ("round", "num_samples"):
+def _check_counts(meta: Mapping[str, Any], who: str, reply: bool) -> None:
+    ends = {"round": _INTEGERS_END, "num_samples": _INTEGERS_END if reply else _SAMPLES_END}
+    for key, end in ends.items():
         value = meta[key]
-        known = isinstance(value, int | np.integer) and not isinstance(value, bool)
-        if (
-            not known
-            or type(value) not in (int, np.int64, np.int32)
-            or not 0 <= value < _INTEGERS_END
-        ):
+        if type(value) is not int or not 0 <= value < end:
             raise ReplyError(
-                f"Expected `{key}` of {who} to be an integer of at least 0 and below 2**53, got "
-                f"{_shown(value)}."
+                f"Expected `{key}` of {who} to be an integer of at least 0 and below "
+                f"2**{end.bit_length() - 1}, got {shown(value)}."
             )
-    phase = meta["phase"]
-    if not isinstance(phase, str) or phase not in ("init", "sync", "round"):
-        raise ReplyError(
-            f"Expected `phase` of {who} to be 'init', 'sync' or 'round', got {_shown(phase)}."
-        )
-
-
-def _shown(value: Any) -> str:
-    """Return a value for a message: a sender could make it long, or one that has no text."""
-    if isinstance(value, str):
-        return repr(value[:_LONGEST_SHOWN])
-    if value is None or isinstance(value, bool | float | np.number):
-        return repr(value)
-    if isinstance(value, int):
-        return repr(value) if abs(value) < _INTEGERS_END else f"one of {value.bit_length()} bits"
-    return type(value).__name__
 
 
 def meta_entries(

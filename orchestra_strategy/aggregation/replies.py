@@ -4,21 +4,13 @@ A reply is looked at twice: by itself, and beside the others. Where they disagre
 parties agree on are right; where there is no such majority, nobody can say who is wrong.
 """
 
-from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from orchestra_strategy.aggregation.agreement import other_centroids, other_forms
 from orchestra_strategy.errors import ParameterError, ReplyError
-from orchestra_strategy.payload import (
-    Payload,
-    check_unit_rows,
-    check_values,
-    described,
-    listed,
-    unpack,
-)
+from orchestra_strategy.payload import Payload, unpack
+from orchestra_strategy.received import check_values
 
 __all__ = ["Replies", "check_party_names", "party_labels", "read_replies"]
 
@@ -72,12 +64,12 @@ def check_party_names(party_names: Any) -> tuple[str, ...] | None:
 
 
 def read_replies(
-    wires: Sequence[Any],
-    labels: Sequence[str],
-    with_quality: bool,
-    max_local_centroids: int = 4096,
+    wires: Sequence[Any], labels: Sequence[str], with_quality: bool, max_local_centroids: int
 ) -> Replies:
     """Sort replies into those that can be combined and those that cannot.
+
+    Types, shapes and numbers of rows of all replies come first, and only then values: nobody makes
+    the server work on what does not belong there.
 
     Args:
         wires: What came in, one per party.
@@ -92,55 +84,44 @@ def read_replies(
     refused: dict[int, str] = {}
     for i, (wire, who) in enumerate(zip(wires, labels, strict=True)):
         try:
-            sound[i] = unpack(wire, who)
-            _check_forms(sound[i].arrays, who, max_local_centroids)
-            _check_contents(sound[i].arrays, who)
-            _check_quality(sound[i].arrays, who, with_quality)
+            payload = unpack(wire, who)
+            _check_quality_form(payload.arrays, who, with_quality)
+            _check_centroid_forms(payload.arrays, who, max_local_centroids)
+            sound[i] = payload
         except ReplyError as error:
-            sound.pop(i, None)
             refused[i] = str(error)
-    if sound:
-        refused |= _disagreeing(sound, labels)
-    return Replies({i: p for i, p in sound.items() if i not in refused}, refused)
+    refused |= other_forms(sound, labels)
+    for i, payload in sound.items():
+        try:
+            check_values(payload.arrays, labels[i], no_centroids=payload.phase == "init")
+            _check_quality(payload.arrays, labels[i])
+        except ReplyError as error:
+            refused.setdefault(i, str(error))
+    sound = {i: payload for i, payload in sound.items() if i not in refused}
+    refused |= other_centroids(sound, labels)
+    sound = {i: payload for i, payload in sound.items() if i not in refused}
+    return Replies(sound, dict(sorted(refused.items())))
 
 
-def _check_forms(arrays: Mapping[str, Any], who: str, max_local_centroids: int) -> None:
-    """Refuse what is no plain float32 array, or too many rows: before any value is looked at."""
-    for name, array in arrays.items():
-        plain = type(array) is np.ndarray and array.dtype == np.float32 and array.dtype.isnative
-        if not plain:
-            raise ReplyError(
-                f"Expected `{name}` of {who} to be finite float32, got {described(array)}."
-            )
-    for name in ("local_centroids", "global_centroids"):
-        if name in arrays and arrays[name].ndim != 2:
-            raise ReplyError(
-                f"Expected `{name}` of {who} to have two axes, got shape {arrays[name].shape}."
-            )
-    rows = len(arrays.get("local_centroids", ()))
-    if rows > max_local_centroids:
+def _check_centroid_forms(arrays: Mapping[str, Any], who: str, max_local_centroids: int) -> None:
+    """Refuse centroids that the server cannot cluster, or that would take it too long."""
+    if "local_centroids" not in arrays:
+        return
+    local, echo = arrays["local_centroids"], arrays.get("global_centroids")
+    if echo is None or local.ndim != 2 or echo.ndim != 2 or local.shape[1] != echo.shape[1]:
         raise ReplyError(
-            f"Expected at most {max_local_centroids} `local_centroids` of {who}, got {rows}; "
+            f"Expected `local_centroids` and `global_centroids` of {who} to have two axes each, "
+            f"and the same width, got shapes {local.shape} and "
+            f"{'none' if echo is None else echo.shape}."
+        )
+    if len(local) > max_local_centroids:
+        raise ReplyError(
+            f"Expected at most {max_local_centroids} `local_centroids` of {who}, got {len(local)}; "
             "`max_local_centroids` of `server_aggregation(...)` sets the limit."
         )
 
 
-def _check_contents(arrays: Mapping[str, Any], who: str) -> None:
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise ReplyError(
-                f"Expected `{name}` of {who} to be finite float32, got float32 with NaN or "
-                "infinity."
-            )
-        check_values(name, array, who)
-    if "local_centroids" in arrays:
-        check_unit_rows("local_centroids", arrays["local_centroids"], who)
-    echo = arrays.get("global_centroids")
-    if echo is not None and echo.any():  # zeros: there have been none so far
-        check_unit_rows("global_centroids", echo, who)
-
-
-def _check_quality(arrays: Mapping[str, Any], who: str, with_quality: bool) -> None:
+def _check_quality_form(arrays: Mapping[str, Any], who: str, with_quality: bool) -> None:
     quality = arrays.get("quality")
     if (quality is not None) != with_quality:
         raise ReplyError(
@@ -148,66 +129,15 @@ def _check_quality(arrays: Mapping[str, Any], who: str, with_quality: bool) -> N
             f"{'none' if with_quality else 'one'}: `aggregation` has to be 'quality' at all "
             "parties and in `server_aggregation(...)`, or nowhere."
         )
-    # Within these limits a party can lower its own weight, but not raise it.
-    if quality is not None and (quality.shape != (1,) or not 0 <= quality[0] <= 1):
+    if quality is not None and quality.shape != (1,):
         raise ReplyError(
-            f"Expected `quality` of {who} to be one number in [0, 1], got {quality.tolist()}."
+            f"Expected `quality` of {who} to be one number in [0, 1], got shape {quality.shape}."
         )
 
 
-def _disagreeing(sound: Mapping[int, Payload], labels: Sequence[str]) -> dict[int, str]:
-    """Return what sets replies apart from the majority's, by position; empty if all agree."""
-    forms = {i: _form(payload) for i, payload in sound.items()}
-    ranked = Counter(forms.values()).most_common()  # equal counts in the order of the parties
-    reference = next(i for i, form in forms.items() if form == ranked[0][0])
-    found = {
-        i: _difference(sound[i], labels[i], sound[reference], labels[reference])
-        for i, form in forms.items()
-        if form != ranked[0][0]
-    }
-    if len(ranked) > 1 and ranked[0][1] == ranked[1][1]:
-        raise ReplyError(" ".join(found.values()))
-    return found
-
-
-def _apart(names: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Return what either has beyond the other, for a message; the order if that is all."""
-    beyond, missing = names.keys() - others.keys(), others.keys() - names.keys()
-    if beyond or missing or list(names) == list(others):
-        return listed(beyond), listed(missing)
-    return ["another order"], ["this order"]
-
-
-def _shape(name: str, array: Any) -> tuple[int, ...]:
-    # How many clusters a party has is its own affair.
-    shape: tuple[int, ...] = array.shape
-    return shape[1:] if name == "local_centroids" else shape
-
-
-def _form(payload: Payload) -> Hashable:
-    """Return all that must be the same in the replies of one round of one model."""
-    shapes = tuple((name, _shape(name, array)) for name, array in payload.arrays.items())
-    echo = payload.arrays.get("global_centroids")
-    echoed = None if echo is None else (np.asarray(echo) + 0.0).tobytes()  # -0.0 equals 0.0
-    return payload.round_index, payload.phase, shapes, echoed
-
-
-def _difference(payload: Payload, who: str, reference: Payload, reference_who: str) -> str:
-    for what, got, want in (
-        ("round", payload.round_index, reference.round_index),
-        ("phase", payload.phase, reference.phase),
-        ("names", *_apart(payload.arrays, reference.arrays)),
-    ):
-        if got != want:
-            return (
-                f"Expected the `{what}` of all parties to agree, got {got!r} from {who} and "
-                f"{want!r} from {reference_who}. After an interrupted round, build a new FLModel."
-            )
-    for name, array in payload.arrays.items():
-        shape, other = _shape(name, array), _shape(name, reference.arrays[name])
-        if shape != other:
-            return (
-                f"Expected `{name}` of all parties to have the same shapes, got {shape} from {who} "
-                f"and {other} from {reference_who}."
-            )
-    return f"Expected `global_centroids` of {who} to be those of {reference_who}."
+def _check_quality(arrays: Mapping[str, Any], who: str) -> None:
+    # Within these limits a party can lower its own weight, but not raise it.
+    if "quality" in arrays and not 0 <= arrays["quality"][0] <= 1:
+        raise ReplyError(
+            f"Expected `quality` of {who} to be one number in [0, 1], got {arrays['quality'][0]}."
+        )

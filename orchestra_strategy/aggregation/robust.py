@@ -50,7 +50,8 @@ def coordinate_median(
     """
     check_alike(weights_list, sample_counts)
     return [
-        np.asarray(np.median(stacked, axis=0, overwrite_input=True), np.float32)
+        # In float64, where the middle two of any float32 add up.
+        np.asarray(np.median(stacked.astype(np.float64), axis=0, overwrite_input=True), np.float32)
         for stacked in _by_array(weights_list)
     ]
 

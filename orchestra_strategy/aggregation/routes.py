@@ -10,8 +10,10 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from orchestra_strategy.aggregation.ring import Ring
 from orchestra_strategy.errors import ParameterError, ReplyError
-from orchestra_strategy.payload import Entry, Manifest, Payload, described, pack, unpack
+from orchestra_strategy.payload import Entry, Manifest, Payload, pack, unpack
+from orchestra_strategy.received import described
 
 __all__ = ["ROUTES", "Route", "SecureRoute", "Sent", "ServerRoute"]
 
@@ -25,17 +27,22 @@ _SUM_SCALE = 128.0
 _ROUND_MODULUS = 16
 _CHECK_TOLERANCE = 5e-4
 
-# Of SecretFlow's SecureAggregator, by default; the sign takes one of the 64 bits.
-_RING_BITS = 63
-_FRACTION_BITS = 18
-_UNKNOWN_PARTIES = 64  # with SecretFlow's own FLModel nobody tells a party how many there are
+# Shares of secrets are rounded by a few units of 2**-18: a variance of zero can come back below it.
+_ROUNDED_BELOW_ZERO = 2.0**-14
 
 
 class Sent(NamedTuple):
-    """What a party sent last: the reply must belong to it."""
+    """What a party sent last: the reply must belong to it.
+
+    Attributes:
+        round_index: Rounds that the party had done.
+        phase: As in :class:`~orchestra_strategy.payload.Payload`.
+        num_samples: The party's weight.
+    """
 
     round_index: int
     phase: str
+    num_samples: int = 0
 
 
 class Route(Protocol):
@@ -53,7 +60,7 @@ class Route(Protocol):
         weighted: bool,
         who: str = "this party",
         finite: bool = True,
-        ring_parties: int | None = None,
+        ring: Ring = Ring(),  # noqa: B008  # immutable
     ) -> Any:
         """Return what travels.
 
@@ -63,8 +70,7 @@ class Route(Protocol):
             weighted: Whether the mean will weigh by samples.
             who: The sender, named in messages.
             finite: Whether the sender refuses NaN and infinity; else the receiver looks for them.
-            ring_parties: Of how many parties an aggregator adds up numbers in a ring; 0 where it
-                has none, None where that is not known.
+            ring: How much an aggregator can add up.
         """
 
     def unpack(self, wire: Any, sent: Sent, manifest_of: Callable[[bool], Manifest]) -> Payload:
@@ -87,7 +93,7 @@ class ServerRoute:
         weighted: bool,
         who: str = "this party",
         finite: bool = True,
-        ring_parties: int | None = None,
+        ring: Ring = Ring(),  # noqa: B008  # immutable
     ) -> dict[str, Any]:
         """Return plain containers; the number of samples is among them."""
         return pack(payload, manifest, who, finite)
@@ -99,11 +105,17 @@ class ServerRoute:
             ReplyError: It has another form than the manifest's.
         """
         reply = unpack(wire, "the server", reply=True)
-        if (reply.round_index, reply.phase) != sent:
+        if (reply.round_index, reply.phase) != (sent.round_index, sent.phase):
             raise ReplyError(
                 f"Expected the server's reply to round {sent.round_index}, phase '{sent.phase}', "
                 f"got one to round {reply.round_index}, phase '{reply.phase}': it belongs to "
                 "another exchange. After an interrupted round, build a new FLModel."
+                + ("" if reply.left_out is None else f" It was left out: {reply.left_out}")
+            )
+        if reply.left_out is None and reply.num_samples < sent.num_samples:
+            raise ReplyError(
+                "Expected `num_samples` of the server to be those of all parties, at least "
+                f"{sent.num_samples}, which this one has sent, got {reply.num_samples}."
             )
         manifest_of(reply.phase == "round").check(reply.arrays, "the server")
         return reply
@@ -141,7 +153,7 @@ class SecureRoute:
         weighted: bool,
         who: str = "this party",
         finite: bool = True,
-        ring_parties: int | None = None,
+        ring: Ring = Ring(),  # noqa: B008  # immutable
     ) -> list[Any]:
         """Return the check and the manifest's arrays, in its order, all of at least one dimension.
 
@@ -153,14 +165,13 @@ class SecureRoute:
         # Always finite: in a mean, nobody could find or leave out the party that is not.
         manifest.check(payload.arrays, who)
         factor = _SUM_SCALE / payload.num_samples if weighted else 1.0
-        wire = [_check_of(Sent(payload.round_index, payload.phase))]
+        wire = {"round, phase": _check_of(Sent(payload.round_index, payload.phase))}
         for name, entry in manifest.arrays().items():
             scale = factor if entry.combine == "secure sum" else 1.0
             array = payload.arrays[name]
-            wire.append(np.atleast_1d(array * np.float32(scale)).astype(np.float32))
-            weight = payload.num_samples if weighted else 1
-            _check_ring(name, wire[-1], max(weight, 1), ring_parties, who)
-        return wire
+            wire[name] = np.atleast_1d(array * np.float32(scale)).astype(np.float32)
+        ring.check(wire, payload.num_samples if weighted else 1, who)
+        return list(wire.values())
 
     def unpack(self, wire: Any, sent: Sent, manifest_of: Callable[[bool], Manifest]) -> Payload:
         """Return the mean of all parties' arrays.
@@ -178,57 +189,45 @@ class SecureRoute:
                 f"{got}: all parties must run this strategy with `route='secure'`, with a "
                 "SecretFlow aggregator."
             )
-        wrong = [described(array) for array in wire if not _is_plain(array)]
-        if wrong:
-            raise ReplyError(
-                "Expected the aggregator to return arrays of floating-point numbers, got "
-                f"{wrong[0]}."
-            )
-        check, *means = (np.asarray(array, np.float32) for array in wire)
-        want = _check_of(sent)
-        if check.shape != want.shape or not np.allclose(check, want, 0, _CHECK_TOLERANCE):
-            raise ReplyError(
-                f"Expected all parties to be at round {sent.round_index}, phase '{sent.phase}', "
-                f"got a mean check of {check.tolist()} for {want.tolist()}: parties are at "
-                "different rounds. After an interrupted round, build a new FLModel."
-            )
+        for array in wire:
+            if type(array) is not np.ndarray or array.dtype not in (np.float32, np.float64):
+                raise ReplyError(
+                    "Expected the aggregator to return plain numpy arrays of float32 or float64, "
+                    f"got {described(array)}."
+                )
+        _check_agreement(wire[0], sent)
+        with np.errstate(over="ignore"):  # what overflows is refused by its name
+            means = [array.astype(np.float32) for array in wire[1:]]
         # Zero-dimensional arrays travel as one-dimensional ones.
         arrays = {
-            name: mean.reshape(()) if entry.shape == () and mean.size == 1 else mean
+            name: mean.reshape(()) if entry.shape == () and mean.size == 1 else _mended(name, mean)
             for (name, entry), mean in zip(entries.items(), means, strict=True)
         }
         manifest.check(arrays, "the aggregator")
         return Payload(arrays, sent.round_index, sent.phase, 0)  # type: ignore[arg-type]
 
 
-def _is_plain(array: Any) -> bool:
-    return type(array) is np.ndarray and array.dtype.kind == "f"
-
-
-def _check_ring(
-    name: str, array: npt.NDArray[np.float32], weight: int, parties: int | None, who: str
-) -> None:
-    """Refuse numbers whose sum over the parties could leave the ring: it would wrap around, unseen.
-
-    Secure aggregators compute with whole numbers of 64 bits, 18 of them behind the point, and
-    multiply by the weights before they add.
-
-    Raises:
-        ReplyError: |w| x weight x parties x 2^18 does not fit.
-    """
-    if parties == 0 or array.size == 0:
-        return
-    count = _UNKNOWN_PARTIES if parties is None else parties
-    limit = 2.0 ** (_RING_BITS - _FRACTION_BITS) / (weight * count)
-    largest = float(np.abs(array).max())
-    if not largest < limit:
+def _check_agreement(check: npt.NDArray[Any], sent: Sent) -> None:
+    want = _check_of(sent)
+    if check.shape == want.shape and not check.any():
         raise ReplyError(
-            f"Expected `{name}` of {who} to be below {limit:.4g} in absolute value, got "
-            f"{largest:.4g}: the sum of {count} parties, each times its weight (here {weight}), "
-            "would leave the ring of the secure aggregator and come back as another number. "
-            "Standardise the features, lower `lr`, use `norm='group'` in the model, or the route "
-            "'server'."
+            "Expected the aggregator to return a mean, got zeros: the parties' samples together "
+            "are too many for it to divide by; use an SPU with `field` FM128, a SecureAggregator, "
+            "or `route='server'`."
         )
+    if check.shape != want.shape or not np.allclose(check, want, 0, _CHECK_TOLERANCE):
+        got = f"a mean check of {check.tolist()}" if check.size <= want.size else described(check)
+        raise ReplyError(
+            f"Expected all parties to be at round {sent.round_index}, phase '{sent.phase}', "
+            f"got {got} for {want.tolist()}: parties are at different rounds. After an interrupted "
+            "round, build a new FLModel."
+        )
+
+
+def _mended(name: str, mean: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    if name.endswith("running_var") and mean.size and mean.min() >= -_ROUNDED_BELOW_ZERO:
+        return np.maximum(mean, np.float32(0.0))
+    return mean
 
 
 def _check_of(sent: Sent) -> Any:

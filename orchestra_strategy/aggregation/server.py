@@ -20,6 +20,7 @@ from orchestra_strategy.algorithms.clustering import global_clustering, random_u
 from orchestra_strategy.config import parse_config
 from orchestra_strategy.errors import ReplyError
 from orchestra_strategy.payload import LONGEST_REASON, WIRE_VERSION, Payload
+from orchestra_strategy.received import check_plain, check_values, described
 from orchestra_strategy.rng import torch_generator
 from orchestra_strategy.threads import torch_threads
 
@@ -114,12 +115,7 @@ class ServerAggregation:
             combine = partial(trimmed_mean, trim=self.trim, parties=parties)
         with np.errstate(over="ignore"):  # what overflows is refused by its name
             combined = combine(weights, _counts(payloads))
-        for name, array in zip(names, combined, strict=True):
-            if not np.isfinite(array).all():
-                raise ReplyError(
-                    f"Expected the parties' `{name}` to have a finite mean, got an overflow of "
-                    "float32: their weights have diverged; lower `lr`."
-                )
+        _check_combined(names, combined, payloads[0].arrays)
         return dict(zip(names, combined, strict=True))
 
     def _global_centroids(self, payloads: Sequence[Payload]) -> FloatArray | None:
@@ -143,7 +139,27 @@ class ServerAggregation:
         clusters = global_clustering(
             Z, current, temperature=self.temperature, max_steps=self.clustering_steps
         )
-        return clusters.centroids.numpy()
+        centroids: FloatArray = clusters.centroids.numpy()
+        check_values({"global_centroids": centroids}, "the server")
+        return centroids
+
+
+def _check_combined(names: Sequence[str], combined: Any, like: Mapping[str, FloatArray]) -> None:
+    """Refuse weights that no party could take; an ``aggregate_weights`` can return anything."""
+    who = "the combined weights"
+    if not isinstance(combined, list | tuple) or len(combined) != len(names):
+        got = f"{len(combined)}" if isinstance(combined, list | tuple) else described(combined)
+        raise ReplyError(
+            f"Expected `aggregate_weights` to return a list of {len(names)} arrays, got {got}."
+        )
+    for name, array in zip(names, combined, strict=True):
+        check_plain(name, array, who)
+        if array.shape != like[name].shape:
+            raise ReplyError(
+                f"Expected `{name}` of {who} to have the shape {like[name].shape} that the parties "
+                f"sent, got {array.shape}."
+            )
+    check_values(dict(zip(names, combined, strict=True)), who)
 
 
 def _counts(payloads: Sequence[Payload]) -> Sequence[float]:

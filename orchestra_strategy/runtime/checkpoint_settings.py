@@ -9,7 +9,10 @@ from orchestra_strategy.errors import CheckpointError
 __all__ = ["numbers_settings", "refuse_other_settings"]
 
 # A training may go on with another value of these: they say when it ends, and what is shown.
-_FREE = ("max_epsilon", "stop_on_collapse", "predict_output", "party", "ring_parties")
+_FREE = (
+    *("max_epsilon", "stop_on_collapse", "predict_output", "party"),
+    *("ring_parties", "ring_limit"),
+)
 
 
 def numbers_settings(

@@ -110,6 +110,7 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         if aggregator is not None:
             ring = not isinstance(aggregator, host.PlainAggregator)
             self._parameters["ring_parties"] = len(device_list) if ring else 0
+            self._parameters["ring_limit"] = host.ring_limit(aggregator) or config.ring_limit
         if config.streams == "auto" and config.privacy == "none":  # a worker may not know the mode
             self._parameters["streams"] = "seed" if host.in_simulation() else "secret"
         super().__init__(

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Tuple  # noqa: UP035
 import numpy as np
 from torch import Tensor, nn
 
+from orchestra_strategy.aggregation.ring import Ring
 from orchestra_strategy.aggregation.routes import ROUTES, Sent
 from orchestra_strategy.aggregation.weighted import AggregateWeights, FloatArray, weighted_mean
 from orchestra_strategy.algorithms.objective import Batch, LossParts, Objective
@@ -382,16 +383,16 @@ class FederatedStrategy(Disclosure, PartyWorker):
         trained = phase == "round"
         arrays = {**self.user_type.arrays(trained), **self.extras()}
         weight = self.num_samples() if samples is None else samples
-        self._sent = Sent(self.rounds_done, phase)
         if self.privacy is not None:
             weight = self.privacy.weight()
+        self._sent = Sent(self.rounds_done, phase, weight)
         payload = Payload(arrays, self.rounds_done, phase, weight)
         # With "leave_out" it is the server that looks for NaN, and does without this party.
         finite = self.config.on_bad_reply == "fail"
         weighted = samples is not None
         return self.route.pack(
             *(payload, self.manifest(trained), weighted, self._who(), finite),
-            ring_parties=self.config.ring_parties,
+            ring=Ring(self.config.ring_parties, self.config.ring_limit),
         )
 
     def _who(self) -> str:

@@ -18,7 +18,7 @@ from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.algorithms.orchestra import OrchestraObjective
 from orchestra_strategy.config import ClusterSizes, OrchestraConfig, StrategyConfig
 from orchestra_strategy.errors import ParameterError
-from orchestra_strategy.payload import Entry, check_unit_rows
+from orchestra_strategy.payload import Entry
 from orchestra_strategy.strategies.party import PartyData
 from orchestra_strategy.strategies.registry import register_strategy
 from orchestra_strategy.strategies.self_supervised import TargetNetworkStrategy, require_equal
@@ -257,14 +257,10 @@ class OrchestraStrategy(TargetNetworkStrategy):
             if new is not None:
                 self.objective.centroids = new.to(self.exe_device)
             return
-        rows = arrays["global_centroids"]
-        if self._clusters or self.objective.centroids is not None or self._has_data_for(rows):
-            check_unit_rows("global_centroids", rows, "the server")
-            self.objective.centroids = torch.from_numpy(np.array(rows)).to(self.exe_device)
-
-    def _has_data_for(self, rows: FloatArray) -> bool:
-        """Whether a party that has sent no centroids, of copies alone say, goes on with others'."""
-        return bool(self.num_samples() and rows.any())
+        # A party that has sent no centroids, of copies alone say, goes on with the others'.
+        if self._clusters or self.objective.centroids is not None or self.num_samples():
+            centroids = torch.from_numpy(np.array(arrays["global_centroids"]))
+            self.objective.centroids = centroids.to(self.exe_device)
 
     def _sizes(self, user: int | None) -> ClusterSizes:
         sizes: ClusterSizes = self.config.sizes_for(self.user_type.samples_of(user))

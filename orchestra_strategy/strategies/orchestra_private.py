@@ -18,7 +18,7 @@ from orchestra_strategy.algorithms.moments import Moments, moments
 from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.config import OrchestraConfig, StrategyConfig
 from orchestra_strategy.data.batches import batch_slices
-from orchestra_strategy.payload import Entry, check_unit_rows
+from orchestra_strategy.payload import Entry
 from orchestra_strategy.privacy.moments import (
     MOMENTS_SENSITIVITY,
     bounded,
@@ -187,10 +187,7 @@ class OrchestraPrivateStrategy(OrchestraStrategy):
             self.shared.receive(arrays)
             centroids = self.shared.clusters.C.clone()
         else:
-            rows = arrays["global_centroids"]
-            if self.num_samples():
-                check_unit_rows("global_centroids", rows, "the server")
-            centroids = torch.from_numpy(np.array(rows))
+            centroids = torch.from_numpy(np.array(arrays["global_centroids"]))
         if self.num_samples():
             self.objective.centroids = centroids.to(self.exe_device)
 

@@ -50,12 +50,12 @@ def test_a_quality_that_is_not_asked_for_is_refused(aggregation):
 @pytest.mark.parametrize(
     ("quality", "message"),
     [
-        ([1.5], r"`quality` of party 1 to be one number in \[0, 1\], got \[1.5\]"),
+        ([1.5], r"`quality` of party 1 to be one number in \[0, 1\], got 1.5"),
         ([-0.1], r"`quality` of party 1 to be one number in \[0, 1\]"),
-        ([0.5, 0.5], r"`quality` of party 1 to be one number in \[0, 1\], got \[0.5, 0.5\]"),
-        ([], r"`quality` of party 1 to be one number in \[0, 1\], got \[\]"),
-        (0.5, r"`quality` of party 1 to be one number in \[0, 1\], got 0.5"),
-        ([np.nan], "`quality` of party 1 to be finite float32.*NaN"),
+        ([0.5, 0.5], r"`quality` of party 1 to be one number in \[0, 1\], got shape \(2,\)"),
+        ([], r"`quality` of party 1 to be one number in \[0, 1\], got shape \(0,\)"),
+        (0.5, r"`quality` of party 1 to be one number in \[0, 1\], got shape \(\)"),
+        ([np.nan], "`quality` of party 1 to be finite, got NaN"),
         (None, "Expected a `quality` from party 1, got none: `aggregation` has to be 'quality' at"),
     ],
 )

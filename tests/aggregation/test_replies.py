@@ -28,10 +28,16 @@ def of(arrays):
 
 
 BROKEN = [
-    (wire(np.nan), "`weights/w` of party `bob` to be finite float32, got float32 with NaN or inf"),
-    (wire(np.inf), "`weights/w` of party `bob` to be finite float32, got float32 with NaN or inf"),
-    (of({"weights/w": np.zeros(2)}), "`weights/w` of party `bob` to be finite .* got float64"),
-    (of({"weights/w": [1.0, 2.0]}), "`weights/w` of party `bob` to be finite float32, got list"),
+    (wire(np.nan), "`weights/w` of party `bob` to be finite, got NaN or inf"),
+    (wire(np.inf), "`weights/w` of party `bob` to be finite, got NaN or inf"),
+    (
+        of({"weights/w": np.zeros(2)}),
+        "`weights/w` of party `bob` to be a plain .* float32, got float64",
+    ),
+    (
+        of({"weights/w": [1.0, 2.0]}),
+        "`weights/w` of party `bob` to be a plain .* float32, got list",
+    ),
     (of({"weights/w": np.zeros(3, "f4")}), r"same shapes, got \(3,\) from party `bob` and \(2,\)"),
     (of({"weights/v": np.zeros(2, "f4")}), r"`names` .* got \['weights/v'\] from party `bob` and"),
     (of({}), r"`names` of all parties to agree, got \[\] from party `bob`"),

@@ -286,6 +286,27 @@ def test_a_party_that_is_not_finite_fails_the_round_by_name_before_it_sends(devi
         model.fit(toy.data(devices), epochs=1)
 
 
+@pytest.mark.parametrize(("bits", "fits"), [(None, True), (18, False), (8, True)])
+def test_what_does_not_fit_the_aggregator_s_ring_is_refused_before_it_is_sent(devices, bits, fits):
+    """2**40 x 41 samples x 2 parties is 2**46.4; the ring holds 2**(63 - bits)."""
+    secure = None if bits is None else host.SecureAggregator(devices[0], devices, fxp_bits=bits)
+    model = build(devices, secure, local_epochs=1)
+    for worker in model._workers.values():  # in the initial average there is no weight
+        worker.apply(lambda w: setattr(w, "finish_round", lambda: swell(w)))
+    if fits:
+        model.fit(toy.data(devices), epochs=1)
+        return
+    with pytest.raises(
+        ReplyError, match=r"running_mean` of party `alice` to be below .* 2 parties"
+    ):
+        model.fit(toy.data(devices), epochs=1)
+
+
+def swell(worker):
+    buffers = dict(worker.model.named_buffers())
+    next(b for n, b in buffers.items() if n.endswith("running_mean")).fill_(2.0**40)
+
+
 def test_orchestra_advanced_by_the_mean_goes_route_secure(devices):
     model = build(devices, strategy="orchestra_advanced", aggregation="mean")
     model.fit(toy.data(devices), epochs=1)

@@ -1,7 +1,12 @@
 """Route ``secure`` through SPU: sums of secret shares, on a local Ray and as two processes."""
 
+from types import SimpleNamespace
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import spu
+from spu.utils.simulation import Simulator, sim_jax
 
 from orchestra_strategy import host, session
 from tests.federated import toy
@@ -45,3 +50,24 @@ def test_two_processes_over_grpc(tmp_path):
         assert np.array_equal(alice["centroids"], bob["centroids"])
         assert np.array_equal(alice["online/projector.0.weight"], bob["online/projector.0.weight"])
     assert_equal(by_process["alice"]["alice"], by_process["bob"]["alice"])
+
+
+@pytest.mark.parametrize("field", ["FM64", "FM128"])
+@pytest.mark.parametrize("weight", [1, 1000])
+def test_the_limit_of_the_ring_is_where_an_spu_goes_wrong(field, weight):
+    """SecretFlow's average in SPU's own arithmetic, of two parties in this process."""
+    conf = spu.RuntimeConfig(protocol=spu.ProtocolKind.SEMI2K, field=getattr(spu.FieldType, field))
+    aggregator = object.__new__(host.SPUAggregator)
+    aggregator.device = SimpleNamespace(conf=conf)
+    limit = host.ring_limit(aggregator)
+    assert limit == {"FM64": 2.0**25, "FM128": 2.0**73}[field]
+
+    def average(mine, theirs, weights):
+        return jnp.average(jnp.array([mine, theirs]), axis=0, weights=weights)
+
+    sign = np.where(np.arange(4000) % 2, 1, -1).astype(np.float32)
+    for factor, right in ((0.99, True), (4.0, False)):
+        values = sign * np.float32(limit * factor / (2 * weight))
+        run = sim_jax(Simulator(2, conf), average)
+        mean = run(values, values, np.array([weight, weight]))
+        assert np.allclose(mean, values, rtol=1e-3) == right
