@@ -18,6 +18,8 @@ from rich.console import Console
 
 from orchestra_strategy import OrchestraFLModel, OrchestraStrategy, orchestra_model
 from orchestra_strategy.algorithms.model import OrchestraModel
+from orchestra_strategy.checkpoints.driver import Checkpoints
+from orchestra_strategy.checkpoints.settings import numbers_settings, refuse_other_settings
 from orchestra_strategy.config import FrozenConfig, parse_config
 from orchestra_strategy.errors import CheckpointError, OrchestraError
 from orchestra_strategy.evaluation import (
@@ -27,13 +29,11 @@ from orchestra_strategy.evaluation import (
     with_controls,
     write_json,
 )
+from orchestra_strategy.exchange.weights import write_weights
 from orchestra_strategy.host import reveal
-from orchestra_strategy.runtime.checkpoint import Checkpoints
-from orchestra_strategy.runtime.checkpoint_settings import numbers_settings, refuse_other_settings
 from orchestra_strategy.runtime.checks import federated_values, our_strategy
 from orchestra_strategy.runtime.training import TrainingResults, train_rounds
 from orchestra_strategy.runtime.tuning import Tuning, grid_points, refuse_private, tune
-from orchestra_strategy.strategies.weights import write_weights
 
 __all__ = ["FederatedOrchestraTrainer", "ModelConfig", "TrainerConfig", "TrainingResults"]
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.functional import to_pil_image
 
-from orchestra_strategy.data.views import build_views
+from orchestra_strategy.data.augmentation.views import build_views
 
 MakeViews = Callable[[Tensor], object]
 

@@ -25,9 +25,9 @@ from torchvision.transforms.functional import to_pil_image
 
 from orchestra_strategy import orchestra_model
 from orchestra_strategy.algorithms.clustering import random_unit_rows
-from orchestra_strategy.algorithms.orchestra import OrchestraObjective, OrchestraSettings
-from orchestra_strategy.data.view_set import ViewSet
-from orchestra_strategy.data.views import build_views
+from orchestra_strategy.algorithms.orchestra_objective import OrchestraObjective, OrchestraSettings
+from orchestra_strategy.data.augmentation.view_set import ViewSet
+from orchestra_strategy.data.augmentation.views import build_views
 
 SIDE = 32
 Step = Callable[[], None]

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from orchestra_strategy.algorithms.backbones import build_backbone
 from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.privacy import PerExampleClipper
-from orchestra_strategy.privacy.per_example import clipped_mean_by_loop
+from orchestra_strategy.privacy.per_example.loop import clipped_mean_by_loop
 from orchestra_strategy.threads import torch_threads
 
 CLIP_NORM = 1.0

@@ -58,7 +58,7 @@ def read_cifar(folder: str | Path) -> tuple[Images, Images, tuple[str, ...]]:
     Raises:
         DataError: There is neither, or they cannot be read.
     """
-    from orchestra_strategy.data.loading import load_local
+    from orchestra_strategy.data.readers.loading import load_local
 
     folder = Path(folder)
     parts: list[Any] = []

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from experiments.cifar import make_split, read_cifar
-from experiments.report import write_report
+from experiments.cifar_report import write_report
 from experiments.runs import measure_controls, run_one
 from experiments.settings import PRESETS, Experiment, load_experiment
 from orchestra_strategy import orchestra_model

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from experiments.settings import Experiment
 from orchestra_strategy import OrchestraModel, host, orchestra_model
 from orchestra_strategy.data import to_model_input
-from orchestra_strategy.strategies.weights import write_weights
+from orchestra_strategy.exchange.weights import write_weights
 from orchestra_strategy.threads import torch_threads
 
 __all__ = ["Classifier", "train_supervised"]
@@ -127,7 +127,7 @@ def train_supervised(
 
 
 def _encoder_weights(worker: Any) -> dict[str, Any]:
-    from orchestra_strategy.strategies.weights import read_weights
+    from orchestra_strategy.exchange.weights import read_weights
 
     return read_weights(worker.model.encoder)
 

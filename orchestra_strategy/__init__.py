@@ -27,14 +27,14 @@ if find_spec("secretflow") is not None:
         FedSpecLossStrategy,
     )
     from orchestra_strategy.strategies.orchestra import OrchestraStrategy
-    from orchestra_strategy.strategies.orchestra_advanced import OrchestraAdvancedStrategy
-    from orchestra_strategy.strategies.orchestra_private import OrchestraPrivateStrategy
-    from orchestra_strategy.strategies.orchestra_simple import OrchestraSimpleStrategy
-    from orchestra_strategy.strategies.points import (
+    from orchestra_strategy.strategies.private import OrchestraPrivateStrategy
+    from orchestra_strategy.strategies.registry import register_strategy, registered_strategies
+    from orchestra_strategy.strategies.simple import OrchestraSimpleStrategy
+    from orchestra_strategy.strategies.variants import (
+        OrchestraAdvancedStrategy,
         OrchestraAggregateStrategy,
         OrchestraSingleStepStrategy,
     )
-    from orchestra_strategy.strategies.registry import register_strategy, registered_strategies
 
     __all__ += [
         "FedBYOLStrategy",

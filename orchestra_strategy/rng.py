@@ -133,7 +133,7 @@ class SecretStreams:
     one; 255 of a PCG64 for numpy. Neither of the two is cryptographic: whoever has seen enough of
     one stream's own numbers can go on with that stream. No other stream follows from it, nor does
     the secret. Noise of differential privacy and its samples are not drawn here, see
-    :mod:`orchestra_strategy.privacy.crypto_noise`.
+    :mod:`orchestra_strategy.privacy.noise_source`.
 
     Args:
         key: The secret, 32 bytes; by default a fresh one from the operating system.

@@ -4,8 +4,8 @@ import torch
 
 from orchestra_strategy.config import OrchestraConfig, StrategyConfig, parse_config
 from orchestra_strategy.errors import DataError, ParameterError
+from orchestra_strategy.party.worker import strategy_parameters
 from orchestra_strategy.rng import derive_seed, numpy_generator, torch_generator
-from orchestra_strategy.strategies.worker import strategy_parameters
 
 
 def test_defaults_are_the_published_ones():

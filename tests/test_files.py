@@ -7,7 +7,7 @@ import pytest
 
 from orchestra_strategy.errors import CheckpointError
 from orchestra_strategy.evaluation import write_html, write_json
-from orchestra_strategy.evaluation._figures import new_figure, save_figure
+from orchestra_strategy.evaluation.plots.figures import new_figure, save_figure
 from orchestra_strategy.files import parse_json, private_folder
 
 

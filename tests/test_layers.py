@@ -10,16 +10,21 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "orchestra_strategy"
 PURE = {"algorithms", "data", "privacy"}
+WIRE = PURE | {"exchange"}
+PARTY = WIRE | {"users", "evaluation", "checkpoints", "aggregation", "party"}
 MAY_IMPORT = {
     "algorithms": PURE,
     "data": PURE,
     "privacy": PURE,
+    "exchange": WIRE,
     "users": PURE | {"users"},
-    "evaluation": PURE | {"users", "evaluation"},
-    "aggregation": PURE | {"users", "aggregation"},
-    "strategies": PURE | {"users", "evaluation", "aggregation", "strategies"},
-    "audit": PURE | {"users", "evaluation", "aggregation", "strategies", "audit"},
-    "runtime": PURE | {"users", "evaluation", "aggregation", "strategies", "runtime"},
+    "evaluation": PURE | {"evaluation"},
+    "aggregation": WIRE | {"aggregation"},
+    "checkpoints": WIRE | {"checkpoints"},
+    "party": PARTY,
+    "strategies": PARTY | {"strategies"},
+    "audit": PARTY | {"strategies", "audit"},
+    "runtime": PARTY | {"strategies", "runtime"},
 }
 HOST_PACKAGES = {"secretflow", "secretflow_fl", "sfl", "spu", "fed"}
 
@@ -53,7 +58,7 @@ def test_only_host_names_secretflow():
 
 
 def test_only_the_outer_rooms_use_the_host():
-    inner = PURE | {"users", "evaluation", "aggregation", "audit"}
+    inner = WIRE | {"users", "evaluation", "aggregation", "audit"}
     using = {
         str(p.relative_to(PACKAGE))
         for p in modules()
@@ -67,7 +72,7 @@ def test_pure_layers_import_without_secretflow():
         "import sys, importlib.util as u\n"
         "find = u.find_spec\n"
         "u.find_spec = lambda n, *a: None if n.split('.')[0] in ('secretflow',) else find(n, *a)\n"
-        "import orchestra_strategy as o, orchestra_strategy.algorithms.orchestra\n"
+        "import orchestra_strategy as o, orchestra_strategy.algorithms.orchestra_objective\n"
         "import orchestra_strategy.users, orchestra_strategy.evaluation, orchestra_strategy.data\n"
         "assert not any(m.split('.')[0].startswith('secretflow') for m in sys.modules)\n"
         "print(o.__all__)\n"

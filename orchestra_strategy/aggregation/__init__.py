@@ -1,1 +1,1 @@
-"""What runs where the parties' payloads are combined."""
+"""The server alone: checks what the parties sent, and combines it."""

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from orchestra_strategy.errors import ReplyError
-from orchestra_strategy.payload import Payload
-from orchestra_strategy.received import listed, named
+from orchestra_strategy.exchange.payload import Payload
+from orchestra_strategy.exchange.received import listed, named
 
 __all__ = ["other_centroids", "other_forms"]
 

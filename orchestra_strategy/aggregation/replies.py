@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from orchestra_strategy.aggregation.agreement import other_centroids, other_forms
 from orchestra_strategy.errors import ParameterError, ReplyError
-from orchestra_strategy.payload import Payload, unpack
-from orchestra_strategy.received import check_values
+from orchestra_strategy.exchange.payload import Payload, unpack
+from orchestra_strategy.exchange.received import check_values
 
 __all__ = ["Replies", "check_party_names", "party_labels", "read_replies"]
 

@@ -15,13 +15,9 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
-from orchestra_strategy.aggregation.weighted import (
-    AggregateWeights,
-    FloatArray,
-    check_alike,
-    weighted_mean,
-)
+from orchestra_strategy.aggregation.weighted import AggregateWeights, check_alike, weighted_mean
 from orchestra_strategy.errors import ParameterError
+from orchestra_strategy.exchange.payload import FloatArray
 
 __all__ = ["check_trim", "combiner", "coordinate_median", "trimmed_mean", "trimmed_parties"]
 

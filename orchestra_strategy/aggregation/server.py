@@ -15,12 +15,12 @@ import torch
 from orchestra_strategy.aggregation.replies import check_party_names, party_labels, read_replies
 from orchestra_strategy.aggregation.robust import combiner, trimmed_mean
 from orchestra_strategy.aggregation.server_options import ServerOptions
-from orchestra_strategy.aggregation.weighted import AggregateWeights, FloatArray
+from orchestra_strategy.aggregation.weighted import AggregateWeights
 from orchestra_strategy.algorithms.clustering import global_clustering, random_unit_rows
 from orchestra_strategy.config import parse_config
 from orchestra_strategy.errors import ReplyError
-from orchestra_strategy.payload import LONGEST_REASON, WIRE_VERSION, Payload
-from orchestra_strategy.received import check_plain, check_values, described
+from orchestra_strategy.exchange.payload import LONGEST_REASON, WIRE_VERSION, FloatArray, Payload
+from orchestra_strategy.exchange.received import check_plain, check_values, described
 from orchestra_strategy.rng import torch_generator
 from orchestra_strategy.threads import torch_threads
 

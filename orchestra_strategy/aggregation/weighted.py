@@ -3,13 +3,12 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from orchestra_strategy.errors import ReplyError
+from orchestra_strategy.exchange.payload import FloatArray
 
-__all__ = ["AggregateWeights", "FloatArray", "check_alike", "weighted_mean"]
+__all__ = ["AggregateWeights", "check_alike", "weighted_mean"]
 
-FloatArray = npt.NDArray[np.float32]
 AggregateWeights = Callable[[Sequence[Sequence[FloatArray]], Sequence[float]], list[FloatArray]]
 """Takes one list of arrays per party and their numbers of samples; gives one list of arrays."""
 

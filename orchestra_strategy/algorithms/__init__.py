@@ -1,1 +1,1 @@
-"""The methods themselves: pure torch, no SecretFlow, no input or output."""
+"""The methods themselves, pure torch: no SecretFlow, no files, nothing of who is where."""

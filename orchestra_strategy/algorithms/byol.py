@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.algorithms.objective import Batch, LossParts
-from orchestra_strategy.algorithms.self_supervised import TargetObjective
+from orchestra_strategy.algorithms.objective_bases import TargetObjective
 from orchestra_strategy.algorithms.simsiam import negative_cosine
 
 __all__ = ["BYOLObjective", "BYOLSettings", "byol_loss"]

@@ -22,6 +22,7 @@ __all__ = [
     "GlobalClusters",
     "LocalClusters",
     "balanced_rounding",
+    "compactness",
     "global_clustering",
     "local_clustering",
     "random_unit_rows",
@@ -184,3 +185,24 @@ def global_clustering(
         if patience and len(recent) == patience and max(recent) - min(recent) < tol:
             return GlobalClusters(centroids.detach(), len(losses), losses[-1], True)
     return GlobalClusters(centroids.detach(), len(losses), losses[-1], False)
+
+
+@torch.no_grad()
+def compactness(Z: Tensor, centroids: Tensor) -> float:
+    """Return how close rows are to their centroids: the mean cosine to the nearest, in [0, 1].
+
+    Args:
+        Z: Unit-norm projections, shape (m, D).
+        centroids: Unit-norm local centroids, shape (K, D).
+
+    Returns:
+        1 where every row is a centroid; 0 where rows point away from all, or there is nothing to
+        compare.
+
+    >>> compactness(torch.eye(2), torch.tensor([[1.0, 0.0]]))  # cosines 1 and 0
+    0.5
+    """
+    if len(Z) == 0 or len(centroids) == 0:
+        return 0.0
+    cosines = F.normalize(Z, dim=1) @ F.normalize(centroids, dim=1).T
+    return float(cosines.max(dim=1).values.mean().clamp(0, 1))

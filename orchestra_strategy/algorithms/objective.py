@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Batch", "LossParts", "Objective", "as_loss_parts"]
+__all__ = ["Batch", "LossParts", "Objective", "as_loss_parts", "l2_penalty"]
 
 Batch = Mapping[str, Tensor]
 """Named tensors of one batch, all with B rows: ``inputs`` (or ``input_ids``), perhaps ``labels``,
@@ -45,3 +45,14 @@ def as_loss_parts(loss: LossParts | Tensor) -> LossParts:
     {}
     """
     return loss if isinstance(loss, LossParts) else LossParts(torch.as_tensor(loss), {})
+
+
+def l2_penalty(model: nn.Module) -> Tensor:
+    """Return the sum of squares of all trainable parameters, a scalar with a gradient.
+
+    >>> _ = nn.init.constant_((layer := nn.Linear(3, 1, bias=False)).weight, 2.0)
+    >>> l2_penalty(layer).item()
+    12.0
+    """
+    squares = [p.square().sum() for p in model.parameters() if p.requires_grad]
+    return torch.stack(squares).sum()

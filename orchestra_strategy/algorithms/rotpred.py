@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.algorithms.objective import Batch, LossParts
-from orchestra_strategy.algorithms.self_supervised import RowwiseObjective
+from orchestra_strategy.algorithms.objective_bases import RowwiseObjective
 
 __all__ = ["RotPredObjective", "RotPredSettings", "rotation_loss"]
 

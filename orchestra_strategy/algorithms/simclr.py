@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orchestra_strategy.algorithms.objective import Batch, LossParts
-from orchestra_strategy.algorithms.self_supervised import (
+from orchestra_strategy.algorithms.objective_bases import (
     SelfSupervisedObjective,
     require_other_rows,
     two_projections,

@@ -7,8 +7,8 @@ from typing import Any
 from torch import nn
 
 from orchestra_strategy.algorithms.byol import BYOLObjective
-from orchestra_strategy.algorithms.orchestra import OrchestraObjective
-from orchestra_strategy.algorithms.orchestra_simple import OrchestraSimpleObjective
+from orchestra_strategy.algorithms.orchestra_objective import OrchestraObjective
+from orchestra_strategy.algorithms.orchestra_simple_objective import OrchestraSimpleObjective
 from orchestra_strategy.algorithms.rotpred import RotPredObjective
 from orchestra_strategy.algorithms.simclr import SimCLRObjective, nt_xent
 from orchestra_strategy.algorithms.simsiam import SimSiamObjective

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from orchestra_strategy.audit.known_losses import KnownLoss
 from orchestra_strategy.audit.parts import pixels
-from orchestra_strategy.data.views import Views
+from orchestra_strategy.data.augmentation.views import Views
 from orchestra_strategy.errors import DataError
 
 __all__ = ["Auc", "alignment_scores", "auc_with_interval", "loss_scores"]

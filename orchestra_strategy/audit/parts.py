@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from orchestra_strategy.data.views import Views, ViewSet
+from orchestra_strategy.data.augmentation.views import Views, ViewSet
 
 __all__ = ["RecordedViews", "pixels"]
 

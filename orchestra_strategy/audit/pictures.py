@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from orchestra_strategy.audit.results import Reply
-from orchestra_strategy.evaluation._figures import INK, MUTED, new_figure, save_figure
+from orchestra_strategy.evaluation.plots.figures import INK, MUTED, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

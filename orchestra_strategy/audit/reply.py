@@ -25,8 +25,8 @@ from orchestra_strategy.audit.settings import AuditConfig
 from orchestra_strategy.audit.span import span_attack
 from orchestra_strategy.audit.with_breaching import breaching_attack
 from orchestra_strategy.privacy.accounting import PrivacyLedger
-from orchestra_strategy.privacy.crypto_noise import NoiseSource
 from orchestra_strategy.privacy.mechanism import GaussianMechanism
+from orchestra_strategy.privacy.noise_source import NoiseSource
 from orchestra_strategy.privacy.record_level import RecordLevelPrivacy
 from orchestra_strategy.privacy.user_level import UserLevelPrivacy
 from orchestra_strategy.rng import derive_seed, torch_generator

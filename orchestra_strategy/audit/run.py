@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from orchestra_strategy.algorithms.self_supervised import RowwiseObjective
+from orchestra_strategy.algorithms.objective_bases import RowwiseObjective
 from orchestra_strategy.audit.losses_by_objective import known_loss
 from orchestra_strategy.audit.membership import (
     Auc,
@@ -25,8 +25,8 @@ from orchestra_strategy.audit.samples import Split, split_of
 from orchestra_strategy.audit.settings import AuditConfig, parse_audit, setting_name
 from orchestra_strategy.audit.utility import Utility, utility_of
 from orchestra_strategy.audit.with_breaching import require_breaching
-from orchestra_strategy.data.local_data import LocalData
-from orchestra_strategy.data.views import Views, build_views
+from orchestra_strategy.data.augmentation.views import Views, build_views
+from orchestra_strategy.data.readers.local_data import LocalData
 from orchestra_strategy.errors import OrchestraError, ParameterError
 from orchestra_strategy.rng import torch_generator
 from orchestra_strategy.strategies.self_supervised import SelfSupervisedStrategy

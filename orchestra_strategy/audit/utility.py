@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from orchestra_strategy.audit.samples import Split
-from orchestra_strategy.data.views import Views
+from orchestra_strategy.data.augmentation.views import Views
 from orchestra_strategy.evaluation import ProbeResult, extract_features, health_of, probe_protocol
 from orchestra_strategy.rng import torch_generator
 

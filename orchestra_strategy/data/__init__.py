@@ -1,4 +1,8 @@
-"""A party's data: reading, partitions, checks, the order of batches, and random views."""
+"""A party's samples on their way to a step: checks, partitions, the order of batches.
+
+Files are read in :mod:`~orchestra_strategy.data.readers`, random views are drawn in
+:mod:`~orchestra_strategy.data.augmentation`; nothing here knows a model or a server.
+"""
 
 from orchestra_strategy.data.arrays import (
     PartyReport,
@@ -6,17 +10,7 @@ from orchestra_strategy.data.arrays import (
     check_parties,
     describe_samples,
 )
-from orchestra_strategy.data.batches import batch_slices, num_batches, round_batches
-from orchestra_strategy.data.csv_options import one_hot_columns
-from orchestra_strategy.data.equal_parts import dirichlet_equal_parts
-from orchestra_strategy.data.loading import load_local
-from orchestra_strategy.data.local_data import LocalData
-from orchestra_strategy.data.partition import (
-    dirichlet_partition,
-    iid_partition,
-    shard_partition,
-)
-from orchestra_strategy.data.views import (
+from orchestra_strategy.data.augmentation.views import (
     VIEWS,
     ColourViews,
     SmallGreyViews,
@@ -27,6 +21,16 @@ from orchestra_strategy.data.views import (
     build_views,
     to_model_input,
 )
+from orchestra_strategy.data.batches import batch_slices, num_batches, round_batches
+from orchestra_strategy.data.equal_parts import dirichlet_equal_parts
+from orchestra_strategy.data.partition import (
+    dirichlet_partition,
+    iid_partition,
+    shard_partition,
+)
+from orchestra_strategy.data.readers.csv_options import one_hot_columns
+from orchestra_strategy.data.readers.loading import load_local
+from orchestra_strategy.data.readers.local_data import LocalData
 
 __all__ = [
     "VIEWS",

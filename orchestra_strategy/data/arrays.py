@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestra_strategy.data._checks import as_count
+from orchestra_strategy.data.option_checks import as_count
 from orchestra_strategy.errors import DataError
 
 __all__ = ["PartyReport", "as_samples", "check_parties", "describe_samples"]

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestra_strategy.data._checks import as_count
+from orchestra_strategy.data.option_checks import as_count
 from orchestra_strategy.rng import Streams, as_streams
 
 __all__ = ["batch_slices", "num_batches", "round_batches"]

@@ -7,7 +7,7 @@ its parts differ in size as well; experiments that ask about the mixture alone n
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from orchestra_strategy.data._checks import as_count
+from orchestra_strategy.data.option_checks import as_count
 from orchestra_strategy.data.partition import Indices, check_alpha, class_members
 from orchestra_strategy.errors import DataError
 from orchestra_strategy.rng import numpy_generator

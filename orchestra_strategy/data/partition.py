@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from orchestra_strategy.data._checks import as_count
+from orchestra_strategy.data.option_checks import as_count
 from orchestra_strategy.errors import DataError, ParameterError
 from orchestra_strategy.rng import Streams, as_streams, numpy_generator
 

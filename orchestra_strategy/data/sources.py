@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestra_strategy import host
-from orchestra_strategy.data.loading import check_options, load_local
+from orchestra_strategy.data.readers.loading import check_options, load_local
 from orchestra_strategy.errors import DataError, ParameterError
 
 __all__ = ["fed_from_paths", "fed_labelled_from_paths", "fed_ndarray"]

@@ -1,15 +1,12 @@
 """Evaluation of frozen features, always beside controls; labels are used here and nowhere else."""
 
-from orchestra_strategy.evaluation.cluster_plots import plot_cluster_balance, plot_cluster_confusion
 from orchestra_strategy.evaluation.clustering_metrics import (
     ClusteringScores,
     cluster_class_table,
     cluster_features,
     clustering_scores,
 )
-from orchestra_strategy.evaluation.features import extract_features
-from orchestra_strategy.evaluation.fine_tuning import FineTuning
-from orchestra_strategy.evaluation.health import (
+from orchestra_strategy.evaluation.encoder_health import (
     Health,
     alignment,
     cluster_balance,
@@ -18,6 +15,8 @@ from orchestra_strategy.evaluation.health import (
     health_of,
     uniformity,
 )
+from orchestra_strategy.evaluation.features import extract_features
+from orchestra_strategy.evaluation.fine_tuning import FineTuning
 from orchestra_strategy.evaluation.html_report import (
     HtmlPicture,
     HtmlSection,
@@ -27,7 +26,14 @@ from orchestra_strategy.evaluation.html_report import (
 )
 from orchestra_strategy.evaluation.knn import knn_accuracy, knn_predict
 from orchestra_strategy.evaluation.linear_probe import linear_probe_accuracy
-from orchestra_strategy.evaluation.plots import plot_embedding_map, plot_learning_curve
+from orchestra_strategy.evaluation.plots.cluster_plots import (
+    plot_cluster_balance,
+    plot_cluster_confusion,
+)
+from orchestra_strategy.evaluation.plots.training_plots import (
+    plot_embedding_map,
+    plot_learning_curve,
+)
 from orchestra_strategy.evaluation.protocol import ProbeResult, probe_protocol, with_controls
 from orchestra_strategy.evaluation.report import results_table, results_to_json, write_json
 from orchestra_strategy.evaluation.semi_supervised import fine_tune, semi_supervised_protocol

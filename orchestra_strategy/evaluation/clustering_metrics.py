@@ -16,7 +16,7 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from orchestra_strategy.errors import DataError, ParameterError
-from orchestra_strategy.evaluation._checks import Array, as_numpy, check_features, check_labels
+from orchestra_strategy.evaluation.array_checks import Array, as_numpy, check_features, check_labels
 from orchestra_strategy.rng import derive_seed
 
 __all__ = ["ClusteringScores", "cluster_class_table", "cluster_features", "clustering_scores"]

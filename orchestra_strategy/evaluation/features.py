@@ -13,9 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from orchestra_strategy.data.views import to_model_input
+from orchestra_strategy.data.augmentation.views import to_model_input
 from orchestra_strategy.errors import DataError, ModelError, ParameterError
-from orchestra_strategy.evaluation._checks import Array
+from orchestra_strategy.evaluation.array_checks import Array
 
 __all__ = ["extract_features"]
 
@@ -29,7 +29,7 @@ def extract_features(
         model: Maps a batch (B, ...) to features (B, d). It is moved to ``device`` and back again;
             its training modes, weights and BatchNorm statistics are what they were.
         x: Images (n, H, W) or (n, C, H, W), uint8 or floating in [0, 1], or a table (n, F); see
-            :func:`~orchestra_strategy.data.views.to_model_input` for how they are normalised.
+            :func:`~orchestra_strategy.data.to_model_input` for how they are normalised.
         batch_size: Rows at a time. In evaluation mode a row's features do not depend on the others.
         device: Where the model runs.
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from orchestra_strategy.errors import DataError, ParameterError
-from orchestra_strategy.evaluation._checks import check_features
+from orchestra_strategy.evaluation.array_checks import check_features
 from orchestra_strategy.threads import torch_threads
 
 __all__ = ["alignment", "effective_rank", "uniformity"]

@@ -11,8 +11,8 @@ from html import escape
 from pathlib import Path
 
 from orchestra_strategy.errors import DataError, ParameterError
-from orchestra_strategy.evaluation._files import PathLike, write_text
 from orchestra_strategy.evaluation.protocol import CONTROLS, ProbeResult
+from orchestra_strategy.files import PathLike, write_private
 
 __all__ = ["HtmlPicture", "HtmlSection", "HtmlTable", "results_html_table", "write_html"]
 
@@ -93,15 +93,15 @@ def write_html(path: PathLike, title: str, sections: Sequence[HtmlSection]) -> N
         OSError: A picture cannot be read, or the file cannot be written.
     """
     body = "\n".join(_section(section) for section in sections)
-    write_text(
-        path,
+    page = (
         "<!doctype html>\n"
         '<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>\n{_STYLE}\n</style>\n</head>\n"
-        f"<body>\n<h1>{escape(title)}</h1>\n{body}\n</body>\n</html>\n",
+        f"<body>\n<h1>{escape(title)}</h1>\n{body}\n</body>\n</html>\n"
     )
+    write_private(path, page.encode("utf-8"))
 
 
 def results_html_table(

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from orchestra_strategy.errors import DataError, ParameterError
-from orchestra_strategy.evaluation._checks import check_features, check_labels
+from orchestra_strategy.evaluation.array_checks import check_features, check_labels
 
 __all__ = ["knn_accuracy", "knn_predict"]
 

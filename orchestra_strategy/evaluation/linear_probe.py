@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from orchestra_strategy.errors import ParameterError
-from orchestra_strategy.evaluation._checks import FloatArray, IntArray, check_probe_sets
+from orchestra_strategy.evaluation.array_checks import FloatArray, IntArray, check_probe_sets
 
 __all__ = ["linear_probe_accuracy"]
 

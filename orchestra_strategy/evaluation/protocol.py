@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from orchestra_strategy.errors import DataError, ParameterError
-from orchestra_strategy.evaluation._checks import (
+from orchestra_strategy.evaluation.array_checks import (
     Array,
     FloatArray,
     IntArray,

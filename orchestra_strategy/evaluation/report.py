@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestra_strategy.errors import ParameterError
-from orchestra_strategy.evaluation._files import PathLike, write_text
 from orchestra_strategy.evaluation.protocol import CONTROLS, ProbeResult
+from orchestra_strategy.files import PathLike, write_private
 
 __all__ = ["results_table", "results_to_json", "write_json"]
 
@@ -115,4 +115,4 @@ def write_json(path: PathLike, obj: object) -> None:
         raise ParameterError(
             f"Expected `obj` to be plain dicts, lists and finite numbers, got {error}."
         ) from error
-    write_text(path, text + "\n")
+    write_private(path, (text + "\n").encode("utf-8"))

@@ -13,7 +13,12 @@ import torch
 from torch import nn
 
 from orchestra_strategy.errors import ParameterError
-from orchestra_strategy.evaluation._checks import Array, as_numpy, check_labels, check_two_classes
+from orchestra_strategy.evaluation.array_checks import (
+    Array,
+    as_numpy,
+    check_labels,
+    check_two_classes,
+)
 from orchestra_strategy.evaluation.features import extract_features
 from orchestra_strategy.evaluation.fine_tuning import FineTuning, new_head, train_network
 from orchestra_strategy.evaluation.protocol import ProbeResult
@@ -44,7 +49,7 @@ def fine_tune(
     Args:
         model: Maps a batch (B, ...) to features (B, d), trained or untrained.
         train_x: Samples, shape (n, ...), uint8 or floating; see
-            :func:`~orchestra_strategy.data.views.to_model_input`.
+            :func:`~orchestra_strategy.data.augmentation.views.to_model_input`.
         train_y: Their classes, shape (n,), integer, at least two; only a fraction is looked at.
         test_x: Shape (m, ...), none of its rows in ``train_x``.
         test_y: Shape (m,), integer.

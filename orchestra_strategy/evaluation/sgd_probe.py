@@ -16,7 +16,7 @@ import torch.nn.functional as F
 
 from orchestra_strategy.data.batches import round_batches
 from orchestra_strategy.errors import ParameterError
-from orchestra_strategy.evaluation._checks import FloatArray, IntArray, check_probe_sets
+from orchestra_strategy.evaluation.array_checks import FloatArray, IntArray, check_probe_sets
 from orchestra_strategy.rng import torch_generator
 from orchestra_strategy.threads import torch_threads
 

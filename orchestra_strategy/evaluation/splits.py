@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestra_strategy.errors import DataError, ParameterError
-from orchestra_strategy.evaluation._checks import Array, as_numpy, check_labels
+from orchestra_strategy.evaluation.array_checks import Array, as_numpy, check_labels
 
 __all__ = ["check_disjoint", "check_fraction", "labelled_fraction", "labelled_subset"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.privacy.accounting import PrivacyLedger, Release
-from orchestra_strategy.privacy.crypto_noise import NoiseSource
+from orchestra_strategy.privacy.noise_source import NoiseSource
 
 __all__ = ["GaussianMechanism"]
 

@@ -16,10 +16,14 @@ from torch import Tensor, nn
 from orchestra_strategy.algorithms.objective import Batch, LossParts, Objective
 from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.privacy.accounting import Release
-from orchestra_strategy.privacy.clipping import PerExampleClipper
-from orchestra_strategy.privacy.crypto_noise import NoiseSource
 from orchestra_strategy.privacy.mechanism import GaussianMechanism
-from orchestra_strategy.privacy.per_example import ClippedMean, mean_loss, refuse_batch_statistics
+from orchestra_strategy.privacy.noise_source import NoiseSource
+from orchestra_strategy.privacy.per_example.clipper import PerExampleClipper
+from orchestra_strategy.privacy.per_example.loop import (
+    ClippedMean,
+    mean_loss,
+    refuse_batch_statistics,
+)
 from orchestra_strategy.privacy.silence import Silence, work_by_row
 
 __all__ = ["RecordLevelPrivacy", "poisson_batches", "sampling_probability"]
@@ -94,7 +98,7 @@ class RecordLevelPrivacy:
 
         Args:
             objective: It must have ``per_example``; see
-                :mod:`~orchestra_strategy.privacy.clipping`.
+                :mod:`~orchestra_strategy.privacy.per_example.clipper`.
             batch: Tensors of B >= 0 rows.
 
         Raises:

@@ -1,1 +1,1 @@
-"""Starting SecretFlow, training over it, and what a person sees meanwhile."""
+"""The driver's side: SecretFlow's start, training over it, and what a person sees meanwhile."""

@@ -10,6 +10,12 @@ from orchestra_strategy.aggregation.server import ServerAggregation, server_aggr
 from orchestra_strategy.config import parse_config
 from orchestra_strategy.data.arrays import check_parties
 from orchestra_strategy.errors import DataError, ParameterError
+from orchestra_strategy.party.privacy_checks import refuse_telling
+from orchestra_strategy.party.worker import (
+    SERVER_PARAMETERS,
+    refuse_fixed,
+    strategy_parameters,
+)
 from orchestra_strategy.runtime.checks import (
     check_aggregation,
     check_backend,
@@ -22,12 +28,6 @@ from orchestra_strategy.runtime.checks import (
 )
 from orchestra_strategy.runtime.privacy_budget import affordable, budget_stop, report_largest
 from orchestra_strategy.runtime.visibility import seen_by
-from orchestra_strategy.strategies.privacy_checks import refuse_telling
-from orchestra_strategy.strategies.worker import (
-    SERVER_PARAMETERS,
-    refuse_fixed,
-    strategy_parameters,
-)
 
 __all__ = ["OrchestraFLModel"]
 

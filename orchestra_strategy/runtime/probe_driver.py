@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from orchestra_strategy import host
-from orchestra_strategy.data._checks import as_count
 from orchestra_strategy.data.arrays import check_parties
+from orchestra_strategy.data.option_checks import as_count
 from orchestra_strategy.errors import DataError, ParameterError
 from orchestra_strategy.runtime import probe_party
 from orchestra_strategy.runtime.checks import federated_values

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from orchestra_strategy import host
+from orchestra_strategy.party.privacy_units import EPSILON
 from orchestra_strategy.runtime.privacy_budget import spent
-from orchestra_strategy.strategies.privacy import EPSILON
 
 __all__ = ["RoundProgress"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from orchestra_strategy.runtime.checkpoint import Checkpoints, tell_how_to_resume
+from orchestra_strategy.checkpoints.driver import Checkpoints, tell_how_to_resume
 from orchestra_strategy.runtime.fl_model import OrchestraFLModel
 from orchestra_strategy.runtime.manifest_table import manifest_table
 from orchestra_strategy.runtime.privacy_budget import spent

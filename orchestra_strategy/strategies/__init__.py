@@ -1,1 +1,1 @@
-"""The workers that FLModel starts at the parties, and their registration."""
+"""One federated method each: its parameters, and what it adds to a party's round."""

@@ -17,25 +17,26 @@ from typing import Any, ClassVar, Tuple  # noqa: UP035
 import numpy as np
 from torch import Tensor, nn
 
-from orchestra_strategy.aggregation.ring import Ring
-from orchestra_strategy.aggregation.routes import ROUTES, Sent
-from orchestra_strategy.aggregation.weighted import AggregateWeights, FloatArray, weighted_mean
+from orchestra_strategy.aggregation.weighted import AggregateWeights, weighted_mean
 from orchestra_strategy.algorithms.objective import Batch, LossParts, Objective
 from orchestra_strategy.data.batches import num_batches
 from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.evaluation import collapse_reason
-from orchestra_strategy.payload import Entry, Payload
-from orchestra_strategy.strategies.disclosure import Disclosure
-from orchestra_strategy.strategies.measures import health_metrics, measure_health
-from orchestra_strategy.strategies.privacy import EPSILON, PartyPrivacy, PerExampleLoss
-from orchestra_strategy.strategies.privacy_checks import (
+from orchestra_strategy.exchange.manifest import Entry
+from orchestra_strategy.exchange.payload import FloatArray, Payload
+from orchestra_strategy.exchange.ring import Ring
+from orchestra_strategy.exchange.routes import ROUTES, Sent
+from orchestra_strategy.party.health import health_metrics, measure_health
+from orchestra_strategy.party.privacy_checks import (
     refuse_coupled,
     refuse_undeclared,
     refuse_unprotected,
 )
-from orchestra_strategy.strategies.rehearsal import rehearse
-from orchestra_strategy.strategies.user_types import USER_TYPES
-from orchestra_strategy.strategies.worker import PartyWorker
+from orchestra_strategy.party.privacy_units import EPSILON, PartyPrivacy, PerExampleLoss
+from orchestra_strategy.party.rehearsal import rehearse
+from orchestra_strategy.party.reports import Disclosure
+from orchestra_strategy.party.user_types import USER_TYPES
+from orchestra_strategy.party.worker import PartyWorker
 from orchestra_strategy.threads import torch_threads
 
 __all__ = ["FederatedStrategy"]

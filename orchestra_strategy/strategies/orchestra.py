@@ -11,19 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from orchestra_strategy.aggregation.weighted import FloatArray
-from orchestra_strategy.algorithms.clustering import LocalClusters
-from orchestra_strategy.algorithms.compactness import compactness
+from orchestra_strategy.algorithms.clustering import LocalClusters, compactness
 from orchestra_strategy.algorithms.objective import Batch
-from orchestra_strategy.algorithms.orchestra import OrchestraObjective
+from orchestra_strategy.algorithms.orchestra_objective import OrchestraObjective
 from orchestra_strategy.config import ClusterSizes, OrchestraConfig, StrategyConfig
 from orchestra_strategy.errors import ParameterError
-from orchestra_strategy.payload import Entry
-from orchestra_strategy.strategies.party import PartyData
+from orchestra_strategy.exchange.manifest import Entry
+from orchestra_strategy.exchange.payload import FloatArray
+from orchestra_strategy.party.data import PartyData
+from orchestra_strategy.party.user_store import UserStore
+from orchestra_strategy.strategies.centroids import SharedClustering
 from orchestra_strategy.strategies.registry import register_strategy
 from orchestra_strategy.strategies.self_supervised import TargetNetworkStrategy, require_equal
-from orchestra_strategy.strategies.shared_clusters import SharedClustering
-from orchestra_strategy.strategies.user_store import UserStore
 
 __all__ = ["OrchestraStrategy"]
 

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from orchestra_strategy.aggregation.server import ServerAggregation
 from orchestra_strategy.algorithms.ema import frozen_statistics
 from orchestra_strategy.algorithms.model import parts_of
-from orchestra_strategy.algorithms.self_supervised import SelfSupervisedObjective, TargetObjective
-from orchestra_strategy.data.view_set import Views, ViewSet
-from orchestra_strategy.data.views import build_row_wise_views, build_views
+from orchestra_strategy.algorithms.objective_bases import SelfSupervisedObjective, TargetObjective
+from orchestra_strategy.data.augmentation.view_set import Views, ViewSet
+from orchestra_strategy.data.augmentation.views import build_row_wise_views, build_views
 from orchestra_strategy.errors import DataError, ParameterError
+from orchestra_strategy.party.data import PartyData
+from orchestra_strategy.party.worker import SERVER_PARAMETERS
 from orchestra_strategy.strategies.base import FederatedStrategy
-from orchestra_strategy.strategies.party import PartyData
-from orchestra_strategy.strategies.worker import SERVER_PARAMETERS
 from orchestra_strategy.users.optimizers import all_finite
 
 __all__ = ["SelfSupervisedStrategy", "TargetNetworkStrategy", "require_equal"]

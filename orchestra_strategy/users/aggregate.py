@@ -11,14 +11,14 @@ from orchestra_strategy.algorithms.objective import Objective
 from orchestra_strategy.errors import PrivacyError
 from orchestra_strategy.privacy.user_level import UserLevelPrivacy
 from orchestra_strategy.rng import Streams
-from orchestra_strategy.users.batches import data_key, num_rows
-from orchestra_strategy.users.collected import Collected, joined
+from orchestra_strategy.users.dataloader import Dataloaders, checked_indices, loader_by_index
 from orchestra_strategy.users.messages import SharedData, TrueUserData, load_payload
 from orchestra_strategy.users.multi_step import UserMultiStep
 from orchestra_strategy.users.objectives import as_objective
 from orchestra_strategy.users.optimizers import OptimizerFn
 from orchestra_strategy.users.settings import AggregateSettings
-from orchestra_strategy.users.virtual_users import Dataloaders, checked_indices, loader_by_index
+from orchestra_strategy.users.user_batches import data_key, num_rows
+from orchestra_strategy.users.user_means import Collected, joined
 
 __all__ = ["MultiUserAggregate"]
 

@@ -9,7 +9,7 @@ from orchestra_strategy.errors import ParameterError, did_you_mean
 from orchestra_strategy.users.aggregate import MultiUserAggregate
 from orchestra_strategy.users.dataloader import construct_dataloader, dataloaders_of
 from orchestra_strategy.users.multi_step import UserMultiStep
-from orchestra_strategy.users.reading import count, required, setting
+from orchestra_strategy.users.settings import count, required, setting
 from orchestra_strategy.users.single_step import UserSingleStep
 
 __all__ = ["USER_TYPES", "construct_user"]

@@ -1,19 +1,31 @@
 """Each user's own data loader, over its part of one data set."""
 
-from collections.abc import Callable, Sized
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from orchestra_strategy.errors import DataError, ParameterError
+from orchestra_strategy.data.partition import iid_partition
+from orchestra_strategy.errors import DataError, ParameterError, did_you_mean
 from orchestra_strategy.rng import torch_generator
-from orchestra_strategy.users.partition import Indices, user_indices
-from orchestra_strategy.users.reading import count, flag, required, setting
+from orchestra_strategy.users.settings import count, flag, required, setting
 
-__all__ = ["construct_dataloader", "dataloaders_of"]
+__all__ = [
+    "PARTITIONS",
+    "Dataloaders",
+    "checked_indices",
+    "construct_dataloader",
+    "dataloaders_of",
+    "loader_by_index",
+    "user_indices",
+]
+
+Indices = npt.NDArray[np.int64]
 
 
 class _Arrays(Dataset[dict[str, Tensor]]):
@@ -40,7 +52,7 @@ def construct_dataloader(cfg_data: Any, cfg_impl: Any, user_idx: int) -> DataLoa
             ``(x, y)`` or ``(x,)`` (``targets`` or ``labels`` in it are used if they are there), or
             the arrays ``inputs`` (or ``input_ids``) and perhaps ``labels``, a row per sample. And
             ``default_clients``, the number of users; ``batch_size``; ``partition``, see
-            :func:`~orchestra_strategy.users.partition.user_indices` (``"random"``); ``seed`` (0).
+            :func:`~orchestra_strategy.users.dataloader.user_indices` (``"random"``); ``seed`` (0).
         cfg_impl: By attribute, all optional: ``shuffle`` (False: stored order), ``threads`` (0
             worker processes), ``pin_memory`` (False).
         user_idx: From 0 to ``default_clients`` - 1.
@@ -102,3 +114,141 @@ def _dataset(cfg_data: Any) -> tuple[Dataset[Any], Indices | None]:
         )
     labels = found["labels"].numpy() if "labels" in found else None
     return _Arrays(found), labels if labels is None or labels.ndim == 1 else None
+
+
+def _none(labels: Indices | None, size: int, users: int, seed: int) -> list[Indices]:
+    if users != 1:
+        raise ParameterError(
+            f"Expected `partition` 'none' with `default_clients` = 1, got {users}: users would "
+            "share their samples. Use 'random', or 'balanced' for equal classes."
+        )
+    return [np.arange(size)]
+
+
+def _random(labels: Indices | None, size: int, users: int, seed: int) -> list[Indices]:
+    return list(iid_partition(size, users, seed))
+
+
+def _mixup(labels: Indices | None, size: int, users: int, seed: int) -> list[Indices]:
+    return [np.arange(user, size, users) for user in range(users)]
+
+
+def _balanced(labels: Indices | None, size: int, users: int, seed: int) -> list[Indices]:
+    by_class = np.argsort(_needed(labels, "balanced"), kind="stable")
+    # Dealt round: a class's samples differ by at most one between users, and so do the totals.
+    return [np.sort(by_class[user::users]) for user in range(users)]
+
+
+def _unique_class(labels: Indices | None, size: int, users: int, seed: int) -> list[Indices]:
+    labels = _needed(labels, "unique-class")
+    classes = np.unique(labels)
+    if users > len(classes):
+        raise ParameterError(
+            "Expected `default_clients` to be at most the number of classes for `partition` "
+            f"'unique-class', got {users} > {len(classes)}."
+        )
+    return [np.flatnonzero(labels == classes[user]) for user in range(users)]
+
+
+def _needed(labels: Indices | None, partition: str) -> Indices:
+    if labels is None:
+        raise DataError(
+            f"Expected labels for `partition` {partition!r}, got unlabelled data; use 'random'."
+        )
+    return labels
+
+
+PARTITIONS: dict[str, Callable[[Indices | None, int, int, int], list[Indices]]] = {
+    "balanced": _balanced,
+    "unique-class": _unique_class,
+    "mixup": _mixup,
+    "random": _random,
+    "none": _none,
+}
+
+
+def user_indices(
+    partition: Any, labels: Indices | None, size: int, users: int, seed: int
+) -> list[Indices]:
+    """Split ``range(size)`` between users.
+
+    Args:
+        partition: ``"balanced"``: every class dealt evenly; ``"unique-class"``: user i has all of
+            the i-th class, nobody the classes beyond the last user; ``"mixup"``: every
+            ``users``-th sample, in stored order; ``"random"``: equal parts of a seeded shuffle;
+            ``"none"``: all of it, for a single user.
+        labels: Classes, shape (size,), or None.
+        size: Number of samples.
+        users: Number of users.
+        seed: For ``"random"``.
+
+    Returns:
+        One sorted index array per user, disjoint.
+
+    Raises:
+        ParameterError: An unknown partition, or one that does not go with the number of users.
+        DataError: Labels are needed, or there are fewer samples than users.
+
+    >>> user_indices("balanced", np.array([0, 0, 1, 1]), 4, 2, seed=0)
+    [array([0, 2]), array([1, 3])]
+    """
+    if partition not in PARTITIONS:
+        raise ParameterError(
+            f"Expected `partition` to be a known one, got {partition!r}; "
+            f"{did_you_mean(str(partition), PARTITIONS)}."
+        )
+    if size < users:
+        raise DataError(f"Expected at least one sample per user, got {size} for {users} users.")
+    return PARTITIONS[partition](labels, size, users, seed)
+
+
+Dataloaders = Sequence[Iterable[Any]] | Mapping[int, Iterable[Any]] | Callable[[int], Iterable[Any]]
+
+
+def checked_indices(user_indices: Iterable[int]) -> list[int]:
+    """Return the users' indices as a list.
+
+    Raises:
+        ParameterError: There are none, or one comes twice.
+    """
+    indices = [int(idx) for idx in user_indices]
+    if not indices:
+        raise ParameterError(
+            f"Expected `user_indices` to hold at least one user, got {user_indices!r}."
+        )
+    twice = sorted(idx for idx, times in Counter(indices).items() if times > 1)
+    if twice:
+        raise ParameterError(f"Expected each of `user_indices` once, got {twice} more often.")
+    return indices
+
+
+def loader_by_index(
+    dataloaders: Dataloaders, user_indices: Sequence[int]
+) -> Callable[[int], Iterable[Any]]:
+    """Return the way from a user's index to its data loader.
+
+    Args:
+        dataloaders: A list in the order of ``user_indices``, a mapping, or the way itself.
+        user_indices: The users.
+
+    Raises:
+        ParameterError: A user has none.
+    """
+    if isinstance(dataloaders, Mapping):
+        missing = [idx for idx in user_indices if idx not in dataloaders]
+        if missing:
+            raise ParameterError(f"Expected `dataloaders` for all users, got none for {missing}.")
+        return dataloaders.__getitem__
+    if isinstance(dataloaders, Sequence):
+        if len(dataloaders) != len(user_indices):
+            raise ParameterError(
+                "Expected `dataloaders` to have one entry per user of `user_indices`, got "
+                f"{len(dataloaders)} for {len(user_indices)} users."
+            )
+        return dict(zip(user_indices, dataloaders, strict=True)).__getitem__
+    if not callable(dataloaders):
+        raise ParameterError(
+            "Expected `dataloaders` to be a list, a mapping or a callable from user index to data "
+            f"loader, got {type(dataloaders).__name__}."
+        )
+    return dataloaders

@@ -8,12 +8,17 @@ from torch import Tensor, nn
 
 from orchestra_strategy.algorithms.objective import Batch, Objective
 from orchestra_strategy.rng import Streams
-from orchestra_strategy.users.batches import as_batch, cyclic_slices, num_rows
 from orchestra_strategy.users.messages import SharedData, TrueUserData
 from orchestra_strategy.users.optimizers import OptimizerFn, copied_state, set_options
 from orchestra_strategy.users.settings import StepSettings
 from orchestra_strategy.users.single_step import UserSingleStep
-from orchestra_strategy.users.step_log import StepLog, mean_losses
+from orchestra_strategy.users.user_batches import (
+    StepLog,
+    as_batch,
+    cyclic_slices,
+    mean_losses,
+    num_rows,
+)
 
 __all__ = ["UserMultiStep"]
 

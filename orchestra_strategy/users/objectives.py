@@ -6,7 +6,7 @@ from torch import nn
 
 from orchestra_strategy.algorithms.objective import Batch, LossParts, Objective
 from orchestra_strategy.errors import DataError, ParameterError
-from orchestra_strategy.users.batches import data_key
+from orchestra_strategy.users.user_batches import data_key
 
 __all__ = ["SupervisedObjective", "as_objective", "model_outputs"]
 

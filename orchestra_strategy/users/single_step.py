@@ -9,10 +9,15 @@ from torch import nn
 from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.errors import DataError
 from orchestra_strategy.rng import Streams
-from orchestra_strategy.users.base import FederatedUser, filled
-from orchestra_strategy.users.batches import as_batch, data_key, num_rows, read_samples
+from orchestra_strategy.users.federated_user import FederatedUser, filled
 from orchestra_strategy.users.messages import SharedData, TrueUserData
-from orchestra_strategy.users.step_log import mean_losses
+from orchestra_strategy.users.user_batches import (
+    as_batch,
+    data_key,
+    mean_losses,
+    num_rows,
+    read_samples,
+)
 
 __all__ = ["UserSingleStep"]
 

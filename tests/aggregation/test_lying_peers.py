@@ -13,12 +13,13 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from orchestra_strategy import OrchestraStrategy, server_aggregation
 from orchestra_strategy.aggregation import replies
-from orchestra_strategy.aggregation.ring import Ring
 from orchestra_strategy.aggregation.robust import coordinate_median, trimmed_mean
-from orchestra_strategy.aggregation.routes import SecureRoute, Sent
 from orchestra_strategy.aggregation.weighted import weighted_mean
 from orchestra_strategy.errors import OrchestraError, ParameterError, ReplyError
-from orchestra_strategy.payload import Entry, Manifest, Payload
+from orchestra_strategy.exchange.manifest import Entry, Manifest
+from orchestra_strategy.exchange.payload import Payload
+from orchestra_strategy.exchange.ring import Ring
+from orchestra_strategy.exchange.routes import SecureRoute, Sent
 from tests.federated import toy
 
 WEIGHT = "weights/projector.0.weight"

@@ -8,7 +8,7 @@ import pytest
 
 from orchestra_strategy import server_aggregation
 from orchestra_strategy.errors import ParameterError, ReplyError
-from orchestra_strategy.payload import unpack
+from orchestra_strategy.exchange.payload import unpack
 
 NAMES = ("alice", "bob", "carol")
 KEPT = {"on_bad_reply": "leave_out", "party_names": NAMES}

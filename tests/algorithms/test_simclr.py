@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from orchestra_strategy.algorithms.objective import LossParts
-from orchestra_strategy.algorithms.self_supervised import two_projections
+from orchestra_strategy.algorithms.objective_bases import two_projections
 from orchestra_strategy.algorithms.simclr import SimCLRObjective, nt_xent
 from orchestra_strategy.errors import DataError
 from orchestra_strategy.privacy import per_example_clipped_mean

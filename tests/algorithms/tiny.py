@@ -9,7 +9,7 @@ from torch import nn
 
 from orchestra_strategy.algorithms.clustering import random_unit_rows
 from orchestra_strategy.algorithms.model import OrchestraModel
-from orchestra_strategy.data.views import build_views
+from orchestra_strategy.data.augmentation.views import build_views
 
 VIEWS = build_views("grey")
 

@@ -3,7 +3,7 @@
 from orchestra_strategy.audit.party import Row
 from orchestra_strategy.audit.samples import split_of
 from orchestra_strategy.audit.settings import parse_audit
-from orchestra_strategy.data.local_data import LocalData
+from orchestra_strategy.data.readers.local_data import LocalData
 from tests.algorithms.tiny import images
 
 SMALL = {"hidden_dim": 16, "projection_dim": 16, "members": 16, "attack_steps": 2, "replies": 1}

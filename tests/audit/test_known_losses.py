@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from orchestra_strategy.algorithms.orchestra import OrchestraObjective
+from orchestra_strategy.algorithms.orchestra_objective import OrchestraObjective
 from orchestra_strategy.audit import reply
 from orchestra_strategy.audit.losses_by_objective import known_loss
 from orchestra_strategy.audit.matching import simulated_gradient

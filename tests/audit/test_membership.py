@@ -8,7 +8,7 @@ from torch import nn
 
 from orchestra_strategy.audit.known_losses import RotationLoss, Supervised
 from orchestra_strategy.audit.membership import alignment_scores, auc_with_interval, loss_scores
-from orchestra_strategy.data.views import build_views
+from orchestra_strategy.data.augmentation.views import build_views
 from orchestra_strategy.errors import DataError
 from orchestra_strategy.rng import numpy_generator, torch_generator
 from tests.algorithms.tiny import model as tiny_model

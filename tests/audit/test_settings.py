@@ -5,7 +5,7 @@ import pytest
 
 from orchestra_strategy.audit.samples import read_data, split_of
 from orchestra_strategy.audit.settings import parse_audit
-from orchestra_strategy.data.local_data import LocalData
+from orchestra_strategy.data.readers.local_data import LocalData
 from orchestra_strategy.errors import DataError, ParameterError
 from tests.audit.parties import config_of
 

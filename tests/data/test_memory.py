@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.data.files import write_cifar_batch, write_image
+from tests.data.readers.files import write_cifar_batch, write_image
 
 ROOT = Path(__file__).parents[2]
 ROWS = 10_000
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from orchestra_strategy.data import describe_samples, load_local
 from orchestra_strategy.rng import SeededStreams
-from orchestra_strategy.strategies.party import PartyData, fingerprint
+from orchestra_strategy.party.data import PartyData, fingerprint
 
 def megabytes(field):
     lines = open("/proc/self/status").read().splitlines()

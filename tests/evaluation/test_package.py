@@ -5,7 +5,7 @@ import pytest
 
 from orchestra_strategy import evaluation
 
-FILES = sorted(Path(evaluation.__file__).parent.glob("*.py"))
+FILES = sorted(Path(evaluation.__file__).parent.rglob("*.py"))
 
 
 def imported(nodes):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from experiments.cifar import Images, make_split, read_cifar
 from experiments.cifar_experiments import main, run_experiment
-from experiments.report import spread, summary_rows
+from experiments.cifar_report import spread, summary_rows
 from experiments.settings import PRESETS, load_experiment
 from orchestra_strategy.data import dirichlet_equal_parts
 from orchestra_strategy.errors import DataError, ParameterError

@@ -5,10 +5,10 @@ import torch
 
 from federated_orchestra import FederatedOrchestraTrainer
 from orchestra_strategy import host, session
+from orchestra_strategy.checkpoints.party import party_folder
+from orchestra_strategy.checkpoints.state import state_of
 from orchestra_strategy.privacy import epsilon_of
 from orchestra_strategy.privacy.accounting import Release
-from orchestra_strategy.strategies.checkpointing import party_folder
-from orchestra_strategy.strategies.party_state import state_of
 from tests.federated import toy
 
 MODEL = {"backbone": "conv4", "in_channels": 1, "hidden_dim": 16, "projection_dim": 16}

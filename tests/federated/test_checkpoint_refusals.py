@@ -9,12 +9,12 @@ import pytest
 
 from federated_orchestra import FederatedOrchestraTrainer
 from orchestra_strategy import session
-from orchestra_strategy.checkpoint_file import read_checkpoint, write_checkpoint
+from orchestra_strategy.checkpoints.driver import Checkpoints
+from orchestra_strategy.checkpoints.file import read_checkpoint, write_checkpoint
+from orchestra_strategy.checkpoints.party import party_folder
+from orchestra_strategy.checkpoints.state import PartyState
 from orchestra_strategy.data.sources import fed_ndarray
 from orchestra_strategy.errors import CheckpointError, DataError
-from orchestra_strategy.runtime.checkpoint import Checkpoints
-from orchestra_strategy.strategies.checkpointing import party_folder
-from orchestra_strategy.strategies.party_state import PartyState
 from tests.federated import toy
 from tests.federated.checkpoint_runs import (
     GROUP,

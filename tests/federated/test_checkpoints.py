@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from orchestra_strategy import host
-from orchestra_strategy.checkpoint_file import kept_rounds, read_checkpoint
+from orchestra_strategy.checkpoints.file import kept_rounds, read_checkpoint
+from orchestra_strategy.checkpoints.party import party_folder
 from orchestra_strategy.data.sources import fed_ndarray
 from orchestra_strategy.errors import CheckpointError, DataError, PrivacyError
-from orchestra_strategy.strategies.checkpointing import party_folder
 from tests.federated import toy
 from tests.federated.checkpoint_runs import (
     PRIVATE,

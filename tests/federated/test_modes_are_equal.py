@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from orchestra_strategy import host, session
-from orchestra_strategy.checkpoint_file import kept_rounds
+from orchestra_strategy.checkpoints.file import kept_rounds
 from orchestra_strategy.errors import HostError
 from tests.federated import toy
 

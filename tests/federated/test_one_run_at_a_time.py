@@ -5,8 +5,8 @@ import json
 import pytest
 
 from orchestra_strategy import host
+from orchestra_strategy.checkpoints.party import party_folder
 from orchestra_strategy.errors import CheckpointError
-from orchestra_strategy.strategies.checkpointing import party_folder
 from tests.federated import toy
 from tests.federated.checkpoint_runs import PRIVATE, trainer
 

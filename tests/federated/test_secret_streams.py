@@ -13,11 +13,11 @@ from orchestra_strategy import (
     orchestra_model,
     server_aggregation,
 )
+from orchestra_strategy.checkpoints.state import restore, state_of
 from orchestra_strategy.data import round_batches
 from orchestra_strategy.errors import CheckpointError, ParameterError
 from orchestra_strategy.privacy.mechanism import GaussianMechanism
 from orchestra_strategy.rng import SecretStreams, SeededStreams, torch_generator
-from orchestra_strategy.strategies.party_state import restore, state_of
 from tests.federated import toy
 from tests.strategies.test_private import RECORD, USER, VIRTUAL, exchange, party
 

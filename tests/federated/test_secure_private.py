@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from orchestra_strategy import OrchestraFLModel, OrchestraPrivateStrategy, OrchestraStrategy, host
-from orchestra_strategy.aggregation.secure import first_clusters
 from orchestra_strategy.algorithms.moments import clusters_from_moments
 from orchestra_strategy.errors import PrivacyError
-from orchestra_strategy.privacy.moments import MOMENTS_SENSITIVITY
+from orchestra_strategy.privacy.private_moments import MOMENTS_SENSITIVITY
+from orchestra_strategy.strategies.centroids import first_clusters
 from tests.federated import toy
 from tests.federated.test_secure_route import Spy, shared_of, states_of
 from tests.strategies.test_private import COMMON, GROUP, RECORD, USER, VIRTUAL, party

@@ -11,9 +11,9 @@ from orchestra_strategy import (
     server_aggregation,
     session,
 )
-from orchestra_strategy.aggregation.secure import first_clusters
 from orchestra_strategy.algorithms.moments import clusters_from_moments, moments
 from orchestra_strategy.errors import HostError, ParameterError, ReplyError
+from orchestra_strategy.strategies.centroids import first_clusters
 from tests.federated import toy
 from tests.federated.test_modes_are_equal import assert_equal, run_two_processes
 from tests.strategies.test_baselines import PARAMETERS

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from orchestra_strategy import orchestra_model, registered_strategies, server_aggregation
-from orchestra_strategy.data.view_set import ViewSet
+from orchestra_strategy.data.augmentation.view_set import ViewSet
 from orchestra_strategy.errors import ModelError, ParameterError, PrivacyError
+from orchestra_strategy.party import privacy_units as party_privacy
 from orchestra_strategy.privacy.mechanism import GaussianMechanism
-from orchestra_strategy.strategies import privacy as party_privacy
 from orchestra_strategy.strategies.registry import lookup_strategy
 
 STRATEGIES = sorted(

@@ -20,7 +20,7 @@ from orchestra_strategy.config import OrchestraConfig, StrategyConfig, parse_con
 from orchestra_strategy.errors import ModelError, ParameterError, PrivacyError
 from orchestra_strategy.privacy import epsilon_of
 from orchestra_strategy.privacy.accounting import Release
-from orchestra_strategy.strategies.orchestra_private import OrchestraPrivateConfig
+from orchestra_strategy.strategies.private import OrchestraPrivateConfig
 from tests.federated import toy
 
 GROUP = partial(toy.MODEL, norm="group")

@@ -9,7 +9,7 @@ from torch.utils.data import IterableDataset, TensorDataset
 
 from orchestra_strategy.errors import DataError, ParameterError
 from orchestra_strategy.users import construct_dataloader
-from orchestra_strategy.users.partition import PARTITIONS, user_indices
+from orchestra_strategy.users.dataloader import PARTITIONS, user_indices
 
 LABELS = np.repeat([0, 1, 2], [10, 7, 4])
 INPUTS = np.arange(21, dtype=np.float32).reshape(21, 1)

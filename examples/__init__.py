@@ -1,1 +1,0 @@
-"""Worked examples; run one from the repository's root, e.g. ``python -m examples.leakage``."""

@@ -1,0 +1,1 @@
+"""Random views of a batch; each says whether a row's views depend on that row alone."""

@@ -1,0 +1,166 @@
+"""Views of table rows: some of the features replaced, noise, a roll."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from orchestra_strategy.data.augmentation import transforms
+from orchestra_strategy.data.augmentation.view_set import (
+    ViewSet,
+    check_batch,
+    check_range,
+    draw_pretext_target,
+    to_model_input,
+)
+from orchestra_strategy.errors import DataError, ParameterError
+
+__all__ = ["TableViews"]
+
+_FEWEST = 4  # the pretext tells four rolls apart
+
+
+@dataclass(frozen=True)
+class TableViews:
+    """Views of table rows, columns standardised: features replaced (SCARF), noise, a roll.
+
+    Attributes:
+        corruption: Probability that a feature is replaced.
+        noise: Standard deviation of the Gaussian noise per feature.
+        replacement: Where the new value is from: ``"rows"`` takes that of another row of the batch
+            (a batch of one row has no other); ``"marginals"`` draws it from what is known of every
+            standardised table, N(0, 1) for numbers and any of a column's categories alike, so that
+            no row acts on another one's views.
+        one_hot: Columns that hold one category together, as zeros and ones: one sequence of column
+            numbers for each, such as ``LocalData.one_hot``. They are replaced together.
+    """
+
+    name: ClassVar[str] = "table"
+    row_wise_form: ClassVar[Mapping[str, Any]] = {"replacement": "marginals"}
+
+    corruption: float = 0.3
+    noise: float = 0.05
+    replacement: str = "rows"
+    one_hot: Sequence[Sequence[int]] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what is no probability, no standard deviation and no set of columns."""
+        check_range("corruption", self.corruption, 1.0)
+        check_range("noise", self.noise)
+        if self.replacement not in ("rows", "marginals"):
+            raise ParameterError(
+                f"Expected `replacement` to be 'rows' or 'marginals', got {self.replacement!r}."
+            )
+        object.__setattr__(self, "one_hot", _checked_groups(self.one_hot))
+
+    @property
+    def row_wise(self) -> bool:
+        """Whether no row acts on another one's views."""
+        return self.replacement == "marginals"
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, generator: torch.Generator) -> ViewSet:
+        """Draw the views; the pretext rolls x3 by the target's number of quarters.
+
+        Args:
+            x: (B, F) rows, F >= 4.
+            generator: Where all draws come from, on any device.
+
+        Raises:
+            DataError: If ``x`` is not a batch of rows of at least four features, or has fewer than
+                ``one_hot`` names.
+        """
+        check_batch(x, self.name, (2,), "rows (B, F)")
+        self._check_width(x.shape[1])
+        change = self._with_marginals if self.row_wise else self._with_rows
+        changed, noise, target = change(x, generator)
+        x1, x2, x3 = changed.add_(noise, alpha=self.noise)
+        return ViewSet(x1, x2, transforms.roll_quarters(x3, target), target)
+
+    def _with_rows(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (3, B, F) with features of other rows, standard normal noise, and the target."""
+        target = draw_pretext_target(x, generator)
+        shape, device = (3, *x.shape), generator.device
+        draw = torch.rand(shape, generator=generator, device=device)
+        replaced = self._same_in_groups(draw < self.corruption).to(x.device)
+        donors = self._same_in_groups(_other_rows(shape, generator)).to(x.device)
+        noise = torch.randn(shape, generator=generator, device=device).to(x.device)
+        return transforms.corrupt_features(to_model_input(x), replaced, donors), noise, target
+
+    def _with_marginals(
+        self, x: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the same as :meth:`_with_rows`, with features drawn from the marginals.
+
+        All that a row needs is drawn in one piece, before the next row's, so that a further row at
+        the end of a batch changes nothing for those before it.
+        """
+        rows, num_features = x.shape
+        per_view = 3 * num_features + len(self.one_hot)
+        unit = torch.rand((rows, 1 + 3 * per_view), generator=generator, device=generator.device)
+        target = (4 * unit[:, 0]).long().to(x.device)
+        views = unit[:, 1:].view(rows, 3, per_view).transpose(0, 1).to(x.device)  # (3, B, ...)
+        widths = [num_features, num_features, num_features, len(self.one_hot)]
+        chance, value, noise, category = torch.split(views, widths, dim=-1)
+        drawn = _normal(value)
+        for i, group in enumerate(self.one_hot):
+            chosen = (len(group) * category[..., i]).long()
+            drawn[..., list(group)] = F.one_hot(chosen, len(group)).to(drawn)
+        replaced = self._same_in_groups(chance < self.corruption)
+        return torch.where(replaced, drawn, to_model_input(x)), _normal(noise), target
+
+    def _check_width(self, features: int) -> None:
+        if features < _FEWEST:
+            raise DataError(
+                f"Expected `x` to have at least 4 features for views `{self.name}` (its pretext "
+                f"tells four rolls apart), got F={features}"
+            )
+        last = max((column for group in self.one_hot for column in group), default=0)
+        if last >= features:
+            raise DataError(
+                f"Expected `x` to have the columns that `one_hot` of views `{self.name}` names, up "
+                f"to number {last}, got F={features}; columns count from 0, without the label."
+            )
+
+    def _same_in_groups(self, drawn: Tensor) -> Tensor:
+        """Let the first column of each group stand for all of it; changes (V, B, F) in place."""
+        for group in self.one_hot:
+            drawn[..., list(group)] = drawn[..., group[:1]]
+        return drawn
+
+
+def _normal(unit: Tensor) -> Tensor:
+    """Return standard normal deviates for uniform ones on the multiples of 2^-24 in [0, 1)."""
+    # In float64: 1 - 2^-25 would be 1 in float32, whose deviate is infinite.
+    deviates: Tensor = torch.special.ndtri(unit.double() + 2.0**-25)
+    return deviates.to(unit)
+
+
+def _other_rows(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Draw the number of another row for each feature of (V, B, F)."""
+    rows, device = shape[1], generator.device
+    # A step of 1 to B-1 rows never leads back to the row itself.
+    steps = torch.randint(1, max(rows, 2), shape, generator=generator, device=device)
+    return (steps + torch.arange(rows, device=device).view(-1, 1)).remainder_(rows)
+
+
+def _checked_groups(one_hot: Any) -> tuple[tuple[int, ...], ...]:
+    """Return the groups of columns as tuples, which JSON does not have.
+
+    Raises:
+        ParameterError: They are no column numbers, or a column is in two places.
+    """
+    groups = isinstance(one_hot, (list, tuple)) and all(
+        isinstance(group, (list, tuple)) and group for group in one_hot
+    )
+    columns = [column for group in one_hot for column in group] if groups else [None]
+    numbers = all(type(column) is int and column >= 0 for column in columns)
+    if not numbers or len(set(columns)) != len(columns):
+        raise ParameterError(
+            "Expected `one_hot` to be lists of column numbers, no column twice, such as [[3, 4, "
+            f"5], [6, 7]], got {one_hot!r}; `LocalData.one_hot` has those of a CSV table."
+        )
+    return tuple(tuple(group) for group in one_hot)

@@ -1,0 +1,98 @@
+"""A model's weights by name: which leave the party, read and written."""
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from orchestra_strategy.exchange.manifest import Entry
+
+__all__ = [
+    "GRADIENT_PREFIX",
+    "PREFIX",
+    "buffer_names",
+    "digest_of",
+    "gradient_entries",
+    "read_weights",
+    "weight_entries",
+    "write_weights",
+]
+
+PREFIX = "weights/"
+GRADIENT_PREFIX = "gradients/"
+
+
+def _buffers(model: nn.Module) -> dict[str, Tensor]:
+    """The floating-point buffers, which are BatchNorm's running statistics.
+
+    Integer buffers count batches at one party; their mean over parties means nothing.
+    """
+    persistent = model.state_dict()
+    return {n: b for n, b in model.named_buffers() if b.is_floating_point() and n in persistent}
+
+
+def _shared(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **_buffers(model)}
+
+
+def buffer_names(model: nn.Module) -> list[str]:
+    """Return the payload's names of the shared buffers."""
+    return [PREFIX + name for name in _buffers(model)]
+
+
+def _entries(prefix: str, tensors: Mapping[str, Tensor], meaning: str) -> tuple[Entry, ...]:
+    return tuple(
+        Entry(prefix + name, tuple(t.shape), "float32", "weighted mean", "server", meaning)
+        for name, t in tensors.items()
+    )
+
+
+def weight_entries(model: nn.Module) -> tuple[Entry, ...]:
+    """Return the manifest's entries for a model's weights."""
+    meaning = "trained weight or running statistic of the online network"
+    return _entries(PREFIX, _shared(model), meaning)
+
+
+def gradient_entries(model: nn.Module) -> tuple[Entry, ...]:
+    """Return the manifest's entries for a model's gradient and its buffers."""
+    parameters = dict(model.named_parameters())
+    return (
+        *_entries(GRADIENT_PREFIX, parameters, "gradient of the mean loss of one batch"),
+        *_entries(PREFIX, _buffers(model), "running statistic of the online network"),
+    )
+
+
+def read_weights(model: nn.Module) -> dict[str, npt.NDArray[np.float32]]:
+    """Return copies of a model's shared weights, float32, in the manifest's order."""
+    return {
+        PREFIX + name: t.detach().to("cpu", torch.float32, copy=True).numpy()
+        for name, t in _shared(model).items()
+    }
+
+
+def digest_of(arrays: Mapping[str, npt.NDArray[np.float32]]) -> str:
+    """Return a SHA-256 of arrays with their names, the same from the same bits.
+
+    >>> digest_of({"w": np.float32([1.0])}) == digest_of({"w": np.float32([2.0])})
+    False
+    """
+    digest = hashlib.sha256()
+    for name, array in arrays.items():
+        digest.update(repr((name, array.shape)).encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def write_weights(
+    model: nn.Module,
+    arrays: Mapping[str, npt.NDArray[np.float32]],
+    buffers_only: bool = False,
+) -> None:
+    """Copy arrays by name into a model; their names and shapes have been checked."""
+    for name, tensor in (_buffers(model) if buffers_only else _shared(model)).items():
+        # A copy first: arrays that come from another process may be read-only.
+        tensor.copy_(torch.from_numpy(np.array(arrays[PREFIX + name])))
