@@ -3,15 +3,17 @@
 import re
 from collections.abc import Mapping
 from difflib import get_close_matches
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from orchestra_strategy.errors import DataError, ParameterError, did_you_mean
+from orchestra_strategy.aggregation.fields import AggregationFields
+from orchestra_strategy.aggregation.table import AGGREGATIONS
+from orchestra_strategy.errors import ParameterError, did_you_mean
 from orchestra_strategy.privacy.settings import PrivacyFields
 
-__all__ = ["ClusterSizes", "FrozenConfig", "OrchestraConfig", "StrategyConfig", "parse_config"]
+__all__ = ["FrozenConfig", "StrategyConfig", "parse_config"]
 
 
 class FrozenConfig(BaseModel):
@@ -20,10 +22,11 @@ class FrozenConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class StrategyConfig(FrozenConfig, PrivacyFields):
+class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
     """Parameters that every strategy of this package has; defaults are the published ones.
 
-    Those of differential privacy are :class:`~orchestra_strategy.privacy.settings.PrivacyFields`.
+    Those of differential privacy are :class:`~orchestra_strategy.privacy.settings.PrivacyFields`,
+    those of the server :class:`~orchestra_strategy.aggregation.fields.AggregationFields`.
 
     Attributes:
         batch_size: Samples per local step, at every party, whatever the size of its data.
@@ -47,13 +50,6 @@ class StrategyConfig(FrozenConfig, PrivacyFields):
             ``projections``, or ids of ``clusters`` where the strategy has some.
         route: How payloads are combined: by a ``server``, which sees each party's, or as sums
             through an aggregator of SecretFlow (``secure``). OrchestraFLModel sets it itself.
-        aggregation: How the server combines weights: ``mean`` by sample counts, coordinate-wise
-            ``median`` or ``trimmed_mean``, or by ``quality``, where local clusters leave the party.
-        trim: Fraction of the parties, those left out included, that ``trimmed_mean`` cuts at each
-            end; the median is what it leaves at least.
-        on_bad_reply: What a reply that cannot be used does, NaN for instance: the round has to
-            ``fail``, or goes on and the reply is left out (``leave_out``).
-        min_parties: With ``leave_out``, how many sound replies a round needs.
         streams: Where the party's randomness comes from (views, order of batches, which virtual
             users take part, and the like): from the ``seed``, so that all can repeat it; or from a
             ``secret`` of the party. ``auto`` is the seed in SecretFlow's simulation modes and by
@@ -86,10 +82,6 @@ class StrategyConfig(FrozenConfig, PrivacyFields):
     stop_on_collapse: bool = True
     predict_output: Literal["features", "projections", "clusters"] = "features"
     route: Literal["server", "secure"] = "server"
-    aggregation: Literal["mean", "median", "trimmed_mean", "quality"] = "mean"
-    trim: float = Field(0.1, ge=0, lt=0.5)
-    on_bad_reply: Literal["fail", "leave_out"] = "fail"
-    min_parties: int = Field(2, ge=2)
     streams: Literal["auto", "seed", "secret"] = "auto"
     torch_threads: int = Field(1, ge=1)
     ring_parties: int | None = Field(None, ge=0)
@@ -132,80 +124,18 @@ class StrategyConfig(FrozenConfig, PrivacyFields):
 
     @model_validator(mode="after")
     def _quality_is_known(self) -> "StrategyConfig":
-        if self.aggregation == "quality" and not self.sends_clusters:
+        if self.combining.needs_quality and not self.sends_clusters:
             raise ValueError(
-                "Expected `aggregation` to be 'mean', 'median' or 'trimmed_mean' for a strategy "
-                "whose local clusters do not leave the party, got 'quality'"
+                f"Expected `aggregation` to be {_others()} for a strategy whose local clusters do "
+                f"not leave the party, got {self.aggregation!r}"
             )
         return self
 
 
-class ClusterSizes(NamedTuple):
-    """Memory size m and number of local clusters N_l that a party's data allow."""
-
-    memory_size: int
-    num_local_clusters: int
-
-
-class OrchestraConfig(StrategyConfig):
-    """Parameters of strategy ``orchestra``; defaults are the published ones.
-
-    Attributes:
-        temperature: T of the cluster assignments.
-        ema_decay: tau of the target network.
-        deg_weight: Weight of the rotation loss.
-        num_global_clusters: N_g; the server's ``server_aggregation`` must be given the same.
-        num_local_clusters: N_l.
-        memory_size: m, rows of the projection memory.
-        clustering_steps: Upper limit of the server's SGD steps in global clustering.
-        k_min: The least number of samples behind a centroid that leaves the party.
-    """
-
-    temperature: float = Field(0.1, gt=0)
-    ema_decay: float = Field(0.996, ge=0, le=1)
-    deg_weight: float = Field(1.0, ge=0)
-    num_global_clusters: int = Field(128, ge=2)
-    num_local_clusters: int = Field(16, ge=1)
-    memory_size: int = Field(128, ge=2)
-    clustering_steps: int = Field(500, ge=1)
-    k_min: int = Field(4, ge=2)
-
-    sends_clusters: ClassVar[bool] = True
-
-    @model_validator(mode="after")
-    def _clusters_fit_memory(self) -> "OrchestraConfig":
-        if self.num_local_clusters * self.k_min > self.memory_size:
-            raise ValueError(
-                "Expected `num_local_clusters` * `k_min` to be at most `memory_size`, so that "
-                f"every centroid is a mean of `k_min` samples, got {self.num_local_clusters} * "
-                f"{self.k_min} > {self.memory_size}; lower `num_local_clusters` or raise "
-                "`memory_size`"
-            )
-        return self
-
-    def most_local_centroids(self) -> int:
-        """Return how many local centroids a party may send."""
-        users = self.num_virtual_users if self.user_type == "multiuser_aggregate" else 1
-        return self.num_local_clusters * users
-
-    def sizes_for(self, num_samples: int, who: str = "this party") -> ClusterSizes:
-        """Scale memory and clusters down to a party's data: m <= samples, N_l <= m // k_min.
-
-        Args:
-            num_samples: The party's number of samples.
-            who: Named in the error.
-
-        Raises:
-            DataError: Fewer samples than ``k_min``.
-        """
-        if num_samples < self.k_min:
-            raise DataError(
-                f"Expected {who} to have at least `k_min` = {self.k_min} samples, since no "
-                f"centroid of fewer may leave it, got {num_samples}."
-            )
-        m = min(self.memory_size, num_samples)
-        n_l = min(self.num_local_clusters, m // self.k_min)
-        return ClusterSizes(m, n_l)
+def _others() -> str:
+    """Return the aggregations that need weights alone, for a message."""
+    *names, last = [repr(n) for n, how in AGGREGATIONS.items() if not how.needs_quality]
+    return f"{', '.join(names)} or {last}"
 
 
 ConfigT = TypeVar("ConfigT", bound=FrozenConfig)
@@ -224,12 +154,12 @@ def parse_config(
     Raises:
         ParameterError: Unknown names (with the nearest known one) or values out of range.
 
-    >>> parse_config(OrchestraConfig, {"temperature": 0.5}).temperature
+    >>> parse_config(StrategyConfig, {"lr": 0.5}).lr
     0.5
-    >>> parse_config(OrchestraConfig, {"temperature": 0})
+    >>> parse_config(StrategyConfig, {"lr": 0})
     Traceback (most recent call last):
     ...
-    orchestra_strategy.errors.ParameterError: Expected `temperature` to be greater than 0, got 0.
+    orchestra_strategy.errors.ParameterError: Expected `lr` to be greater than 0, got 0.
     """
     known = config_class.model_fields
     problems = [

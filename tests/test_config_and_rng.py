@@ -1,11 +1,15 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 
-from orchestra_strategy.config import OrchestraConfig, StrategyConfig, parse_config
+from orchestra_strategy.aggregation.table import AGGREGATIONS, AggregationName
+from orchestra_strategy.config import StrategyConfig, parse_config
 from orchestra_strategy.errors import DataError, ParameterError
 from orchestra_strategy.party.worker import strategy_parameters
 from orchestra_strategy.rng import derive_seed, numpy_generator, torch_generator
+from orchestra_strategy.strategies.orchestra_config import OrchestraConfig
 
 
 def test_defaults_are_the_published_ones():
@@ -86,3 +90,7 @@ def test_generators_repeat_and_ignore_the_global_state():
 
 def test_the_seed_is_the_same_on_every_machine():
     assert derive_seed(42, "alice", 3, "views") == 5107574290401533557
+
+
+def test_every_aggregation_has_its_name():
+    assert get_args(AggregationName) == tuple(AGGREGATIONS)

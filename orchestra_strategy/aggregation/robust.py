@@ -10,16 +10,15 @@ of all parties, not all of their weights once more.
 """
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
-from orchestra_strategy.aggregation.weighted import AggregateWeights, check_alike, weighted_mean
+from orchestra_strategy.aggregation.weighted import check_alike
 from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.exchange.payload import FloatArray
 
-__all__ = ["check_trim", "combiner", "coordinate_median", "trimmed_mean", "trimmed_parties"]
+__all__ = ["check_trim", "coordinate_median", "trimmed_mean", "trimmed_parties"]
 
 
 def coordinate_median(
@@ -89,29 +88,6 @@ def trimmed_mean(
     here = len(weights_list)
     cut = min(trimmed_parties(trim, parties or here), (here - 1) // 2)
     return [_mean_of_middle(stacked, cut) for stacked in _by_array(weights_list)]
-
-
-def combiner(aggregation: str, trim: float, custom: AggregateWeights | None) -> AggregateWeights:
-    """Return how weights are combined.
-
-    Raises:
-        ParameterError: A custom one beside a name.
-    """
-    known: dict[str, AggregateWeights] = {
-        "mean": weighted_mean,
-        "median": coordinate_median,
-        "trimmed_mean": partial(trimmed_mean, trim=trim),
-        "quality": weighted_mean,  # the weights differ
-    }
-    if custom is None:
-        return known[aggregation]
-    if aggregation != "mean":
-        raise ParameterError(
-            "Expected either an `aggregate_weights` of one's own or an `aggregation`, got both: "
-            f"{getattr(custom, '__qualname__', custom)!r} and {aggregation!r}. Set "
-            "`aggregation='mean'` to keep the first."
-        )
-    return custom
 
 
 def check_trim(trim: float) -> None:

@@ -6,14 +6,12 @@ global centroids come back with every payload.
 
 import logging
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from orchestra_strategy.aggregation.replies import check_party_names, party_labels, read_replies
-from orchestra_strategy.aggregation.robust import combiner, trimmed_mean
 from orchestra_strategy.aggregation.server_options import ServerOptions
 from orchestra_strategy.aggregation.weighted import AggregateWeights
 from orchestra_strategy.algorithms.clustering import global_clustering, random_unit_rows
@@ -49,7 +47,8 @@ class ServerAggregation:
         self.seed = given.seed
         self.aggregation = given.aggregation
         self.trim = given.trim
-        self.aggregate_weights = combiner(given.aggregation, given.trim, given.aggregate_weights)
+        self.combining = given.combining
+        self.aggregate_weights = given.aggregate_weights
         self.torch_threads = given.torch_threads
         self.on_bad_reply = given.on_bad_reply
         self.min_parties = given.min_parties
@@ -70,7 +69,7 @@ class ServerAggregation:
             raise ReplyError("Expected at least one payload, got none.")
         labels = party_labels(self.party_names, len(wires))
         sound, refused = read_replies(
-            wires, labels, self.aggregation == "quality", self.max_local_centroids
+            wires, labels, self.combining.needs_quality, self.max_local_centroids
         )
         self._settle(len(wires), refused)
         payloads = list(sound.values())
@@ -110,11 +109,12 @@ class ServerAggregation:
         # What a party trains, or its gradient; what else it sends has a meaning of its own.
         names = [n for n in payloads[0].arrays if n.startswith(("weights/", "gradients/"))]
         weights = [[p.arrays[name] for name in names] for p in payloads]
-        combine = self.aggregate_weights
-        if self.aggregation == "trimmed_mean":  # the cut does not shrink with what is left out
-            combine = partial(trimmed_mean, trim=self.trim, parties=parties)
+        counts = _counts(payloads)
         with np.errstate(over="ignore"):  # what overflows is refused by its name
-            combined = combine(weights, _counts(payloads))
+            if self.aggregate_weights is not None:
+                combined = self.aggregate_weights(weights, counts)
+            else:
+                combined = self.combining.combine(weights, counts, trim=self.trim, parties=parties)
         _check_combined(names, combined, payloads[0].arrays)
         return dict(zip(names, combined, strict=True))
 

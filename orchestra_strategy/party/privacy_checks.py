@@ -33,7 +33,7 @@ def refuse_unprotected(config: Any, model: nn.Module, sends: tuple[str, ...]) ->
     unit = config.privacy
     if unit == "none":
         return
-    by_quality = config.aggregation == "quality"
+    by_quality = config.combining.needs_quality
     if sends:
         names = (*sends, "quality") if by_quality else sends
         raise PrivacyError(

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from orchestra_strategy import host
+from orchestra_strategy.aggregation.fields import AggregationFields
 from orchestra_strategy.checkpoints.party import Checkpointing
 from orchestra_strategy.config import StrategyConfig, parse_config
 from orchestra_strategy.data.arrays import describe_samples
@@ -24,7 +25,6 @@ from orchestra_strategy.threads import torch_threads
 
 __all__ = [
     "HOST_KEYWORDS",
-    "SERVER_PARAMETERS",
     "PartyWorker",
     "check_wiring",
     "refuse_fixed",
@@ -33,9 +33,6 @@ __all__ = [
 
 HOST_KEYWORDS = frozenset({"server_agg_method", "dp_strategy", "simulation", "use_gpu"})
 """What FLModel passes to every strategy on its own account."""
-
-SERVER_PARAMETERS = ("aggregation", "trim", "on_bad_reply", "min_parties")
-"""What the server's aggregation, which is made once, has in common with every strategy."""
 
 _DEFAULT_SEED = 42  # FLModel's None would start every party from another model
 
@@ -115,7 +112,7 @@ class PartyWorker(Inspection, Checkpointing, host.BaseTorchModel):  # type: igno
         "user_split",
         "streams",
         *PrivacyFields.model_fields,  # what a training promises, it cannot take back half way
-        *SERVER_PARAMETERS,
+        *AggregationFields.model_fields,
     )
     """Parameters that decide the form of what parties or the server hold: for the constructor."""
 

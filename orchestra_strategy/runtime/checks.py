@@ -7,7 +7,6 @@ import numpy as np
 import torch
 
 from orchestra_strategy import host
-from orchestra_strategy.aggregation.robust import trimmed_parties
 from orchestra_strategy.data.sources import fed_from_paths, fed_ndarray
 from orchestra_strategy.errors import DataError, HostError, ParameterError
 from orchestra_strategy.strategies.base import FederatedStrategy
@@ -27,8 +26,7 @@ __all__ = [
 
 def check_aggregation(config: Any, parties: int) -> None:
     """Refuse a way to combine replies that cannot do with so many parties what it says."""
-    if config.aggregation == "trimmed_mean":
-        trimmed_parties(config.trim, parties)
+    config.combining.check(parties, config.trim)
     if config.on_bad_reply == "leave_out" and config.min_parties >= parties:
         raise ParameterError(
             f"Expected `min_parties` to be below the number of parties for "

@@ -7,12 +7,12 @@ from typing import Any
 
 from orchestra_strategy import host
 from orchestra_strategy.aggregation.server import ServerAggregation, server_aggregation
+from orchestra_strategy.aggregation.server_options import ServerOptions
 from orchestra_strategy.config import parse_config
 from orchestra_strategy.data.arrays import check_parties
 from orchestra_strategy.errors import DataError, ParameterError
 from orchestra_strategy.party.privacy_checks import refuse_telling
 from orchestra_strategy.party.worker import (
-    SERVER_PARAMETERS,
     refuse_fixed,
     strategy_parameters,
 )
@@ -345,12 +345,9 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
 def _default_server(
     cls: Any, config: Any, seed: int | None, party_names: tuple[str, ...]
 ) -> ServerAggregation:
-    names = ("num_global_clusters", "temperature", "clustering_steps", "torch_threads")
-    options = {
-        name: getattr(config, name)
-        for name in (*names, *SERVER_PARAMETERS)
-        if hasattr(config, name)
-    }
+    own = {"seed", "aggregate_weights", "max_local_centroids", "party_names"}
+    names = ServerOptions.model_fields.keys() & type(config).model_fields.keys() - own
+    options = {name: getattr(config, name) for name in names}
     options["aggregate_weights"] = cls.own_aggregation()
     if config.sends_clusters:
         options["max_local_centroids"] = config.most_local_centroids()

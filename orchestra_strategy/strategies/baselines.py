@@ -11,11 +11,11 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from orchestra_strategy.algorithms.byol import BYOLObjective
+from orchestra_strategy.algorithms.byol import BYOLObjective, BYOLSettings
 from orchestra_strategy.algorithms.rotpred import RotPredObjective
-from orchestra_strategy.algorithms.simclr import SimCLRObjective
+from orchestra_strategy.algorithms.simclr import SimCLRObjective, SimCLRSettings
 from orchestra_strategy.algorithms.simsiam import SimSiamObjective
-from orchestra_strategy.algorithms.specloss import SpecLossObjective
+from orchestra_strategy.algorithms.specloss import SpecLossObjective, SpecLossSettings
 from orchestra_strategy.config import StrategyConfig
 from orchestra_strategy.strategies.registry import register_strategy
 from orchestra_strategy.strategies.self_supervised import (
@@ -39,7 +39,7 @@ class SimCLRConfig(StrategyConfig):
         temperature: T of NT-Xent.
     """
 
-    temperature: float = Field(0.5, gt=0)
+    temperature: float = Field(SimCLRSettings().temperature, gt=0)
 
 
 @register_strategy(strategy_name="fed_simclr", backend="torch")
@@ -70,7 +70,7 @@ class BYOLConfig(StrategyConfig):
         ema_decay: tau of the target network, which moves as tau * target + (1 - tau) * online.
     """
 
-    ema_decay: float = Field(0.996, ge=0, le=1)
+    ema_decay: float = Field(BYOLSettings().ema_decay, ge=0, le=1)
 
 
 @register_strategy(strategy_name="fed_byol", backend="torch")
@@ -89,7 +89,7 @@ class SpecLossConfig(StrategyConfig):
         scale: mu, the squared length of the projections that are compared.
     """
 
-    scale: float = Field(1.0, gt=0)
+    scale: float = Field(SpecLossSettings().scale, gt=0)
 
 
 @register_strategy(strategy_name="fed_specloss", backend="torch")

@@ -14,13 +14,14 @@ from torch import Tensor
 from orchestra_strategy.algorithms.clustering import LocalClusters, compactness
 from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.algorithms.orchestra_objective import OrchestraObjective
-from orchestra_strategy.config import ClusterSizes, OrchestraConfig, StrategyConfig
+from orchestra_strategy.config import StrategyConfig
 from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.exchange.manifest import Entry
 from orchestra_strategy.exchange.payload import FloatArray
 from orchestra_strategy.party.data import PartyData
 from orchestra_strategy.party.user_store import UserStore
 from orchestra_strategy.strategies.centroids import SharedClustering
+from orchestra_strategy.strategies.orchestra_config import ClusterSizes, OrchestraConfig
 from orchestra_strategy.strategies.registry import register_strategy
 from orchestra_strategy.strategies.self_supervised import TargetNetworkStrategy, require_equal
 
@@ -178,7 +179,7 @@ class OrchestraStrategy(TargetNetworkStrategy):
             stream = self._stream("local clustering", user)
             clusters = self.objective.local_clusters(num_clusters, k_min, stream)
             self._clusters.append(clusters)
-            if self.config.aggregation == "quality":
+            if self.config.combining.needs_quality:
                 rows = self.objective.memory.rows
                 self._qualities.append((compactness(rows, clusters.centroids), len(rows)))
 
@@ -212,7 +213,7 @@ class OrchestraStrategy(TargetNetworkStrategy):
                 *("global_centroids", (self.config.num_global_clusters, dim), "float32", "echo"),
                 *("server", "what the server sent last; zeros in round 0"),
             ),
-            *((quality,) if self.config.aggregation == "quality" else ()),
+            *((quality,) if self.config.combining.needs_quality else ()),
         )
 
     def extras(self) -> dict[str, FloatArray]:
@@ -230,7 +231,7 @@ class OrchestraStrategy(TargetNetworkStrategy):
             "local_centroids": local.numpy(),
             "global_centroids": current.to("cpu", torch.float32, copy=True).numpy(),
         }
-        if self.config.aggregation == "quality":
+        if self.config.combining.needs_quality:
             arrays["quality"] = self._quality()
         return arrays
 

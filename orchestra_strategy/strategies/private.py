@@ -15,7 +15,7 @@ from torch import Tensor
 from orchestra_strategy.algorithms.ema import frozen_statistics
 from orchestra_strategy.algorithms.moments import Moments, moments
 from orchestra_strategy.algorithms.objective import Batch
-from orchestra_strategy.config import OrchestraConfig, StrategyConfig
+from orchestra_strategy.config import StrategyConfig
 from orchestra_strategy.data.batches import batch_slices
 from orchestra_strategy.exchange.manifest import Entry
 from orchestra_strategy.exchange.payload import FloatArray
@@ -29,6 +29,7 @@ from orchestra_strategy.privacy.private_moments import (
 )
 from orchestra_strategy.privacy.silence import work_by_row
 from orchestra_strategy.strategies.orchestra import OrchestraStrategy
+from orchestra_strategy.strategies.orchestra_config import OrchestraConfig
 from orchestra_strategy.strategies.registry import register_strategy
 
 __all__ = ["OrchestraPrivateConfig", "OrchestraPrivateStrategy"]

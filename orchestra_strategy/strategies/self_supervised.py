@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from orchestra_strategy.aggregation.fields import AggregationFields
 from orchestra_strategy.aggregation.server import ServerAggregation
 from orchestra_strategy.algorithms.ema import frozen_statistics
 from orchestra_strategy.algorithms.model import parts_of
@@ -19,7 +20,6 @@ from orchestra_strategy.data.augmentation.view_set import Views, ViewSet
 from orchestra_strategy.data.augmentation.views import build_row_wise_views, build_views
 from orchestra_strategy.errors import DataError, ParameterError
 from orchestra_strategy.party.data import PartyData
-from orchestra_strategy.party.worker import SERVER_PARAMETERS
 from orchestra_strategy.strategies.base import FederatedStrategy
 from orchestra_strategy.users.optimizers import all_finite
 
@@ -66,7 +66,7 @@ class SelfSupervisedStrategy(FederatedStrategy):
                 "Expected `server_agg_method` to be `orchestra_strategy.server_aggregation(...)`, "
                 f"got {server_agg_method!r}."
             )
-        require_equal(server_agg_method, config, SERVER_PARAMETERS)
+        require_equal(server_agg_method, config, AggregationFields.model_fields)
 
     def check_data(self, data: PartyData) -> None:
         """Refuse users with a single sample: neither BatchNorm nor a comparison has a meaning."""

@@ -12,6 +12,7 @@ from pydantic import Field
 from orchestra_strategy.algorithms.orchestra_simple_objective import (
     MIN_CLUSTER_SIZE,
     OrchestraSimpleObjective,
+    OrchestraSimpleSettings,
 )
 from orchestra_strategy.config import StrategyConfig
 from orchestra_strategy.party.data import PartyData
@@ -27,6 +28,9 @@ _log = logging.getLogger(__name__)
 _SAMPLES_PER_CLUSTER = 16
 
 
+_DEFAULTS = OrchestraSimpleSettings()
+
+
 class OrchestraSimpleConfig(StrategyConfig):
     """Parameters of ``orchestra_simple``.
 
@@ -38,10 +42,10 @@ class OrchestraSimpleConfig(StrategyConfig):
         contrastive_weight: Weight of NT-Xent.
     """
 
-    num_clusters: int = Field(16, ge=1)
-    temperature: float = Field(0.5, gt=0)
-    cluster_weight: float = Field(0.1, ge=0)
-    contrastive_weight: float = Field(1.0, ge=0)
+    num_clusters: int = Field(_DEFAULTS.num_clusters, ge=1)
+    temperature: float = Field(_DEFAULTS.temperature, gt=0)
+    cluster_weight: float = Field(_DEFAULTS.cluster_weight, ge=0)
+    contrastive_weight: float = Field(_DEFAULTS.contrastive_weight, ge=0)
 
 
 @register_strategy(strategy_name="orchestra_simple", backend="torch")

@@ -8,9 +8,11 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import nn
 
+from orchestra_strategy.aggregation.table import AggregationName
 from orchestra_strategy.algorithms.objective import Batch, LossParts, as_loss_parts, l2_penalty
-from orchestra_strategy.config import OrchestraConfig, StrategyConfig
+from orchestra_strategy.config import StrategyConfig
 from orchestra_strategy.strategies.orchestra import OrchestraStrategy
+from orchestra_strategy.strategies.orchestra_config import OrchestraConfig
 from orchestra_strategy.strategies.registry import register_strategy
 
 __all__ = [
@@ -58,7 +60,7 @@ class OrchestraAdvancedConfig(OrchestraConfig):
             ``weight_decay`` is part of the optimizer.
     """
 
-    aggregation: Literal["mean", "median", "trimmed_mean", "quality"] = "quality"
+    aggregation: AggregationName = "quality"
     l2_weight: float = Field(1e-4, ge=0)
 
 

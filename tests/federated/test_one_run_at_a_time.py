@@ -78,7 +78,7 @@ def test_a_folder_that_others_can_write_in_is_refused(devices, tmp_path):
     own = party_folder(str(tmp_path / "run"), "bob")
     own.mkdir(parents=True)
     own.chmod(0o777)
-    with pytest.raises(CheckpointError, match=r"party `bob` .* its owner alone can write in, got"):
+    with pytest.raises(CheckpointError, match=r"party `bob` .* this user alone can write in, got"):
         trainer(devices, 1, tmp_path / "run", **PRIVATE).train(toy.data(devices))
 
 

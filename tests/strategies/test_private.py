@@ -16,10 +16,11 @@ from orchestra_strategy import (
     orchestra_model,
     server_aggregation,
 )
-from orchestra_strategy.config import OrchestraConfig, StrategyConfig, parse_config
+from orchestra_strategy.config import StrategyConfig, parse_config
 from orchestra_strategy.errors import ModelError, ParameterError, PrivacyError
 from orchestra_strategy.privacy import epsilon_of
 from orchestra_strategy.privacy.accounting import Release
+from orchestra_strategy.strategies.orchestra_config import OrchestraConfig
 from orchestra_strategy.strategies.private import OrchestraPrivateConfig
 from tests.federated import toy
 
