@@ -91,7 +91,7 @@ def show_parameter_passing(devices: list[Any], images: npt.NDArray[Any]) -> None
 
 def show(model: OrchestraFLModel, way: str, name: str) -> None:
     """Ask the parties' workers what they use now."""
-    answers = {d.party: w.apply(parameter_at, name) for d, w in model._workers.items()}
+    answers = {d.party: w.apply(parameter_at, name) for d, w in model.workers.items()}
     console.print(f"  {way:<32} {name} at the parties: {reveal(answers)}")
 
 

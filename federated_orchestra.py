@@ -206,10 +206,10 @@ class FederatedOrchestraTrainer:
         """
         fl_model = self.setup_model()
         if self._checkpoints is not None:
-            self._checkpoints.reopen(fl_model._workers)
+            self._checkpoints.reopen(fl_model.workers)
         elif self.config.checkpoint_dir is not None:
             checkpoints = self._open_checkpoints()
-            checkpoints.begin(fl_model._workers)
+            checkpoints.begin(fl_model.workers)
             self._checkpoints = checkpoints
         return self._train(federated_data, callbacks, past=[])
 
@@ -235,7 +235,7 @@ class FederatedOrchestraTrainer:
         shared = checkpoints.read(round_index)
         refuse_other_settings(shared.settings, checkpoints.settings)
         fl_model = self._build({})
-        checkpoints.restore(fl_model._workers, shared)
+        checkpoints.restore(fl_model.workers, shared)
         fl_model.restored()
         self.fl_model, self._checkpoints = fl_model, checkpoints
         return self._train(federated_data, callbacks, past=shared.ledger)
@@ -253,7 +253,7 @@ class FederatedOrchestraTrainer:
                 f"`checkpoint_dir={self.config.checkpoint_dir!r}` and no rounds of it; call "
                 "`train(...)` first."
             )
-        return self._checkpoints.write(self.fl_model._workers)
+        return self._checkpoints.write(self.fl_model.workers)
 
     def _open_checkpoints(self) -> Checkpoints:
         config = self.config
@@ -293,7 +293,7 @@ class FederatedOrchestraTrainer:
             )
         finally:
             if self._checkpoints is not None:
-                self._checkpoints.close(fl_model._workers)
+                self._checkpoints.close(fl_model.workers)
         if self.config.out_dir is not None:
             write_json(Path(self.config.out_dir) / "results.json", asdict(self.results))
         return self.results
@@ -304,7 +304,7 @@ class FederatedOrchestraTrainer:
         Raises:
             OrchestraError: No round has been done.
         """
-        workers = [] if self.fl_model is None else list(self.fl_model._workers.values())
+        workers = [] if self.fl_model is None else list(self.fl_model.workers.values())
         if not workers or not reveal(workers[0].work_done())["rounds"]:
             raise OrchestraError("Expected a trained model, got none: call `train` first.")
         # The averaged weights alone, which every party has: not what a party sends to the server.

@@ -51,8 +51,8 @@ def one_round(num_users: int) -> dict[str, Any]:
         begun = time.perf_counter()
         model.fit(fed_ndarray({d: images[rows] for d, rows in draws.items()}), epochs=1)
         seconds = time.perf_counter() - begun
-        workers = {d.party: w.apply(peak_megabytes) for d, w in model._workers.items()}
-        done = {d.party: w.apply(_users_done) for d, w in model._workers.items()}
+        workers = {d.party: w.apply(peak_megabytes) for d, w in model.workers.items()}
+        done = {d.party: w.apply(_users_done) for d, w in model.workers.items()}
         peaks, users = host.reveal(workers), host.reveal(done)
     return {"users": sum(users.values()), "seconds": seconds, "peak_mb": peaks}
 

@@ -44,7 +44,7 @@ def test_train_embed_evaluate(devices, tmp_path):  # noqa: F811
     saved = json.loads((tmp_path / "results.json").read_text())
     assert saved["history"] == results.history
     # The encoder is the parties' global model, and the control is what they started from.
-    alice = next(iter(trainer.fl_model._workers.values()))
+    alice = next(iter(trainer.fl_model.workers.values()))
     state = host.reveal(alice.apply(lambda worker: worker.model.state_dict()))
     weights = trainer.encoder().state_dict()
     name = "backbone.body.0.weight"
@@ -116,7 +116,7 @@ def test_nothing_trained_is_refused(devices):  # noqa: F811
 def test_a_training_that_collapses_says_so_and_keeps_its_history(devices):  # noqa: F811
     zeros = {**CONFIG, "rounds": 5}
     trainer = FederatedOrchestraTrainer(zeros, devices)
-    for worker in trainer.setup_model()._workers.values():
+    for worker in trainer.setup_model().workers.values():
         host.reveal(worker.apply(_report_collapse))
     results = trainer.train(toy.data(devices))
     assert "collapsed at 2 of 2 parties" in results.stop_reason

@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from orchestra_strategy.algorithms.clustering import LocalClusters, local_clustering
 from orchestra_strategy.algorithms.ema import frozen_statistics
 from orchestra_strategy.algorithms.memory import ProjectionMemory
 from orchestra_strategy.algorithms.model import parts_of
@@ -166,12 +165,6 @@ class OrchestraObjective(TargetObjective):
             for batch in batches:
                 x1, _, _, _ = self.draw(batch)
                 self.memory.append(F.normalize(self.target(x1), dim=1), batch["ids"])
-
-    def local_clusters(
-        self, num_clusters: int, k_min: int, generator: torch.Generator
-    ) -> LocalClusters:
-        """Cluster M; every centroid is the mean of at least ``k_min`` different samples."""
-        return local_clustering(self.memory.rows, num_clusters, k_min=k_min, generator=generator)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that must survive at the party: target network, M and C."""

@@ -145,7 +145,7 @@ def _protect(
     A step's batch is then all that the party has to draw from, so that it is no secret; beside one
     sample's clipped gradient the noise is as strong as in any batch.
     """
-    if strategy.privacy is None:
+    if not strategy.privacy.protected:
         return
     own, z = strategy.config, strategy.privacy.plan().update.noise_multiplier
     mechanism = GaussianMechanism(PrivacyLedger(), NoiseSource(seed, "reply"))

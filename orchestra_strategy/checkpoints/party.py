@@ -19,13 +19,13 @@ from orchestra_strategy.checkpoints.file import (
     write_checkpoint,
 )
 from orchestra_strategy.checkpoints.folder_lock import FolderLock
-from orchestra_strategy.checkpoints.state import PartyState, restore, state_of
+from orchestra_strategy.checkpoints.state import KeptParty, PartyState, restore, state_of
 from orchestra_strategy.errors import CheckpointError, DataError, OrchestraError
 from orchestra_strategy.exchange.weights import digest_of
 from orchestra_strategy.files import private_folder
 from orchestra_strategy.privacy.journal import PrivacyJournal
 
-__all__ = ["Checkpointing", "party_folder"]
+__all__ = ["PartyCheckpoints", "party_folder"]
 
 
 def party_folder(folder: str, party: str) -> Path:
@@ -37,55 +37,39 @@ def party_folder(folder: str, party: str) -> Path:
     return Path(folder) / f"party-{quote(party, safe='')}"
 
 
-class Checkpointing:
-    """The part of a worker that keeps its state."""
+class PartyCheckpoints:
+    """Keeps a party's state on its own disk; what the driver gets are reports.
 
-    privacy: Any
-    party: str
-    rounds_done: int
-    awaits_average: bool
-    _expected_data: str | None = None
-    _lock: FolderLock | None = None
+    Args:
+        party: The strategy.
+    """
 
-    # ---- Hooks -----------------------------------------------------------------------------
+    def __init__(self, party: KeptParty) -> None:
+        self.party = party
+        self._expected_data: str | None = None
+        self._lock: FolderLock | None = None
 
-    def kept_state(self) -> dict[str, Any]:
-        """Return what a subclass keeps between rounds beside model, objective and optimizer.
-
-        Tensors and plain values, in nested dictionaries and lists.
-        """
-        return {}
-
-    def load_kept_state(self, state: dict[str, Any]) -> None:
-        """Take the state of :meth:`kept_state`."""
-
-    def shared_arrays(self) -> dict[str, Any]:
-        """Return what all parties have in common beside the weights, for the driver's file."""
-        return {}
-
-    # ---- What the driver calls -------------------------------------------------------------
-
-    def begin_checkpoints(self, folder: str) -> dict[str, Any]:
+    def begin(self, folder: str) -> dict[str, Any]:
         """Get ready to write below ``folder``, which must have no checkpoint of this party so far.
 
-        The folder belongs to this run from now on, until :meth:`close_checkpoints`. What a training
+        The folder belongs to this run from now on, until :meth:`close`. What a training
         has spent that was cut off before its first one is added to what this worker has spent,
         unless it was this worker's.
         """
-        own = party_folder(folder, self.party)
+        own = party_folder(folder, self.party.party)
 
         def begin() -> None:
             self._lock_folder(own)
             known = PrivacyJournal.path_in(own).exists()
-            if kept_rounds(own) or (known and self.privacy is None):
+            if kept_rounds(own) or (known and not self.party.privacy.protected):
                 raise CheckpointError(f"it has the checkpoints of another training in `{own}`")
             self._open_journal(own)
 
         return self._guarded(own, begin)
 
-    def reopen_checkpoints(self, folder: str) -> dict[str, Any]:
+    def reopen(self, folder: str) -> dict[str, Any]:
         """Go on in a folder that this party has written in before, and has given back since."""
-        own = party_folder(folder, self.party)
+        own = party_folder(folder, self.party.party)
 
         def reopen() -> None:
             self._lock_folder(own, as_last=True)
@@ -93,14 +77,14 @@ class Checkpointing:
 
         return self._guarded(own, reopen)
 
-    def close_checkpoints(self) -> None:
+    def close(self) -> None:
         """Give the folder back: another run may use it from now on."""
         if self._lock is not None:
             self._lock.release()
 
-    def save_checkpoint(self, folder: str) -> dict[str, Any]:
+    def save(self, folder: str) -> dict[str, Any]:
         """Write what this party keeps; what was written before stays."""
-        own = party_folder(folder, self.party)
+        own = party_folder(folder, self.party.party)
 
         def write() -> None:
             held = self._lock is not None and self._lock.held
@@ -109,58 +93,54 @@ class Checkpointing:
                 save()
             finally:
                 if not held:
-                    self.close_checkpoints()
+                    self.close()
 
         def save() -> None:
-            if self.awaits_average:
+            if self.party.reports.awaits_average:
                 raise CheckpointError(
-                    f"Expected the end of a round, got the middle of round {self.rounds_done}: "
-                    "this party has trained, and no average has come back. The last checkpoint "
-                    "holds; go on from it by `resume(...)`."
+                    "Expected the end of a round, got the middle of round "
+                    f"{self.party.rounds_done}: this party has trained, and no average has come "
+                    "back. The last checkpoint holds; go on from it by `resume(...)`."
                 )
-            path = checkpoint_path(own, self.rounds_done)
-            write_checkpoint(path, self._label(), state_of(self).as_dict())
+            path = checkpoint_path(own, self.party.rounds_done)
+            write_checkpoint(path, self._label(), state_of(self.party).as_dict())
 
         return self._guarded(own, write)
 
-    def load_checkpoint(self, folder: str, round_index: int, digest: str) -> dict[str, Any]:
+    def load(self, folder: str, round_index: int, digest: str) -> dict[str, Any]:
         """Go back to a round, whose averaged weights have ``digest``."""
-        own = party_folder(folder, self.party)
+        own = party_folder(folder, self.party.party)
 
         def load() -> None:
             self._lock_folder(own)
             label, values = read_checkpoint(checkpoint_path(own, round_index))
-            if label != (self.party, round_index, digest):
+            if label != (self.party.party, round_index, digest):
                 raise CheckpointError(
                     f"Expected `{checkpoint_path(own, round_index)}` to be of party "
-                    f"`{self.party}`, round {round_index}, with the weights {digest[:12]} of the "
-                    f"shared file, got `{label.owner}`, {label.round_index}, {label.digest[:12]}: "
-                    "it belongs to another training."
+                    f"`{self.party.party}`, round {round_index}, with the weights {digest[:12]} of "
+                    f"the shared file, got `{label.owner}`, {label.round_index}, "
+                    f"{label.digest[:12]}: it belongs to another training."
                 )
-            restore(self, PartyState.from_dict(values))
+            restore(self.party, PartyState.from_dict(values))
+            self._expected_data = values["data"]
             # Rounds after this one have been paid for, too.
             self._open_journal(own, restored=True)
 
         return self._guarded(own, load)
 
-    def prune_checkpoints(self, folder: str, keep: int) -> None:
+    def prune(self, folder: str, keep: int) -> None:
         """Remove all but the newest ``keep``, after all parties have written those."""
-        prune(party_folder(folder, self.party), keep)
+        prune(party_folder(folder, self.party.party), keep)
 
-    def abandon_checkpoints(self, folder: str, round_index: int) -> None:
+    def abandon(self, folder: str, round_index: int) -> None:
         """Remove the rounds above the one that the training goes on from; its ledger stays."""
-        remove_after(party_folder(folder, self.party), round_index)
+        remove_after(party_folder(folder, self.party.party), round_index)
 
     def shared_state(self) -> dict[str, Any]:
         """Return what all parties have in common, for the driver's file."""
-        weights = self.averaged_weights()  # type: ignore[attr-defined]
-        return {"weights": weights, **self.shared_arrays()}
+        return {"weights": self.party.averaged_weights(), **self.party.shared_arrays()}
 
     # ---- Inside ----------------------------------------------------------------------------
-
-    def expect_data(self, fingerprint: str | None) -> None:
-        """Refuse other data than those of the checkpoint from now on."""
-        self._expected_data = fingerprint
 
     def refuse_other_data(self, fingerprint: str) -> None:
         """Refuse samples that the restored state does not belong to.
@@ -170,9 +150,9 @@ class Checkpointing:
         """
         if self._expected_data not in (None, fingerprint):
             raise DataError(
-                f"Expected the data of party `{self.party}` to be those of the checkpoint, got "
-                "others: its memory and its place in the data order belong to them. Give the same "
-                "samples in the same order, or start anew."
+                f"Expected the data of party `{self.party.party}` to be those of the checkpoint, "
+                "got others: its memory and its place in the data order belong to them. Give the "
+                "same samples in the same order, or start anew."
             )
         self._expected_data = None
 
@@ -185,17 +165,16 @@ class Checkpointing:
         """
         private_folder(own)
         if self._lock is None or self._lock.path.parent != own:
-            self.close_checkpoints()
+            self.close()
             self._lock = FolderLock(own, run=secrets.token_hex(8))
         self._lock.acquire(as_last=as_last)
 
     def _open_journal(self, own: Path, restored: bool = False) -> None:
-        if self.privacy is not None:
-            self.privacy.open_journal(PrivacyJournal(own), restored)
+        self.party.privacy.open_journal(PrivacyJournal(own), restored)
 
     def _label(self) -> Label:
-        weights = self.averaged_weights()  # type: ignore[attr-defined]
-        return Label(self.party, self.rounds_done, digest_of(weights))
+        weights = self.party.averaged_weights()
+        return Label(self.party.party, self.party.rounds_done, digest_of(weights))
 
     def _guarded(self, own: Path, action: Any) -> dict[str, Any]:
         try:

@@ -7,11 +7,13 @@ and counters: each is derived from seed or secret, party, round and purpose
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Protocol
+
+from torch import nn
 
 from orchestra_strategy.errors import CheckpointError
 
-__all__ = ["PartyState", "restore", "state_of"]
+__all__ = ["KeptParty", "PartyState", "restore", "state_of"]
 
 
 @dataclass(frozen=True)
@@ -57,28 +59,72 @@ class PartyState:
         return cls(**values)
 
 
-def state_of(party: Any) -> PartyState:
+class KeptParty(Protocol):
+    """What a checkpoint asks of a strategy.
+
+    Attributes:
+        party: Its name.
+        config: Its parameters.
+        model: The online network.
+        objective: The loss, with what the party keeps for it.
+        user_type: The kind of user, with its optimizer.
+        privacy: What protects its data.
+        streams: Where its randomness comes from.
+        reports: What it has told and been sent.
+        fingerprint: Of its samples; None before it has some.
+        rounds_done: Rounds of training done.
+        round_index: The round under way.
+        epoch: Its place in the order of its data.
+    """
+
+    party: str
+    config: Any
+    model: nn.Module
+    objective: Any
+    user_type: Any
+    privacy: Any
+    streams: Any
+    reports: Any
+    fingerprint: str | None
+    rounds_done: int
+    round_index: int
+    epoch: int
+
+    def kept_state(self) -> dict[str, Any]:
+        """Return what the strategy keeps beside all this."""
+
+    def load_kept_state(self, state: dict[str, Any]) -> None:
+        """Take the state of :meth:`kept_state`."""
+
+    def shared_arrays(self) -> dict[str, Any]:
+        """Return what all parties have in common beside the weights."""
+
+    def averaged_weights(self) -> Mapping[str, Any]:
+        """Return the model that all parties have."""
+
+
+def state_of(party: KeptParty) -> PartyState:
     """Return what a party keeps now, between two rounds."""
     objective: dict[str, Any] = getattr(party.objective, "state_dict", dict)()
     return PartyState(
-        data=party._fingerprint,
+        data=party.fingerprint,
         progress={
             "rounds_done": party.rounds_done,
             "round_index": party.round_index,
-            "epoch": party._epoch,
-            "rows_trained": party.rows_trained,
-            "left_out": dict(party._left_out),
+            "epoch": party.epoch,
+            "rows_trained": party.reports.rows_trained,
+            "left_out": dict(party.reports.left_out),
         },
         model=party.model.state_dict(),
         objective=objective,
         user=party.user_type.state(),
         kept=party.kept_state(),
-        privacy=None if party.privacy is None else party.privacy.state(),
+        privacy=party.privacy.state(),
         streams=party.streams.state(),
     )
 
 
-def restore(party: Any, state: PartyState) -> None:
+def restore(party: KeptParty, state: PartyState) -> None:
     """Put a party where it was; its data have to come afterwards, and to be the same.
 
     Raises:
@@ -86,7 +132,7 @@ def restore(party: Any, state: PartyState) -> None:
             reverse; or its random streams followed from something else.
         RuntimeError: The weights are those of another model.
     """
-    if (state.privacy is None) != (party.privacy is None):
+    if (state.privacy is not None) != party.privacy.protected:
         raise CheckpointError(
             f"Expected `privacy` to be as in the checkpoint, got {party.config.privacy!r}."
         )
@@ -100,15 +146,14 @@ def restore(party: Any, state: PartyState) -> None:
     if state.streams is not None:
         party.streams.load_state(state.streams)
     party.model.load_state_dict(state.model)
-    party.note_average()
+    party.reports.note_average()
     if state.objective:
         party.objective.load_state_dict(state.objective)
     party.user_type.load_state(state.user)
     party.load_kept_state(state.kept)
-    if party.privacy is not None:
+    if state.privacy is not None:
         party.privacy.load_state(state.privacy)
     progress = state.progress
     party.rounds_done, party.round_index = progress["rounds_done"], progress["round_index"]
-    party._epoch, party.rows_trained = progress["epoch"], progress["rows_trained"]
-    party._left_out = dict(progress["left_out"])
-    party.expect_data(state.data)
+    party.epoch, party.reports.rows_trained = progress["epoch"], progress["rows_trained"]
+    party.reports.left_out = dict(progress["left_out"])

@@ -20,6 +20,7 @@ from orchestra_strategy.evaluation import (
     extract_features,
     health_of,
 )
+from orchestra_strategy.party.protocol import Party
 from orchestra_strategy.rng import derive_seed
 
 __all__ = [
@@ -36,7 +37,7 @@ HEALTH_NAMES = tuple(f"health_{name}" for name in Health._fields)
 _MIN_ROWS = 2  # a distance needs two
 
 
-def measure_health(party: Any, samples: npt.NDArray[Any], num_samples: int) -> Health | None:
+def measure_health(party: Party, samples: npt.NDArray[Any], num_samples: int) -> Health | None:
     """Measure two views of some of the samples, the same ones and the same views each time.
 
     The network normalises by the batch, as it does in training: running statistics lag behind a
@@ -102,16 +103,19 @@ def labels_of(y: Any, x: Any) -> npt.NDArray[np.int64] | None:
 
 
 def clustering_of(
-    party: Any, samples: npt.NDArray[Any], labels: npt.NDArray[np.int64]
+    party: Party,
+    clusters: npt.NDArray[np.int64] | None,
+    samples: npt.NDArray[Any],
+    labels: npt.NDArray[np.int64],
 ) -> Mapping[str, float]:
     """Return how well clusters fit the labels: the strategy's, or else k-means of the features.
 
     Args:
         party: A strategy.
+        clusters: Ids (n,) of the strategy's clusters; None for k-means.
         samples: (n, ...).
         labels: (n,) classes.
     """
-    clusters = party.cluster_ids(samples)
     if clusters is None:
         features = extract_features(party.model, samples, device=party.exe_device)
         seed = derive_seed(party.seed, party.party, 0, "evaluation clusters") % 2**32

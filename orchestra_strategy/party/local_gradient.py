@@ -1,6 +1,6 @@
 """``local_gradient``: federated SGD."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +18,7 @@ from orchestra_strategy.exchange.weights import (
     write_weights,
 )
 from orchestra_strategy.party.local_update import LocalUpdate
+from orchestra_strategy.party.protocol import Party
 from orchestra_strategy.users import UserSingleStep
 from orchestra_strategy.users.optimizers import copied_state
 
@@ -27,13 +28,13 @@ __all__ = ["LocalGradient"]
 class _Current:
     """A data loader that yields the party's next batch each time it is read."""
 
-    def __init__(self, party: Any) -> None:
+    def __init__(self, party: Party) -> None:
         self.party = party
         self.drawn = 0
         self.rows = 0
 
     def __iter__(self) -> Iterator[Batch]:
-        batch = self.party.next_batch(self.drawn)
+        batch = self.party.privacy.next_batch(self.drawn)
         self.drawn += 1
         self.rows = len(batch["ids"])
         yield batch
@@ -46,13 +47,23 @@ class LocalGradient(LocalUpdate):
     equal because their inputs are.
     """
 
+    @classmethod
+    def steps_per_round(cls, config: Any, num_samples: int) -> int:
+        """Return 1."""
+        return 1
+
+    @classmethod
+    def host_steps(cls, most: float, batch_size: int, sizes: Sequence[int]) -> tuple[float, int]:
+        """Aggregate after each batch, for one walk through the smallest party's data."""
+        return min(most, batch_size / min(sizes)), 1
+
     def _make_user(self) -> UserSingleStep:
         self.loader = _Current(self.party)
         self.optimizer = self.make_optimizer(self.party.model.parameters())
         self._gradients: list[Tensor] = []
         return UserSingleStep(
             self.party.model,
-            self.party.user_loss(),
+            self.party.privacy.loss(),
             self.loader,
             self.setup(),
             0,
@@ -89,9 +100,13 @@ class LocalGradient(LocalUpdate):
         self._gradients = list(self.train()["gradients"])
         return self.loader.rows
 
-    def rows_per_round(self) -> int:
+    def expected_samples(self) -> int:
         """Return the expected rows of the one batch."""
         return int(min(self.party.config.batch_size, self.party.num_samples()))
+
+    def rows_per_round(self) -> int:
+        """Return the expected rows of the one batch."""
+        return self.expected_samples()
 
     def entries(self, trained: bool) -> tuple[Entry, ...]:
         """Return the entries of gradients and buffers; of the weights before any training."""

@@ -1,8 +1,9 @@
 """``local_update``, and what the other kinds of user have in common with it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +11,11 @@ import torch
 from torch import nn
 
 from orchestra_strategy.algorithms.objective import Batch
+from orchestra_strategy.data.batches import num_batches
 from orchestra_strategy.exchange.manifest import Entry
 from orchestra_strategy.exchange.payload import FloatArray
 from orchestra_strategy.exchange.weights import read_weights, weight_entries, write_weights
+from orchestra_strategy.party.protocol import Party
 from orchestra_strategy.users import UserMultiStep, UserSingleStep
 from orchestra_strategy.users.optimizers import forget_broken_state
 
@@ -24,22 +27,57 @@ class LocalUpdate:
 
     Args:
         party: The strategy; its model, configuration, data and loss are used.
+
+    Attributes:
+        protects_records: Whether single samples can be the unit that is protected.
     """
 
-    def __init__(self, party: Any) -> None:
+    protects_records: ClassVar[bool] = True
+
+    # ---- What follows from the configuration alone ---------------------------------------------
+
+    @classmethod
+    def users_of(cls, config: Any) -> int:
+        """Return how many users a party hosts."""
+        return 1
+
+    @classmethod
+    def smallest_user(cls, config: Any, num_samples: int) -> tuple[str, int]:
+        """Return the words for the users of a party, and how many samples the smallest has."""
+        return "this party", num_samples
+
+    @classmethod
+    def steps_per_round(cls, config: Any, num_samples: int) -> int:
+        """Return how many steps a user with so many samples does in a round."""
+        return num_batches(num_samples, config.batch_size, config.local_epochs)
+
+    @classmethod
+    def host_steps(cls, most: float, batch_size: int, sizes: Sequence[int]) -> tuple[float, int]:
+        """Return FLModel's sampling rate, and how many of its steps lie between aggregations.
+
+        Args:
+            most: The largest rate that FLModel allows.
+            batch_size: Samples per local step.
+            sizes: The parties' numbers of samples.
+        """
+        return most, math.ceil(1.0 / most)
+
+    # ---- A party's user ------------------------------------------------------------------------
+
+    def __init__(self, party: Party) -> None:
         self.party = party
         self.user: UserSingleStep = self._make_user()
 
     def _make_user(self) -> UserSingleStep:
         return UserMultiStep(
             self.party.model,
-            self.party.user_loss(),
+            self.party.privacy.loss(),
             None,
             self.setup(),
             0,
             SimpleNamespace(provide_buffers=True, seed=self.party.seed),
             optimizer_fn=self.make_optimizer,
-            batches=self.party.local_batches,
+            batches=self.party.privacy.batches,
             streams=self.party.streams,
         )
 
@@ -96,7 +134,7 @@ class LocalUpdate:
         Where the user as a whole is protected, a failure is an update of zero.
         """
         shared: Mapping[str, Any] | None = None
-        with self.party.silence_of("user"), self.party.local_training(None):
+        with self.party.privacy.silence_of_user, self.party.local_training(None):
             shared = self.query()
         return self.user.share_nothing() if shared is None else shared
 
@@ -107,7 +145,15 @@ class LocalUpdate:
 
     def num_users(self) -> int:
         """Return how many users are behind what this party sends."""
+        return self.users_of(self.party.config)
+
+    def users_per_round(self) -> int:
+        """Return how many of them take part in a round."""
         return 1
+
+    def expected_samples(self) -> int:
+        """Return how many samples are behind what is sent, as expected of the sizes alone."""
+        return self.party.num_samples()
 
     def query(self) -> Mapping[str, Any]:
         """Ask the user, starting from the party's weights; its buffers become the party's."""

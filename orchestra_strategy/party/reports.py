@@ -1,16 +1,16 @@
-"""What an auditor calls: what leaves a party, what it has done, and what it has spent."""
+"""Reports of a party for its auditor: what leaves it, what it has done, what all have."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, Protocol
 
 from orchestra_strategy.exchange.manifest import Manifest, meta_entries
 from orchestra_strategy.exchange.payload import FloatArray
+from orchestra_strategy.exchange.routes import Route
 from orchestra_strategy.exchange.weights import read_weights, weight_entries
 from orchestra_strategy.party.health import HEALTH_NAMES
-from orchestra_strategy.party.privacy_units import EPSILON
-from orchestra_strategy.rng import Streams
+from orchestra_strategy.party.protocol import Party
 
-__all__ = ["Disclosure"]
+__all__ = ["Reports"]
 
 _SOURCES = {
     True: "a secret of the party, which nobody else can repeat",
@@ -18,39 +18,53 @@ _SOURCES = {
 }
 
 
-class Disclosure:
-    """The part of a strategy that tells of it; nothing here changes a party's state."""
+class ReportedParty(Party, Protocol):
+    """A strategy with its route.
 
-    metric_names: ClassVar[tuple[str, ...]]
-    config: Any
-    model: Any
-    privacy: Any
-    route: Any
-    user_type: Any
-    extra_entries: Any
-    reply_entries: Any
-    rounds_done: int
-    rows_trained: int
-    streams: Streams
-    awaits_average: bool
-    _left_out: dict[int, str]
+    Attributes:
+        route: How its payload travels.
+    """
+
+    @property
+    def route(self) -> Route:
+        """How its payload travels."""
+
+
+class Reports:
+    """Tells of a party; nothing here changes its state but what it has been sent.
+
+    Args:
+        party: The strategy.
+
+    Attributes:
+        awaits_average: Whether the party has trained, and no average has come back so far.
+        rows_trained: Rows of all local steps.
+        left_out: Rounds that the party was left out of, and why.
+    """
+
+    def __init__(self, party: ReportedParty) -> None:
+        self.party = party
+        self.awaits_average = False
+        self.rows_trained = 0
+        self.left_out: dict[int, str] = {}
+        self.note_average()
 
     def manifest(self, trained: bool = True) -> Manifest:
         """Return the list of all that leaves this party after training, or before any."""
-        entries = self.user_type.entries(trained)
-        metrics = (*self.metric_names, *HEALTH_NAMES) if self._tells_all() else ()
-        if self.privacy is not None:
-            metrics += (EPSILON,)
-        shared = sum(entry.nbytes for entry in weight_entries(self.model)) // 4
-        told = meta_entries(metrics, shared, _SOURCES[self.streams.secret])
-        entries = (*entries, *self.extra_entries(), *told)
-        return Manifest(self.route.address(entries))
+        party = self.party
+        entries = party.user_type.entries(trained)
+        metrics = (*party.metric_names, *HEALTH_NAMES) if party.privacy.tells_all else ()
+        metrics += party.privacy.metric_names
+        shared = sum(entry.nbytes for entry in weight_entries(party.model)) // 4
+        told = meta_entries(metrics, shared, _SOURCES[party.streams.secret])
+        return Manifest(party.route.address((*entries, *party.extra_entries(), *told)))
 
     def reply_manifest(self, trained: bool = True) -> Manifest:
         """Return the list of all that comes back."""
-        if self.route.returns_all:
+        if self.party.route.returns_all:
             return self.manifest(trained)
-        return Manifest((*self.user_type.entries(trained), *self.reply_entries()))
+        entries = self.party.user_type.entries(trained)
+        return Manifest((*entries, *self.party.reply_entries()))
 
     def manifest_rows(self) -> list[dict[str, Any]]:
         """Return all that ever leaves this party as plain dictionaries.
@@ -69,7 +83,7 @@ class Disclosure:
 
     def note_average(self) -> None:
         """Keep the present weights as those that every party has: they have just come in."""
-        self._average = read_weights(self.model)
+        self._average = read_weights(self.party.model)
         self.awaits_average = False
 
     def averaged_weights(self) -> dict[str, FloatArray]:
@@ -82,26 +96,12 @@ class Disclosure:
 
     def work_done(self) -> dict[str, int]:
         """Return this party's rounds, the rows of all of them, and how many left it out."""
-        done = {"rounds": self.rounds_done, "rows": self.rows_trained}
-        return done | {"left_out": len(self._left_out)}
+        done = {"rounds": self.party.rounds_done, "rows": self.rows_trained}
+        return done | {"left_out": len(self.left_out)}
 
     def left_out_of(self) -> dict[int, str]:
         """Return the rounds that this party was left out of, and why; 0 is the one before any."""
-        return dict(self._left_out)
-
-    def privacy_spent(self) -> dict[str, float]:
-        """Return epsilon at delta of all that this party has released; empty without privacy."""
-        if self.privacy is None:
-            return {}
-        return {"epsilon": self.privacy.epsilon(), "delta": self.config.delta}
-
-    def privacy_rounds_left(self, num_samples: int) -> int | None:
-        """Return how many rounds the budget allows on so many samples; None without a budget."""
-        return None if self.privacy is None else self.privacy.rounds_left(num_samples)
-
-    def _tells_all(self) -> bool:
-        """Whether losses and health, which no noise protects, may leave this party."""
-        return bool(self.config.privacy == "none" or self.config.log_unprotected)
+        return dict(self.left_out)
 
 
 def _when(row: Mapping[str, Any], both: bool, when: str) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -26,20 +26,31 @@ class VirtualUsers(LocalUpdate):
     the same weights and does ``local_epochs`` passes over its own samples.
     """
 
+    protects_records: ClassVar[bool] = False  # it is users that are many here
+
+    @classmethod
+    def users_of(cls, config: Any) -> int:
+        """Return the number of virtual users."""
+        return int(config.num_virtual_users)
+
+    @classmethod
+    def smallest_user(cls, config: Any, num_samples: int) -> tuple[str, int]:
+        """Return the words for the virtual users, and how many samples the smallest has."""
+        users = config.num_virtual_users
+        return f"each of {users} virtual users", num_samples // users
+
     def _make_user(self) -> UserSingleStep:
         # Sizes of steps follow from the data; until there are any, one sample each.
         return self._aggregate(self.num_users(), 1, 1)
 
     def _aggregate(self, num_users: int, steps: int, size: int) -> MultiUserAggregate:
-        config = self.party.config
-        per_round = config.users_per_round
+        per_round = self.party.config.users_per_round
         cfg_user = SimpleNamespace(
             num_data_points="all",
             num_local_updates=steps,
             num_data_per_local_update_step=size,
             provide_buffers=True,
-            # Users of another weight would need more noise.
-            aggregate_weights="uniform" if config.privacy == "user" else "num_samples",
+            aggregate_weights=self.party.privacy.user_weights,
             users_per_round=num_users if per_round is None else per_round,
         )
         return MultiUserAggregate(
@@ -80,10 +91,10 @@ class VirtualUsers(LocalUpdate):
         for idx in range(len(self.parts)):
             yield idx, self._samples_of(idx)
 
-    def num_users(self) -> int:
-        """Return the number of virtual users."""
-        count: int = self.party.config.num_virtual_users
-        return count
+    def users_per_round(self) -> int:
+        """Return how many of the virtual users take part in a round."""
+        config = self.party.config
+        return int(config.users_per_round or config.num_virtual_users)
 
     def rows_of(self, user: int | None) -> npt.NDArray[np.int64]:
         """Return the positions of a user's samples in the party's data; None is the party."""

@@ -1,96 +1,39 @@
-"""What FLModel needs of a worker beside training: data in, features and logs out, parameters.
+"""The worker that FLModel starts at a party, but for its training: data, parameters, answers.
 
 Methods that FLModel calls have its names and signatures. Its defaults are replaced because they
 turn every sample into float64, scale batches by party, and move BatchNorm's statistics in predict.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import nn
 
 from orchestra_strategy import host
 from orchestra_strategy.aggregation.fields import AggregationFields
-from orchestra_strategy.checkpoints.party import Checkpointing
+from orchestra_strategy.checkpoints.party import PartyCheckpoints
 from orchestra_strategy.config import StrategyConfig, parse_config
 from orchestra_strategy.data.arrays import describe_samples
 from orchestra_strategy.errors import DataError, HostError, ParameterError
+from orchestra_strategy.exchange.payload import FloatArray
 from orchestra_strategy.party.data import PartyData, fingerprint
-from orchestra_strategy.party.health import labels_of
 from orchestra_strategy.party.inspection import Inspection
+from orchestra_strategy.party.parameters import check_wiring, refuse_fixed, strategy_parameters
+from orchestra_strategy.party.privacy import unit_of
+from orchestra_strategy.party.reports import Reports
 from orchestra_strategy.privacy.settings import PrivacyFields
 from orchestra_strategy.rng import SecretStreams, SeededStreams, Streams
 from orchestra_strategy.threads import torch_threads
 
-__all__ = [
-    "HOST_KEYWORDS",
-    "PartyWorker",
-    "check_wiring",
-    "refuse_fixed",
-    "strategy_parameters",
-]
-
-HOST_KEYWORDS = frozenset({"server_agg_method", "dp_strategy", "simulation", "use_gpu"})
-"""What FLModel passes to every strategy on its own account."""
+__all__ = ["PartyWorker"]
 
 _DEFAULT_SEED = 42  # FLModel's None would start every party from another model
 
 
-def strategy_parameters(
-    strategy_config: Mapping[str, Any] | None, kwargs: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Join the two ways in which FLModel takes parameters.
-
-    Raises:
-        ParameterError: A parameter is given both ways with different values.
-    """
-    loose = {k: v for k, v in kwargs.items() if k not in HOST_KEYWORDS}
-    nested = dict(strategy_config or {})
-    for name in loose.keys() & nested.keys():
-        if loose[name] != nested[name]:
-            raise ParameterError(
-                f"Expected `{name}` to be given once, got {nested[name]!r} in `strategy_config` "
-                f"and {loose[name]!r} as a keyword."
-            )
-    return {**nested, **loose}
-
-
-def refuse_fixed(fixed: Iterable[str], given: Iterable[str]) -> None:
-    """Refuse parameters that can be given to the constructor alone.
-
-    Raises:
-        ParameterError: Some of ``given`` are among ``fixed``.
-    """
-    refused = sorted(set(fixed) & set(given))
-    if refused:
-        raise ParameterError(
-            f"Expected {', '.join(f'`{name}`' for name in refused)} to stay as in the constructor, "
-            "since it decides the form of what the parties or the server hold, or what a training "
-            "promises; build a new FLModel to change it."
-        )
-
-
-def check_wiring(route: str, server_agg_method: Any, in_fl_model: bool = True) -> None:
-    """Refuse a route that contradicts how FLModel was built.
-
-    Raises:
-        ParameterError: Route ``secure`` with a server method, or ``server`` without one.
-    """
-    if route == "secure" and server_agg_method is not None:
-        raise ParameterError(
-            "Expected no `server_agg_method` on `route='secure'`, where nobody may see a party's "
-            f"payload, got {server_agg_method!r}; leave it out and give an `aggregator`."
-        )
-    if route == "server" and server_agg_method is None and in_fl_model:
-        raise ParameterError(
-            "Expected `server_agg_method` on `route='server'`, got None; give `server=` and "
-            "`server_agg_method=server_aggregation(...)`, or an `aggregator` and `route='secure'`."
-        )
-
-
-class PartyWorker(Inspection, Checkpointing, host.BaseTorchModel):  # type: ignore[misc]
-    """A party's model, data, parameters and logs; see :class:`FederatedStrategy` for training.
+class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
+    """A party's model, data, parameters and answers; see :class:`FederatedStrategy` for training.
 
     Args:
         builder_base: SecretFlow's ``TorchModel``, or a callable that returns the model.
@@ -98,6 +41,15 @@ class PartyWorker(Inspection, Checkpointing, host.BaseTorchModel):  # type: igno
         skip_bn: Refused; SecretFlow's flag misaligns the weights.
         strategy_config: Parameters by name.
         **kwargs: Parameters by name, and what FLModel adds.
+
+    Attributes:
+        config: The parameters.
+        party: The party's name in random streams.
+        streams: Where all its random draws come from.
+        privacy: What protects its data.
+        inspection: What answers ``predict`` and ``evaluate``.
+        checkpoints: Its own files.
+        reports: What tells an auditor of it.
 
     Raises:
         ParameterError: A parameter is unknown or out of range.
@@ -145,11 +97,14 @@ class PartyWorker(Inspection, Checkpointing, host.BaseTorchModel):  # type: igno
             torch.manual_seed(self.seed)
             super().__init__(builder_base, random_seed=None, use_gpu=use_gpu)
         self.party = self.config.party or ""
-        self.streams = self._own_streams()
-        self.forget_inspection()
+        self.privacy: Any = unit_of(self.config)(self)
+        self.streams = self.privacy.own_streams() or self._open_streams()
+        self.inspection = Inspection(self)
+        self.checkpoints = PartyCheckpoints(self)
+        self.reports = Reports(self)
         self._data: PartyData | None = None
         self._data_error: DataError | None = None
-        self._fingerprint: str | None = None
+        self.fingerprint: str | None = None
         self._metrics: dict[str, float] = {}
 
     # ---- Hooks -----------------------------------------------------------------------------
@@ -203,26 +158,19 @@ class PartyWorker(Inspection, Checkpointing, host.BaseTorchModel):  # type: igno
             DataError: The samples cannot be used. It is raised again by the next call, since the
                 host does not look at this call's outcome.
         """
-        training = stage != "eval"
-        try:
-            data = PartyData.from_host(x, y, sampling_rate, mend=self.config.privacy != "none")
-            if training:
-                self.check_data(data)
-                found = fingerprint(data.samples)
-                self.refuse_other_data(found)
-            else:
-                self._eval_labels = labels_of(y, x)
-        except DataError as error:
-            if training:
-                self._data_error = error
-            else:
-                self._eval_data = error
-            raise
-        if not training:
-            self._eval_data = data
+        if stage == "eval":
+            self.inspection.take_data(x, y, sampling_rate)
             return
-        known, self._fingerprint = self._fingerprint, found
-        if known not in (None, self._fingerprint):
+        try:
+            data = PartyData.from_host(x, y, sampling_rate, mend=self.privacy.protected)
+            self.check_data(data)
+            found = fingerprint(data.samples)
+            self.checkpoints.refuse_other_data(found)
+        except DataError as error:
+            self._data_error = error
+            raise
+        known, self.fingerprint = self.fingerprint, found
+        if known not in (None, self.fingerprint):
             self.forget_data()
         self._data, self._data_error = data, None
         self.party = self._name_in_streams()
@@ -233,7 +181,7 @@ class PartyWorker(Inspection, Checkpointing, host.BaseTorchModel):  # type: igno
 
         With ``privacy`` values are not looked at: what cannot be used counts as zero.
         """
-        return describe_samples(x, y, values=self.config.privacy == "none")
+        return describe_samples(x, y, values=not self.privacy.protected)
 
     def require_data(self) -> PartyData:
         """Return the training data.
@@ -251,15 +199,10 @@ class PartyWorker(Inspection, Checkpointing, host.BaseTorchModel):  # type: igno
         """Return the party's number of samples; 0 before it has data."""
         return 0 if self._data is None else len(self._data)
 
-    def _own_streams(self) -> Streams:
-        """Return what all random draws of this party come from."""
-        config = self.config
-        if config.privacy != "none":
-            if config.noise_seed is None:
-                return SecretStreams()
-            return SeededStreams(config.noise_seed)
-        by_seed = config.streams == "seed"
-        if config.streams == "auto":  # built by hand, it is nobody's deployment
+    def _open_streams(self) -> Streams:
+        """Return the streams of a party without protection: by the seed, or by a secret."""
+        by_seed = self.config.streams == "seed"
+        if self.config.streams == "auto":  # built by hand, it is nobody's deployment
             by_seed = not host.is_worker(self) or host.in_simulation()
         return SeededStreams(self.seed) if by_seed else SecretStreams()
 
@@ -271,9 +214,9 @@ class PartyWorker(Inspection, Checkpointing, host.BaseTorchModel):  # type: igno
         """
         if self.config.party:
             return str(self.config.party)
-        if self.streams.secret or self.config.privacy != "none":
+        if self.streams.secret or self.privacy.protected:
             return ""
-        return self._fingerprint or ""
+        return self.fingerprint or ""
 
     # ---- Parameters ------------------------------------------------------------------------
 
@@ -293,7 +236,19 @@ class PartyWorker(Inspection, Checkpointing, host.BaseTorchModel):  # type: igno
             self.party = config.party
         self.apply_config()
 
-    # ---- Logs ------------------------------------------------------------------------------
+    # ---- What FLModel asks -----------------------------------------------------------------
+
+    def predict(self, predict_steps: int = 0) -> np.ndarray:  # type: ignore[type-arg]
+        """Return what :class:`Inspection` makes of the samples given to FLModel's ``predict``."""
+        return self.inspection.predict()
+
+    def evaluate(self, evaluate_steps: int = 0) -> list[Any]:
+        """Return the encoder's health on the samples given to FLModel's ``evaluate``."""
+        return self.inspection.evaluate()
+
+    def get_stop_training(self) -> bool:
+        """Whether this party votes to stop: its encoder has collapsed."""
+        return self.collapse_found() is not None
 
     def wrap_local_metrics(self, stage: str = "train") -> list[Any]:
         """Return the last round's losses, weighted by the party's number of samples."""
@@ -307,3 +262,67 @@ class PartyWorker(Inspection, Checkpointing, host.BaseTorchModel):  # type: igno
     def get_logs(self) -> dict[str, float]:
         """Return the last round's losses by name."""
         return dict(self._metrics)
+
+    # ---- What our driver asks --------------------------------------------------------------
+
+    def collapse_found(self) -> str | None:
+        """Return why this party votes to stop the training, or None."""
+        return self.inspection.collapse if self.config.stop_on_collapse else None
+
+    def manifest_rows(self) -> list[dict[str, Any]]:
+        """Return all that ever leaves this party, see :meth:`Reports.manifest_rows`."""
+        return self.reports.manifest_rows()
+
+    def averaged_weights(self) -> dict[str, FloatArray]:
+        """Return the model that every party has, see :meth:`Reports.averaged_weights`."""
+        return self.reports.averaged_weights()
+
+    def work_done(self) -> dict[str, int]:
+        """Return this party's rounds, the rows of all of them, and how many left it out."""
+        return self.reports.work_done()
+
+    def left_out_of(self) -> dict[int, str]:
+        """Return the rounds that this party was left out of, and why; 0 is the one before any."""
+        return self.reports.left_out_of()
+
+    def privacy_spent(self) -> dict[str, float]:
+        """Return epsilon at delta of all that this party has released; empty without privacy."""
+        spent: dict[str, float] = self.privacy.spent()
+        return spent
+
+    def privacy_rounds_left(self, num_samples: int) -> int | None:
+        """Return how many rounds the budget allows on so many samples; None without a budget."""
+        rounds: int | None = self.privacy.rounds_left(num_samples)
+        return rounds
+
+    def begin_checkpoints(self, folder: str) -> dict[str, Any]:
+        """Get ready to write, see :class:`PartyCheckpoints`."""
+        return self.checkpoints.begin(folder)
+
+    def reopen_checkpoints(self, folder: str) -> dict[str, Any]:
+        """Go on in a folder."""
+        return self.checkpoints.reopen(folder)
+
+    def close_checkpoints(self) -> None:
+        """Give the folder back."""
+        self.checkpoints.close()
+
+    def save_checkpoint(self, folder: str) -> dict[str, Any]:
+        """Write what this party keeps."""
+        return self.checkpoints.save(folder)
+
+    def load_checkpoint(self, folder: str, round_index: int, digest: str) -> dict[str, Any]:
+        """Go back to a round."""
+        return self.checkpoints.load(folder, round_index, digest)
+
+    def prune_checkpoints(self, folder: str, keep: int) -> None:
+        """Remove all but the newest."""
+        self.checkpoints.prune(folder, keep)
+
+    def abandon_checkpoints(self, folder: str, round_index: int) -> None:
+        """Remove the rounds above one."""
+        self.checkpoints.abandon(folder, round_index)
+
+    def shared_state(self) -> dict[str, Any]:
+        """Return what all parties have in common, for the driver's file."""
+        return self.checkpoints.shared_state()

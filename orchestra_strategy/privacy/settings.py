@@ -70,9 +70,4 @@ class PrivacyFields(BaseModel):
                 "Expected `target_epsilon` and `planned_rounds` together, since the noise depends "
                 f"on both, got {self.target_epsilon} and {self.planned_rounds}"
             )
-        if self.privacy == "record" and getattr(self, "user_type", "") == "multiuser_aggregate":
-            raise ValueError(
-                "Expected `privacy` to be 'user' with `user_type='multiuser_aggregate'`, got "
-                "'record'; use user_type='local_update' for records"
-            )
         return self

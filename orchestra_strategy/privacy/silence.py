@@ -6,7 +6,7 @@ craft weights with which exactly one sample overflows. So what goes wrong in a p
 counts as zero, in the size of the unit that is protected, and the round goes on as if nothing were.
 
 Mistakes of code and configuration are found beforehand, on made-up samples, see
-:mod:`orchestra_strategy.party.rehearsal`.
+:mod:`orchestra_strategy.party.privacy.rehearsal`.
 """
 
 from collections.abc import Callable, Iterator

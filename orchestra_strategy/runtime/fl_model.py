@@ -11,11 +11,12 @@ from orchestra_strategy.aggregation.server_options import ServerOptions
 from orchestra_strategy.config import parse_config
 from orchestra_strategy.data.arrays import check_parties
 from orchestra_strategy.errors import DataError, ParameterError
-from orchestra_strategy.party.privacy_checks import refuse_telling
-from orchestra_strategy.party.worker import (
+from orchestra_strategy.party.parameters import (
     refuse_fixed,
     strategy_parameters,
 )
+from orchestra_strategy.party.privacy import unit_of
+from orchestra_strategy.party.user_types import USER_TYPES
 from orchestra_strategy.runtime.checks import (
     check_aggregation,
     check_backend,
@@ -111,7 +112,8 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
             ring = not isinstance(aggregator, host.PlainAggregator)
             self._parameters["ring_parties"] = len(device_list) if ring else 0
             self._parameters["ring_limit"] = host.ring_limit(aggregator) or config.ring_limit
-        if config.streams == "auto" and config.privacy == "none":  # a worker may not know the mode
+        in_the_open = not unit_of(config).protected
+        if config.streams == "auto" and in_the_open:  # a worker may not know the mode
             self._parameters["streams"] = "seed" if host.in_simulation() else "secret"
         super().__init__(
             server=server,
@@ -131,6 +133,12 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         self.stop_reason: str | None = None
         self.collapse_reason: str | None = None
         self._configure({})
+
+    @property
+    def workers(self) -> Mapping[Any, Any]:
+        """The parties' workers by PYU: SecretFlow's proxies, whose methods return references."""
+        workers: Mapping[Any, Any] = self._workers
+        return workers
 
     def restored(self) -> None:
         """Say that all parties have just been put where they were at the end of a round."""
@@ -197,7 +205,7 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         self._configure(overrides)
         try:
             rounds_per_epoch = math.ceil(math.ceil(1.0 / rate) / aggregate_freq)
-            planned, epochs = epochs, affordable(self._workers, sizes, epochs, rounds_per_epoch)
+            planned, epochs = epochs, affordable(self.workers, sizes, epochs, rounds_per_epoch)
             history = super().fit(
                 x,
                 x if y is None else y,
@@ -219,7 +227,7 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
     def _why_stopped(self) -> str | None:
         """Ask the parties why training ended early, and warn if it did."""
         found: dict[str, str | None] = host.reveal(
-            {d.party: w.collapse_found() for d, w in self._workers.items()}
+            {d.party: w.collapse_found() for d, w in self.workers.items()}
         )
         reasons = {party: reason for party, reason in found.items() if reason is not None}
         if len(reasons) < self._consensus:
@@ -247,7 +255,7 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
             DataError: The data cannot be used.
             PrivacyError: The samples are protected, see ``log_unprotected``.
         """
-        refuse_telling(self.strategy_config)
+        unit_of(self.strategy_config).check_telling(self.strategy_config)
         x, y = federated_values(x), None if y is None else federated_values(y)
         self.check_data(x, y, min_samples=1)
         # Workers look at all their samples at once; one sample a step passes FLModel's limits.
@@ -282,11 +290,9 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
     def _host_steps(self, sizes: Sequence[int], overrides: Mapping[str, Any]) -> tuple[float, int]:
         """Return FLModel's sampling rate and how many of its steps lie between aggregations."""
         most = min(1.0, _HOST_MAX_BATCH / max(sizes))
-        if self.strategy_config.user_type != "local_gradient":
-            return most, math.ceil(1.0 / most)
-        # A gradient is one batch: aggregate after each, for one walk through the smallest party.
         batch_size = overrides.get("batch_size", self.strategy_config.batch_size)
-        return min(most, batch_size / min(sizes)), 1
+        user_type = USER_TYPES[self.strategy_config.user_type]
+        return user_type.host_steps(most, batch_size, sizes)
 
     def check_data(
         self, x: Any, y: Any = None, min_samples: int | None = None
@@ -303,17 +309,17 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         """
         x, y = federated_values(x), None if y is None else federated_values(y)
         for name, federated in (("x", x), ("y", y)):
-            if federated is not None and set(federated.partitions) != set(self._workers):
+            if federated is not None and set(federated.partitions) != set(self.workers):
                 raise DataError(
                     f"Expected `{name}` to have one partition per device of `device_list`, got "
                     f"{sorted(d.party for d in federated.partitions)} for "
-                    f"{sorted(d.party for d in self._workers)}."
+                    f"{sorted(d.party for d in self.workers)}."
                 )
         described = {
             device.party: worker.describe_data(
                 x.partitions[device], None if y is None else y.partitions[device]
             )
-            for device, worker in self._workers.items()
+            for device, worker in self.workers.items()
         }
         reports = host.reveal_within(described, _START_SECONDS, "a description of the data")
         if min_samples is None:
@@ -323,21 +329,21 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
 
     def manifest(self) -> list[dict[str, Any]]:
         """Return all that leaves a party in a round, one dictionary per entry."""
-        worker = next(iter(self._workers.values()))
+        worker = next(iter(self.workers.values()))
         rows: list[dict[str, Any]] = host.reveal(worker.manifest_rows())
-        parties = [d.party for d in self._workers]
+        parties = [d.party for d in self.workers]
         server = getattr(self.server, "party", "")
         return [{**row, "seen_by": seen_by(row, server, self._aggregator, parties)} for row in rows]
 
     def left_out(self) -> dict[str, dict[int, str]]:
         """Return the parties that were left out of rounds, by round and with the reason."""
-        answers = host.reveal({d.party: w.left_out_of() for d, w in self._workers.items()})
+        answers = host.reveal({d.party: w.left_out_of() for d, w in self.workers.items()})
         return {party: rounds for party, rounds in answers.items() if rounds}
 
     def _configure(self, overrides: Mapping[str, Any]) -> None:
         """Hand every party its name and this call's parameters, and wait for it."""
         answers = {
-            d.party: w.configure({**overrides, "party": d.party}) for d, w in self._workers.items()
+            d.party: w.configure({**overrides, "party": d.party}) for d, w in self.workers.items()
         }
         host.reveal_within(answers, _START_SECONDS, "the workers to start")
 
@@ -350,6 +356,7 @@ def _default_server(
     options = {name: getattr(config, name) for name in names}
     options["aggregate_weights"] = cls.own_aggregation()
     if config.sends_clusters:
-        options["max_local_centroids"] = config.most_local_centroids()
+        users = USER_TYPES[config.user_type].users_of(config)
+        options["max_local_centroids"] = config.num_local_clusters * users
     seed = 42 if seed is None else seed
     return server_aggregation(**options, seed=seed, party_names=party_names)

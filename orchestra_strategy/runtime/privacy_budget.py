@@ -6,7 +6,7 @@ from typing import Any
 
 from orchestra_strategy import host
 from orchestra_strategy.errors import PrivacyError
-from orchestra_strategy.party.privacy_units import EPSILON
+from orchestra_strategy.party.privacy.protected import EPSILON
 
 __all__ = ["affordable", "budget_stop", "report_largest", "spent"]
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from orchestra_strategy import host
-from orchestra_strategy.party.privacy_units import EPSILON
+from orchestra_strategy.party.privacy.protected import EPSILON
 from orchestra_strategy.runtime.privacy_budget import spent
 
 __all__ = ["RoundProgress"]

@@ -83,7 +83,7 @@ def train_rounds(
         if fl_model.collapse_reason is not None:
             progress.on_epoch_end()  # the host leaves before it tells of the last round
         if checkpoints is not None:
-            checkpoints.finish(fl_model._workers)
+            checkpoints.finish(fl_model.workers)
     except BaseException as error:
         if checkpoints is not None:
             tell_how_to_resume(error, checkpoints.last)
@@ -113,5 +113,5 @@ def _results(
         seconds=sum(row["seconds"] for row in ledger),
         stop_reason=stop_reason,
         checkpoint=checkpoint,
-        **spent(fl_model._workers),
+        **spent(fl_model.workers),
     )

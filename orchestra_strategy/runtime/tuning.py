@@ -18,6 +18,7 @@ from typing import Any
 from orchestra_strategy.errors import DataError, ParameterError, PrivacyError
 from orchestra_strategy.evaluation import write_json
 from orchestra_strategy.files import parse_json
+from orchestra_strategy.party.privacy import unit_of
 from orchestra_strategy.runtime.fl_model import OrchestraFLModel
 
 __all__ = ["Trial", "Tuning", "grid_points", "refuse_private", "tune"]
@@ -136,7 +137,7 @@ def refuse_private(config: Any) -> None:
     Raises:
         PrivacyError: ``privacy`` is not ``"none"``.
     """
-    if config.privacy != "none":
+    if unit_of(config).protected:
         raise PrivacyError(
             f"Expected `privacy` to be 'none' for a search, got {config.privacy!r}: every trial "
             "is a training of its own, and what it spends would be in nobody's ledger. Search on "

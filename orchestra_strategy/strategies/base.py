@@ -11,30 +11,24 @@ This module must not import annotations from the future: SecretFlow reads ``trai
 import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, ClassVar, Tuple  # noqa: UP035
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from orchestra_strategy.aggregation.weighted import AggregateWeights, weighted_mean
+from orchestra_strategy.algorithms.ema import frozen_statistics
 from orchestra_strategy.algorithms.objective import Batch, LossParts, Objective
+from orchestra_strategy.data.augmentation.view_set import ViewSet
 from orchestra_strategy.data.batches import num_batches
 from orchestra_strategy.errors import ParameterError
-from orchestra_strategy.evaluation import collapse_reason
-from orchestra_strategy.exchange.manifest import Entry
+from orchestra_strategy.exchange.manifest import Entry, Manifest
 from orchestra_strategy.exchange.payload import FloatArray, Payload
 from orchestra_strategy.exchange.ring import Ring
 from orchestra_strategy.exchange.routes import ROUTES, Sent
-from orchestra_strategy.party.health import health_metrics, measure_health
-from orchestra_strategy.party.privacy_checks import (
-    refuse_coupled,
-    refuse_undeclared,
-    refuse_unprotected,
-)
-from orchestra_strategy.party.privacy_units import EPSILON, PartyPrivacy, PerExampleLoss
-from orchestra_strategy.party.rehearsal import rehearse
-from orchestra_strategy.party.reports import Disclosure
+from orchestra_strategy.party.privacy import unit_of
 from orchestra_strategy.party.user_types import USER_TYPES
 from orchestra_strategy.party.worker import PartyWorker
 from orchestra_strategy.threads import torch_threads
@@ -43,12 +37,10 @@ __all__ = ["FederatedStrategy"]
 
 _log = logging.getLogger(__name__)
 
-_ROWS_TO_JUDGE = 16  # of fewer samples an effective rank below 2 is no sign of a collapse
-
 LossFn = Callable[[nn.Module, Batch], LossParts | Tensor]
 
 
-class FederatedStrategy(Disclosure, PartyWorker):
+class FederatedStrategy(PartyWorker):
     """One party of a federated run.
 
     Args:
@@ -71,29 +63,27 @@ class FederatedStrategy(Disclosure, PartyWorker):
         super().__init__(builder_base, random_seed, **kwargs)
         self.rounds_done = 0
         self.round_index = 0
+        self.epoch = -1
         self.route = ROUTES[self.config.route]
         self._sent = Sent(0, "init")
-        self.rows_trained = 0
-        self.note_average()
-        self._left_out: dict[int, str] = {}
-        self._epoch = -1
         self._host_steps = (0, 1)
         self.optim_fn = getattr(builder_base, "optim_fn", None)
         self.check_privacy(self.config, self.model)
-        protected = self.config.privacy != "none"
-        self.privacy = PartyPrivacy(self) if protected else None
-        self.rehearsed: Any = ()
         self.objective: Objective = self.make_objective()
-        refuse_coupled(self.config, self.objective, self._own_loss())
+        self.set_up()
+        self.privacy.check_objective(self.objective, self._own_loss())
         self.user_type = USER_TYPES[self.config.user_type](self)
         self.manifest()  # the route may refuse what would be sent
-        refuse_undeclared(self.config, self.extra_entries(), self.protected_entries)
+        self.privacy.check_entries(self.extra_entries(), self.protected_entries)
 
     # ---- Hooks -----------------------------------------------------------------------------
 
     def make_objective(self) -> Objective:
         """Return the objective; called once, after the model has been built."""
         raise NotImplementedError(f"{type(self).__name__} must define `make_objective`.")
+
+    def set_up(self) -> None:
+        """Make what the method keeps beside the objective; called once, right after it."""
 
     def loss_terms(self, model: nn.Module, batch: Batch) -> LossParts | Tensor:
         """Return the loss of one local step; by default the objective's."""
@@ -181,9 +171,38 @@ class FederatedStrategy(Disclosure, PartyWorker):
     @classmethod
     def check_privacy(cls, config: Any, model: nn.Module) -> None:
         """Refuse ``privacy`` where it would not cover all that leaves a party."""
-        refuse_unprotected(config, model, cls.sends_unprotected(config.route))
+        unit = unit_of(config)
+        unit.check(config, model, cls.sends_unprotected(config.route))
         if hasattr(cls, "objective_class"):
-            refuse_coupled(config, cls.objective_class, cls._own_loss())
+            unit.check_objective(cls.objective_class, cls._own_loss())
+
+    def kept_state(self) -> dict[str, Any]:
+        """Return what a subclass keeps between rounds beside model, objective and optimizer.
+
+        Tensors and plain values, in nested dictionaries and lists.
+        """
+        return {}
+
+    def load_kept_state(self, state: dict[str, Any]) -> None:
+        """Take the state of :meth:`kept_state`."""
+
+    def shared_arrays(self) -> dict[str, Any]:
+        """Return what all parties have in common beside the weights, for the driver's file."""
+        return {}
+
+    def draw_views(self, inputs: Tensor, generator: torch.Generator) -> ViewSet | None:
+        """Return views of samples for the check of the encoder's health; None skips the check."""
+        return None
+
+    def project(self, x: Tensor) -> Tensor:
+        """Return what the health is measured on, (B, d), for model inputs (B, ...)."""
+        with torch.no_grad(), frozen_statistics(self.model):
+            projections: Tensor = self.model(x)
+        return projections
+
+    def assign_clusters(self, z: Tensor) -> tuple[Tensor, int] | None:
+        """Return the clusters (B,) of unit-norm projections (B, p), and their number, or None."""
+        return None
 
     # ---- What FLModel calls ----------------------------------------------------------------
 
@@ -202,53 +221,50 @@ class FederatedStrategy(Disclosure, PartyWorker):
             The payload and the party's number of samples.
         """
         data = self.require_data()
-        self._rehearse()
+        self.privacy.rehearse()
         if weights is not None:
             self.apply_weights(weights)
         if self.needs_initial_pass():
-            samples = len(data) if self.privacy is None else self.privacy.weight()
-            return self._first_payload(len(data)), samples
-        if self.privacy is not None:
-            self.privacy.begin_round()
-        step = cur_steps % data.steps_per_epoch
-        self._epoch += step == 0
-        self._host_steps = (step, train_steps)
-        self.round_index = self.rounds_done + 1
+            return self._initial_round(len(data)), self.privacy.weight(len(data))
+        self.privacy.begin_round()
+        self._begin(cur_steps, train_steps)
         with torch_threads(self.config.torch_threads):
-            with self.silence:
+            with self.privacy.silence:
                 self.start_round()
-            samples = self.user_type.run()
-            self._metrics = self._losses() | self._health() if self._tells_all() else {}
+            samples = self.privacy.weight(self.user_type.run())
+            self._metrics = self._losses() if self.privacy.tells_all else {}
             self.rounds_done = self.round_index
-            with self.silence:
+            with self.privacy.silence:
                 self.finish_round()
-            if self.privacy is not None:
-                self.rows_trained += self.user_type.rows_per_round()
-            if self.privacy is not None:
-                samples = self.privacy.weight()
-                self._metrics[EPSILON] = self.privacy.epsilon()
-                self.privacy.write_journal()
-            self.awaits_average = True
+            self.reports.rows_trained += self.privacy.rows_of_round()
+            self._metrics |= self.privacy.end_round()
+            self.reports.awaits_average = True
             return self._send("round", samples), samples
 
     def get_weights(self, return_numpy: bool = True) -> Any:
         """Return the payload without training; the first time this is round 0."""
         if self._data_error is not None:
             raise self._data_error
-        self._rehearse()
-        if not self.needs_initial_pass():
-            return self._send("sync")
-        return self._first_payload()
+        self.privacy.rehearse()
+        return self._initial_round() if self.needs_initial_pass() else self._send("sync")
 
-    def _first_payload(self, samples: int | None = None) -> Any:
+    def _initial_round(self, samples: int | None = None) -> Any:
+        """Do round 0: every user goes through its data once, without training."""
         with torch_threads(self.config.torch_threads):
             if self._data is not None:
-                with self.silence:
+                with self.privacy.silence:
                     self.start_round()
                 for user, batches in self.user_type.all_data():
-                    with self.silence, self.local_training(user):
+                    with self.privacy.silence, self.local_training(user):
                         self.initial_pass(batches)
             return self._send("init", samples)
+
+    def _begin(self, cur_steps: int, train_steps: int) -> None:
+        """Find the place of a call of ``train_step`` in the party's data."""
+        step = cur_steps % self.require_data().steps_per_epoch
+        self.epoch += step == 0
+        self._host_steps = (step, train_steps)
+        self.round_index = self.rounds_done + 1
 
     def set_weights(self, weights: Any) -> None:
         """Take the server's reply."""
@@ -262,12 +278,12 @@ class FederatedStrategy(Disclosure, PartyWorker):
         Raises:
             ReplyError: It has another form than the manifest's.
         """
-        reply = self.route.unpack(weights, self._sent, self.reply_manifest)
+        reply = self.route.unpack(weights, self._sent, self.reports.reply_manifest)
         self.user_type.receive(reply.arrays)
-        self.note_average()
+        self.reports.note_average()
         self.receive_extras({e.name: reply.arrays[e.name] for e in self.reply_entries()})
         if reply.left_out is not None:
-            self._left_out[reply.round_index] = reply.left_out
+            self.reports.left_out[reply.round_index] = reply.left_out
             _log.warning("The reply of %s was left out. %s", self._who(), reply.left_out)
             self.recover()
 
@@ -281,9 +297,9 @@ class FederatedStrategy(Disclosure, PartyWorker):
         """Tell the kind of user that there are new data."""
         self.user_type.take_data()
 
-    def user_loss(self) -> Any:
-        """Return the loss in the form that the users of this party take."""
-        return PerExampleLoss(self) if self.config.privacy == "record" else self.counted_loss
+    def manifest(self, trained: bool = True) -> Manifest:
+        """Return the list of all that leaves this party after training, or before any."""
+        return self.reports.manifest(trained)
 
     @classmethod
     def _own_loss(cls) -> bool:
@@ -295,49 +311,28 @@ class FederatedStrategy(Disclosure, PartyWorker):
 
         Those of a protected party are not counted here: how far it gets may depend on its data.
         """
-        if self.privacy is None:
-            self.rows_trained += len(next(iter(batch.values())))
+        self.reports.rows_trained += self.privacy.rows_of_step(batch)
         return self.loss_terms(model, batch)
-
-    def _rehearse(self) -> None:
-        """Let mistakes of code and configuration show, before errors of the data are kept back."""
-        if self.privacy is None or self._data is None or self.rehearsed is None:
-            return
-        wanted = self._data.samples.shape[1:], self._data.samples.dtype, self.config
-        if self.rehearsed != wanted:
-            rehearse(self)
-            self.rehearsed = wanted
-
-    @property
-    def silence(self) -> AbstractContextManager[Any]:
-        """What keeps errors of a protected party's local work from showing; else it does nothing.
-
-        Under ``privacy`` an error would tell of the data, see
-        :mod:`orchestra_strategy.privacy.silence`.
-        """
-        return nullcontext() if self.privacy is None else self.privacy.silence
-
-    def silence_of(self, unit: str) -> AbstractContextManager[Any]:
-        """Return :attr:`silence` where ``unit`` is what is protected."""
-        return self.silence if self.config.privacy == unit else nullcontext()
 
     @contextmanager
     def local_training(self, user: int | None) -> Iterator[LossFn]:
         """Surround a user's local steps with the hooks; gives the loss."""
-        with self.silence:
+        with self.privacy.silence:
             self.before_local_training(user)
         yield self.counted_loss
-        with self.silence:
+        with self.privacy.silence:
             self.after_local_training(user)
 
-    def local_batches(self) -> Iterator[Batch]:
-        """Return the batches of the round under way."""
+    def ordered_batches(self) -> Iterator[Batch]:
+        """Return the batches of the round under way, in the party's own order."""
         step, steps = self._host_steps
-        if self.config.privacy == "record":
-            return self._poisson_batches(self.local_steps())
         return self.require_data().training_batches(
-            step, steps, passes=self.config.local_epochs, epoch=self._epoch, **self._order()
+            step, steps, passes=self.config.local_epochs, epoch=self.epoch, **self._order()
         )
+
+    def ordered_batch(self, position: int) -> Batch:
+        """Return one batch of an endless walk over the party's data."""
+        return self.require_data().batch_at(position, **self._order())
 
     def local_steps(self) -> int:
         """Return how many batches the round under way has."""
@@ -346,18 +341,6 @@ class FederatedStrategy(Disclosure, PartyWorker):
         total = num_batches(len(data), config.batch_size, config.local_epochs)
         first = step * total // data.steps_per_epoch
         return min((step + steps) * total // data.steps_per_epoch, total) - first
-
-    def next_batch(self, position: int) -> Batch:
-        """Return one batch of an endless walk over the party's data."""
-        if self.config.privacy == "record":
-            return next(self._poisson_batches(1))
-        return self.require_data().batch_at(position, **self._order())
-
-    def _poisson_batches(self, steps: int) -> Iterator[Batch]:
-        """Draw batches by chance; their sizes are secret."""
-        assert self.privacy is not None
-        data = self.require_data()
-        return (data.batch(rows, self.exe_device) for rows in self.privacy.batches(steps))
 
     def _order(self) -> dict[str, Any]:
         return {
@@ -368,32 +351,24 @@ class FederatedStrategy(Disclosure, PartyWorker):
         }
 
     def _losses(self) -> dict[str, float]:
+        """Return the means of the losses, and the health of the party's own network."""
         means = self.user_type.user.loss_means
-        return {f"train_{'loss' if k == 'total' else k}": value for k, value in means.items()}
-
-    def _health(self) -> dict[str, float]:
-        """Measure the party's own network after its local steps; collapse stops the training."""
-        samples, most = self.require_data().samples, self.config.health_samples
-        health = measure_health(self, samples, most)
-        enough = min(len(samples), most) >= _ROWS_TO_JUDGE
-        self.collapse = collapse_reason(health) if enough and health is not None else None
-        return health_metrics(health)
+        losses = {f"train_{'loss' if k == 'total' else k}": value for k, value in means.items()}
+        return losses | self.inspection.check_health()
 
     def _send(self, phase: Any, samples: int | None = None) -> Any:
         """Pack the payload; without ``samples`` it is a plain mean that it goes into."""
         trained = phase == "round"
         arrays = {**self.user_type.arrays(trained), **self.extras()}
-        weight = self.num_samples() if samples is None else samples
-        if self.privacy is not None:
-            weight = self.privacy.weight()
+        weight = self.privacy.weight(self.num_samples() if samples is None else samples)
         self._sent = Sent(self.rounds_done, phase, weight)
         payload = Payload(arrays, self.rounds_done, phase, weight)
         # With "leave_out" it is the server that looks for NaN, and does without this party.
         finite = self.config.on_bad_reply == "fail"
         weighted = samples is not None
+        ring = Ring(self.config.ring_parties, self.config.ring_limit)
         return self.route.pack(
-            *(payload, self.manifest(trained), weighted, self._who(), finite),
-            ring=Ring(self.config.ring_parties, self.config.ring_limit),
+            payload, self.manifest(trained), weighted, self._who(), finite, ring=ring
         )
 
     def _who(self) -> str:

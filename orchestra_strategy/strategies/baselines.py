@@ -18,10 +18,7 @@ from orchestra_strategy.algorithms.simsiam import SimSiamObjective
 from orchestra_strategy.algorithms.specloss import SpecLossObjective, SpecLossSettings
 from orchestra_strategy.config import StrategyConfig
 from orchestra_strategy.strategies.registry import register_strategy
-from orchestra_strategy.strategies.self_supervised import (
-    SelfSupervisedStrategy,
-    TargetNetworkStrategy,
-)
+from orchestra_strategy.strategies.self_supervised import SelfSupervisedStrategy
 
 __all__ = [
     "FedBYOLStrategy",
@@ -74,7 +71,7 @@ class BYOLConfig(StrategyConfig):
 
 
 @register_strategy(strategy_name="fed_byol", backend="torch")
-class FedBYOLStrategy(TargetNetworkStrategy):
+class FedBYOLStrategy(SelfSupervisedStrategy):
     """BYOL: the target network's projection of one view predicted from the other view."""
 
     objective_class = BYOLObjective

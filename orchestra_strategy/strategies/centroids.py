@@ -1,125 +1,183 @@
-"""A party's side of route ``secure``: moments of its users' memories out, clusters of them in."""
+"""What a party sends of its clusters, and what it makes of the answer, one object for each route.
 
+On route ``server`` a party's local centroids leave it, and the server clusters them; for route
+``secure`` see :mod:`~orchestra_strategy.strategies.shared_moments`.
+"""
+
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from orchestra_strategy.algorithms.clustering import random_unit_rows
-from orchestra_strategy.algorithms.moments import (
-    Moments,
-    SharedClusters,
-    clusters_from_moments,
-    moments,
-)
+from orchestra_strategy.algorithms.clustering import LocalClusters, compactness, local_clustering
 from orchestra_strategy.exchange.manifest import Entry
 from orchestra_strategy.exchange.payload import FloatArray
-from orchestra_strategy.rng import torch_generator
+from orchestra_strategy.party.user_types import USER_TYPES
 
-__all__ = [
-    "SharedClustering",
-    "averaged_clusters",
-    "first_clusters",
-    "moment_arrays",
-    "moment_entries",
-]
+__all__ = ["Centroids", "LocalCentroids"]
 
 
-class SharedClustering:
-    """The clusters that all parties share, and what this one adds to them.
+class Centroids(ABC):
+    """A party's side of the exchange of clusters.
 
     Args:
-        num_clusters: N_g.
-        dim: Length of a projection.
+        config: Orchestra's parameters.
+        dim: D, the length of a projection.
         seed: Root seed, the same at all parties.
-
-    Attributes:
-        clusters: Bit for bit the same at all parties after an exchange.
     """
 
-    def __init__(self, num_clusters: int, dim: int, seed: int) -> None:
-        self.num_clusters, self.dim = num_clusters, dim
-        self.clusters = first_clusters(num_clusters, dim, seed)
+    def __init__(self, config: Any, dim: int, seed: int) -> None:
+        self.config, self.dim = config, dim
         self.forget()
 
+    @abstractmethod
     def forget(self) -> None:
         """Start with nothing to send."""
-        self._sum: Moments | None = None
 
-    def add(self, rows: Tensor) -> None:
-        """Add a user's memory (m, D); users are summed up before anything leaves."""
-        new = moments(rows.cpu(), self.clusters)
-        self._sum = new if self._sum is None else self._sum + new
+    @abstractmethod
+    def forget_data(self) -> None:
+        """Drop what is tied to samples of a former fit."""
+
+    @abstractmethod
+    def add(self, rows: Tensor, num_clusters: int, generator: torch.Generator) -> None:
+        """Add a user's memory.
+
+        Args:
+            rows: Unit-norm projections of different samples, shape (m, D).
+            num_clusters: N_l of this user; 0 where it has too few samples for any.
+            generator: Source of the clustering's randomness.
+        """
+
+    @abstractmethod
+    def entries(self) -> tuple[Entry, ...]:
+        """Return the manifest's entries of what is sent."""
+
+    @abstractmethod
+    def arrays(self, C: Tensor | None, generator: torch.Generator) -> dict[str, FloatArray]:
+        """Return what is sent.
+
+        Args:
+            C: The present global centroids (N_g, D); None if there have been none so far.
+            generator: Source of the order of the users' centroids.
+        """
+
+    @abstractmethod
+    def reply_entries(self) -> tuple[Entry, ...]:
+        """Return the manifest's entries of what comes back."""
+
+    @abstractmethod
+    def receive(self, arrays: Mapping[str, FloatArray]) -> Tensor | None:
+        """Return the new global centroids (N_g, D), or None where nobody had any samples."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint needs."""
+
+    @abstractmethod
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the state of :meth:`state_dict`."""
+
+
+class LocalCentroids(Centroids):
+    """Local centroids go up, the last global ones as an echo: the server has no memory.
+
+    Attributes:
+        by_user: The clusters of each user of the round.
+    """
+
+    def forget(self) -> None:
+        """Start without clusters."""
+        self.by_user: list[LocalClusters] = []
+        self._qualities: list[tuple[float, int]] = []
+
+    def forget_data(self) -> None:
+        """Drop the clusters."""
+        self.forget()
+
+    def add(self, rows: Tensor, num_clusters: int, generator: torch.Generator) -> None:
+        """Cluster a user's memory; every centroid is the mean of ``k_min`` samples or more."""
+        if num_clusters == 0:
+            return
+        k_min = self.config.k_min
+        found = local_clustering(rows, num_clusters, k_min=k_min, generator=generator)
+        self.by_user.append(found)
+        if self.config.combining.needs_quality:
+            self._qualities.append((compactness(rows, found.centroids), len(rows)))
 
     def entries(self) -> tuple[Entry, ...]:
-        """Return the manifest's entries."""
-        return moment_entries(self.num_clusters, self.dim)
+        """Return those of the centroids, and of their quality where the server weighs by it."""
+        config = self.config
+        users = USER_TYPES[config.user_type].users_of(config)
+        local = Entry(
+            name="local_centroids",
+            shape=(None, self.dim),
+            dtype="float32",
+            combine="clustered",
+            to="server",
+            meaning=f"unit-norm means of at least k_min = {config.k_min} of a user's samples' "
+            "projections each",
+            max_rows=config.num_local_clusters * users,
+        )
+        quality = Entry(
+            name="quality",
+            shape=(1,),
+            dtype="float32",
+            combine="factor of the weight",
+            to="server",
+            meaning="mean cosine of memory rows to their nearest local centroid, in [0, 1]",
+        )
+        more = (quality,) if config.combining.needs_quality else ()
+        return (local, *self.reply_entries(), *more)
 
-    def arrays(self) -> dict[str, FloatArray]:
-        """Return what leaves; zeros where nothing is new."""
-        return moment_arrays(self._sum, self.num_clusters, self.dim)
+    def reply_entries(self) -> tuple[Entry, ...]:
+        """Return that of the global centroids, which come back to every party."""
+        return (
+            Entry(
+                name="global_centroids",
+                shape=(self.config.num_global_clusters, self.dim),
+                dtype="float32",
+                combine="echo",
+                to="server",
+                meaning="what the server sent last; zeros in round 0",
+            ),
+        )
+
+    def arrays(self, C: Tensor | None, generator: torch.Generator) -> dict[str, FloatArray]:
+        """Return the centroids of all users in random order, and the echo."""
+        local = torch.cat([torch.empty(0, self.dim), *(c.centroids.cpu() for c in self.by_user)])
+        if len(self.by_user) > 1:  # nobody is to learn which user's is which
+            local = local[torch.randperm(len(local), generator=generator)]
+        if C is None:
+            C = torch.zeros(self.config.num_global_clusters, self.dim)
+        arrays: dict[str, FloatArray] = {
+            "local_centroids": local.numpy(),
+            "global_centroids": C.to("cpu", torch.float32, copy=True).numpy(),
+        }
+        return arrays | (
+            {"quality": self._quality()} if self.config.combining.needs_quality else {}
+        )
+
+    def _quality(self) -> FloatArray:
+        """Return how compact the users' clusters are, (1,), by rows; 0 before any clustering."""
+        rows = sum(n for _, n in self._qualities)
+        quality = sum(q * n for q, n in self._qualities) / rows if rows else 0.0
+        return np.array([min(quality, 1.0)], np.float32)
 
     def receive(self, arrays: Mapping[str, FloatArray]) -> Tensor | None:
-        """Take the mean over the parties; return C, or None if there were no samples."""
-        self.forget()
-        if not arrays["moments/n"].any():
-            return None
-        self.clusters = averaged_clusters(arrays, self.clusters)
-        return self.clusters.C.clone()
+        """Return the server's global centroids."""
+        return torch.from_numpy(np.array(arrays["global_centroids"]))
 
-    def send(self, total: Moments) -> None:
-        """Send ``total`` next, which the party has made itself."""
-        self._sum = total
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Return what a checkpoint needs: ``C`` and ``log_scaling``."""
-        return {name: t.clone() for name, t in self.clusters._asdict().items()}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take the state of :meth:`state_dict`."""
-        self.clusters = type(self.clusters)(state["C"].clone(), state["log_scaling"].clone())
-        self.forget()
-
-
-def moment_entries(num_global_clusters: int, dim: int) -> tuple[Entry, ...]:
-    """Return the manifest's entries for moments; N_g clusters of projections of length ``dim``."""
-    return (
-        Entry(
-            *("moments/S", (num_global_clusters, dim), "float32", "secure sum", "aggregator"),
-            "per cluster, the sum of the party's projections, each by its share in the cluster",
-        ),
-        Entry(
-            *("moments/n", (num_global_clusters,), "float32", "secure sum", "aggregator"),
-            "per cluster, the sum of those shares",
-        ),
-    )
-
-
-def moment_arrays(moments: Moments | None, num_global_clusters: int, dim: int) -> dict:  # type: ignore[type-arg]
-    """Return the arrays of :func:`moment_entries`; zeros, which change nothing, for None."""
-    if moments is None:
+    def state_dict(self) -> dict[str, Any]:
+        """Return the clusters."""
         return {
-            "moments/S": np.zeros((num_global_clusters, dim), np.float32),
-            "moments/n": np.zeros(num_global_clusters, np.float32),
+            "clusters": [clusters._asdict() for clusters in self.by_user],
+            "qualities": [list(quality) for quality in self._qualities],
         }
-    S, n = (m.to("cpu", torch.float32, copy=True).numpy() for m in moments)
-    return {"moments/S": S, "moments/n": n}
 
-
-def first_clusters(num_global_clusters: int, dim: int, seed: int) -> SharedClusters:
-    """Return the clusters that all parties start from; the root seed alone decides."""
-    generator = torch_generator(seed, "all parties", 0, "global centroids")
-    C = random_unit_rows(num_global_clusters, dim, generator)
-    return SharedClusters(C, torch.zeros(num_global_clusters))
-
-
-def averaged_clusters(arrays: Mapping[str, FloatArray], clusters: SharedClusters) -> SharedClusters:
-    """Return the next clusters from averaged moments: the same bits from the same arrays.
-
-    Args:
-        arrays: The mean over parties of the arrays of :func:`moment_arrays`.
-        clusters: Those that the moments were taken under.
-    """
-    S, n = (torch.from_numpy(np.array(arrays[f"moments/{name}"])) for name in ("S", "n"))
-    return clusters_from_moments(Moments(S, n), clusters)
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the clusters."""
+        self.by_user = [LocalClusters(**clusters) for clusters in state["clusters"]]
+        self._qualities = [(quality, rows) for quality, rows in state["qualities"]]

@@ -54,11 +54,6 @@ class OrchestraConfig(StrategyConfig, ClusteringFields):
             )
         return self
 
-    def most_local_centroids(self) -> int:
-        """Return how many local centroids a party may send."""
-        users = self.num_virtual_users if self.user_type == "multiuser_aggregate" else 1
-        return self.num_local_clusters * users
-
     def sizes_for(self, num_samples: int, who: str = "this party") -> ClusterSizes:
         """Scale memory and clusters down to a party's data: m <= samples, N_l <= m // k_min.
 

@@ -4,32 +4,29 @@ This module must not import annotations from the future: SecretFlow reads ``trai
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from orchestra_strategy.algorithms.ema import frozen_statistics
-from orchestra_strategy.algorithms.moments import Moments, moments
+from orchestra_strategy.algorithms.moments import Moments
 from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.config import StrategyConfig
 from orchestra_strategy.data.batches import batch_slices
-from orchestra_strategy.exchange.manifest import Entry
 from orchestra_strategy.exchange.payload import FloatArray
-from orchestra_strategy.privacy.private_moments import (
-    MOMENTS_SENSITIVITY,
-    bounded,
-    centroids_of_moments,
-    nearest_moments,
-    privatise_moments,
-    user_moments,
-)
+from orchestra_strategy.privacy.private_moments import MOMENTS_SENSITIVITY, privatise_moments
 from orchestra_strategy.privacy.silence import work_by_row
+from orchestra_strategy.strategies.centroids import Centroids
 from orchestra_strategy.strategies.orchestra import OrchestraStrategy
 from orchestra_strategy.strategies.orchestra_config import OrchestraConfig
+from orchestra_strategy.strategies.private_centroids import (
+    NoisyCentroids,
+    NoisyLocalCentroids,
+    NoisyMoments,
+)
 from orchestra_strategy.strategies.registry import register_strategy
 
 __all__ = ["OrchestraPrivateConfig", "OrchestraPrivateStrategy"]
@@ -52,11 +49,9 @@ class OrchestraPrivateConfig(OrchestraConfig):
 class OrchestraPrivateStrategy(OrchestraStrategy):
     """Orchestra whose weights and centroids are private releases.
 
-    Weights are protected as in every strategy with ``privacy``. The local centroids of Orchestra
-    have no useful sensitivity, since clustering depends on all samples at once; so a party releases
-    the noisy moments of the global clusters over its samples. On route ``server`` it makes its
-    centroids of them, on route ``secure`` they are what is summed up over the parties. In round 0
-    nothing of the clusters leaves: training begins with random global ones.
+    Weights are protected as in every strategy with ``privacy``, and what is sent of the clusters
+    as :mod:`~orchestra_strategy.strategies.private_centroids` says. In round 0 nothing of the
+    clusters leaves: training begins with random global ones.
     """
 
     config_class: ClassVar[type[StrategyConfig]] = OrchestraPrivateConfig
@@ -70,25 +65,16 @@ class OrchestraPrivateStrategy(OrchestraStrategy):
         """Return nothing: centroids and moments carry noise."""
         return ()
 
-    def make_objective(self) -> Any:
-        """Return Orchestra's objective."""
+    centroid_routes: ClassVar[dict[str, type[Centroids]]] = {
+        "server": NoisyLocalCentroids,
+        "secure": NoisyMoments,
+    }
+    centroids: NoisyCentroids
+
+    def set_up(self) -> None:
+        """Start without moments."""
+        super().set_up()
         self._moments: Moments | None = None
-        self._centroids: Tensor | None = None
-        return super().make_objective()
-
-    def forget_data(self) -> None:
-        """Drop what is tied to the samples of a former fit."""
-        super().forget_data()
-        self._centroids = None
-
-    def kept_state(self) -> dict[str, Any]:
-        """Return what Orchestra keeps, and the last noisy centroids."""
-        return {**super().kept_state(), "noisy_centroids": self._centroids}
-
-    def load_kept_state(self, state: dict[str, Any]) -> None:
-        """Take the state of :meth:`kept_state`."""
-        super().load_kept_state(state)
-        self._centroids = state["noisy_centroids"]
 
     def start_round(self) -> None:
         """Begin the sum of the users' moments, once there are global clusters.
@@ -100,35 +86,27 @@ class OrchestraPrivateStrategy(OrchestraStrategy):
         self._moments = None if C is None else _no_moments(C)
 
     def summarise(self, user: int | None) -> None:
-        """Add the user's moments to the party's sum; its memory is told nothing of.
+        """Add the user's moments to the party's sum; nothing of its memory leaves.
 
         The sum is kept apart from what leaves, until it has its noise.
         """
         if self._moments is None:  # round 0
             return
-        own = self.moments(user)
-        if self.config.privacy == "user":
-            own = user_moments(own, self.user_type.samples_of(user))
+        own = self.privacy.moments_of_user(self.moments(user), self.user_type.samples_of(user))
         self._moments = self._moments + own
 
     def finish_round(self) -> None:
-        """Add noise to the moments, once for the party; on route ``server`` cluster by them."""
+        """Add noise to the moments, once for the party, and hand them on to be sent."""
         super().finish_round()
-        if self._moments is None or self.privacy is None:
+        if self._moments is None:
             return
         release = self.privacy.plan().moments
         assert release is not None  # moments_share is above 0
         z = release.noise_multiplier
-        noisy = privatise_moments(self._moments, z, self.privacy.mechanism)
-        self._moments = noisy
-        if self.shared is not None:
-            self.shared.send(noisy)
-            return
-        # Counted in samples with privacy='record', in users with 'user'.
-        fewest = self.config.k_min if self.config.privacy == "record" else 0
+        self._moments = privatise_moments(self._moments, z, self.privacy.mechanism)
+        fewest = self.privacy.least_count(self.config.k_min)
         least = max(fewest, _LEAST_DEVIATIONS * z * MOMENTS_SENSITIVITY)
-        most = self.config.num_local_clusters * self.user_type.num_users()
-        self._centroids = centroids_of_moments(noisy, most, least).to(torch.float32)
+        self.centroids.release(self._moments, least)
 
     @torch.no_grad()
     def moments(self, user: int | None) -> Moments:
@@ -140,14 +118,13 @@ class OrchestraPrivateStrategy(OrchestraStrategy):
         data, rows = self.require_data(), self.user_type.rows_of(user)
         C = self.objective.centroids
         assert C is not None
-        assert self.privacy is not None
         total = _no_moments(C)
         # Its own stream: how far the training's has gone tells how many records were drawn.
         self.objective.generator = self._stream("views of the moments", user, self.exe_device)
 
         def moments_of(batch: Batch) -> Moments:
             view, _, _, _ = self.objective.draw(batch)
-            return self._assigned(F.normalize(self.objective.target(view), dim=1), C)
+            return self.centroids.assign(F.normalize(self.objective.target(view), dim=1), C)
 
         with frozen_statistics(self.objective.target):
             for part in batch_slices(len(rows), max(self.config.batch_size, 256)):
@@ -156,41 +133,11 @@ class OrchestraPrivateStrategy(OrchestraStrategy):
                     total = total + some
         return total
 
-    def _assigned(self, Z: Tensor, C: Tensor) -> Moments:
-        if self.shared is None:
-            return nearest_moments(Z, C)
-        own = moments(bounded(Z).cpu(), self.shared.clusters)
-        return Moments(own.S.to(C), own.n.to(C))
-
-    def extra_entries(self) -> tuple[Entry, ...]:
-        """What Orchestra sends, with another meaning of the local centroids."""
-        noisy = "noisy sums of projections by global cluster"
-        meanings = {
-            "local_centroids": f"directions of the {noisy}; none in round 0",
-            "moments/S": f"{noisy}; zeros in round 0",
-            "moments/n": "noisy sizes of the global clusters; zeros in round 0",
-        }
-        return tuple(
-            entry._replace(meaning=meanings.get(entry.name, entry.meaning))
-            for entry in super().extra_entries()
-        )
-
-    def extras(self) -> dict[str, FloatArray]:
-        """Return the arrays of :meth:`extra_entries`."""
-        arrays = super().extras()
-        if self._centroids is not None:
-            arrays["local_centroids"] = self._centroids.cpu().numpy()
-        return arrays
-
     def receive_extras(self, arrays: Mapping[str, FloatArray]) -> None:
         """Take the global centroids; the first ones are random, and known to all."""
-        if self.shared is not None:
-            self.shared.receive(arrays)
-            centroids = self.shared.clusters.C.clone()
-        else:
-            centroids = torch.from_numpy(np.array(arrays["global_centroids"]))
-        if self.num_samples():
-            self.objective.centroids = centroids.to(self.exe_device)
+        C = self.centroids.receive(arrays)
+        if C is not None and self.num_samples():
+            self.objective.centroids = C.to(self.exe_device)
 
 
 def _no_moments(C: Tensor) -> Moments:

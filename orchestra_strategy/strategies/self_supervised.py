@@ -1,9 +1,8 @@
-"""What the strategies of this package share: views by the configuration, streams, a target network.
+"""What the strategies of this package share: views, random streams, target networks.
 
 This module must not import annotations from the future: SecretFlow reads ``train_step``'s.
 """
 
-import copy
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -17,13 +16,14 @@ from orchestra_strategy.algorithms.ema import frozen_statistics
 from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.algorithms.objective_bases import SelfSupervisedObjective, TargetObjective
 from orchestra_strategy.data.augmentation.view_set import Views, ViewSet
-from orchestra_strategy.data.augmentation.views import build_row_wise_views, build_views
 from orchestra_strategy.errors import DataError, ParameterError
 from orchestra_strategy.party.data import PartyData
+from orchestra_strategy.party.privacy import unit_of
+from orchestra_strategy.party.user_types import USER_TYPES
 from orchestra_strategy.strategies.base import FederatedStrategy
-from orchestra_strategy.users.optimizers import all_finite
+from orchestra_strategy.strategies.target_network import NoTargetNetwork, TargetNetwork
 
-__all__ = ["SelfSupervisedStrategy", "TargetNetworkStrategy", "require_equal"]
+__all__ = ["SelfSupervisedStrategy", "require_equal"]
 
 
 class SelfSupervisedStrategy(FederatedStrategy):
@@ -44,6 +44,12 @@ class SelfSupervisedStrategy(FederatedStrategy):
         return self.objective_class(
             self.model, self._views(), self._settings(), self._stream("views")
         )
+
+    def set_up(self) -> None:
+        """Take care of the target network where the objective has one."""
+        self.target_network = NoTargetNetwork()
+        if isinstance(self.objective, TargetObjective):
+            self.target_network = TargetNetwork(self.objective)
 
     @classmethod
     def check_model(cls, model: nn.Module) -> None:
@@ -76,10 +82,11 @@ class SelfSupervisedStrategy(FederatedStrategy):
 
     def smallest_user(self, data: PartyData) -> tuple[str, int]:
         """Return the words for this party's users, and how many samples the smallest has."""
-        if self.config.user_type == "multiuser_aggregate":
-            users = self.config.num_virtual_users
-            return f"each of {users} virtual users", len(data) // users
-        return "this party", len(data)
+        return USER_TYPES[self.config.user_type].smallest_user(self.config, len(data))
+
+    def start_round(self) -> None:
+        """Let the target network follow the averaged one."""
+        self.target_network.start_round(self.model)
 
     def before_local_training(self, user: int | None) -> None:
         """Give the views a random stream of this round and user.
@@ -88,6 +95,20 @@ class SelfSupervisedStrategy(FederatedStrategy):
         otherwise follow from its place in the batch, and so from whether another sample is there.
         """
         self.objective.generator = self._stream("views", user, self.exe_device)
+        self.target_network.start_user(user)
+
+    def after_local_training(self, user: int | None) -> None:
+        """Note how far a user's steps have moved the target network."""
+        self.target_network.end_user()
+
+    def finish_round(self) -> None:
+        """Take the target network's local moves back."""
+        self.target_network.finish_round()
+
+    def recover(self) -> None:
+        """Get rid of what is not finite, in the target network too."""
+        super().recover()
+        self.target_network.recover(self.model)
 
     def apply_config(self) -> None:
         """Hand changed parameters on to the objective and the optimizer."""
@@ -116,8 +137,7 @@ class SelfSupervisedStrategy(FederatedStrategy):
             ParameterError: Their name or an option is unknown, or an option is out of its range.
             PrivacyError: ``privacy`` is on, and an option asks for views that couple samples.
         """
-        build = build_views if config.privacy == "none" else build_row_wise_views
-        return build(config.views, **config.view_options)
+        return unit_of(config).build_views(config.views, config.view_options)
 
     def _settings(self) -> Any:
         settings_class = self.objective_class.settings_class
@@ -143,44 +163,3 @@ def require_equal(server: ServerAggregation, config: Any, names: Iterable[str]) 
                 f"Expected `{name}` of the strategy and of `server_aggregation(...)` to be "
                 f"equal, got {ours!r} and {servers!r}."
             )
-
-
-class TargetNetworkStrategy(SelfSupervisedStrategy):
-    """A method with a target network: one per party, whatever the number of its virtual users.
-
-    With user-level privacy, virtual users start each round from the averaged network as target.
-    """
-
-    objective: TargetObjective
-
-    def start_round(self) -> None:
-        """Let the target follow the averaged network, by the moves of the round before."""
-        self.objective.settle(self.model, self.objective.moves)
-        self.objective.moves = 0
-        self._target = copy.deepcopy(self.objective.target.state_dict())
-        self._moves = 0
-
-    def before_local_training(self, user: int | None) -> None:
-        """Give the views their stream, and a virtual user the target network of the round."""
-        super().before_local_training(user)
-        if user is not None:
-            # One target network per party: kept for each user, it would be a model per user.
-            self.objective.target.load_state_dict(self._target)
-            self.objective.moves = 0
-
-    def after_local_training(self, user: int | None) -> None:
-        """Note how far a user's steps have moved the target."""
-        self._moves = max(self._moves, self.objective.moves)
-
-    def finish_round(self) -> None:
-        """Take the round's local moves back; the averaged network will make them."""
-        self.objective.target.load_state_dict(self._target)
-        self.objective.moves = self._moves
-
-    def recover(self) -> None:
-        """Start the target network anew from the average if anything in it is not finite."""
-        super().recover()
-        if not all_finite(self.objective.target.state_dict().values()):
-            # A moving average never gets rid of a NaN.
-            encoder = parts_of(self.model, ()).encoder
-            self.objective.target.load_state_dict(encoder.state_dict())

@@ -52,7 +52,7 @@ def flat(value, name=""):
 
 
 def states(run):
-    workers = run.fl_model._workers
+    workers = run.fl_model.workers
     return host.reveal(
         {d.party: w.apply(lambda x: flat(state_of(x).as_dict())) for d, w in workers.items()}
     )

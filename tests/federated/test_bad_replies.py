@@ -61,12 +61,12 @@ class Spoil(host.Callback):
 
     def on_epoch_begin(self, epoch=None, logs=None):
         if epoch == self.epoch:
-            (worker,) = [w for d, w in self.model._workers.items() if d.party == self.party]
+            (worker,) = [w for d, w in self.model.workers.items() if d.party == self.party]
             host.reveal(worker.apply(spoil, self.value))
 
 
 def states(model):
-    return host.reveal({d.party: w.apply(toy.state_of) for d, w in model._workers.items()})
+    return host.reveal({d.party: w.apply(toy.state_of) for d, w in model.workers.items()})
 
 
 # ---- Over FLModel --------------------------------------------------------------------------
@@ -182,7 +182,7 @@ def test_a_loss_of_nan_leaves_nothing_behind(strategy, kwargs, monkeypatch):
     wires = round_of(parties, 0)
     assert [finite(wire) for wire in wires] == [True, False, True]
     assert list(bob.left_out_of()) == [1]
-    assert bob.collapse is None or "diverged" in bob.collapse
+    assert bob.inspection.collapse is None or "diverged" in bob.inspection.collapse
     monkeypatch.undo()
     for step in (1, 2):
         assert all(finite(wire) for wire in round_of(parties, step))

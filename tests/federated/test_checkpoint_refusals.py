@@ -211,7 +211,7 @@ def test_a_newer_schema_is_refused_by_file(devices, folder, of):
 def test_parties_that_have_drifted_apart_are_not_saved(devices, tmp_path):
     run = trainer(devices, 1, tmp_path)
     run.train(toy.data(devices))
-    (bob,) = [w for d, w in run.fl_model._workers.items() if d.party == "bob"]
+    (bob,) = [w for d, w in run.fl_model.workers.items() if d.party == "bob"]
     bob.apply(lambda w: setattr(w, "rounds_done", 7))
     with pytest.raises(CheckpointError, match=r"at one round .* got round 7, .* `bob` and round 1"):
         run.save()

@@ -236,7 +236,7 @@ def test_rounds_after_the_checkpoint_stay_paid_and_their_noise_is_not_repeated(d
     whole.train(toy.data(devices))
     drawn = {
         name: host.reveal(
-            next(iter(r.fl_model._workers.values())).apply(
+            next(iter(r.fl_model.workers.values())).apply(
                 lambda w: w.privacy.mechanism.source.draws
             )
         )
@@ -269,7 +269,7 @@ def test_what_two_runs_have_spent_before_the_first_checkpoint_adds_up(devices, t
 
 def test_what_a_worker_has_spent_itself_counts_once(devices, tmp_path):
     run = trainer(devices, 1, tmp_path, **PRIVATE)
-    workers = run.setup_model()._workers.values()
+    workers = run.setup_model().workers.values()
     run.fl_model.fit(toy.data(devices), epochs=2)
     for _ in range(2):  # as where another party was not ready the first time
         reports = host.reveal([w.begin_checkpoints(str(tmp_path)) for w in workers])

@@ -53,7 +53,7 @@ def test_the_trainer_changes_strategy_by_its_name_alone(devices, strategy):
     assert np.isfinite(results.history["train_loss"]).all()
     heads = {name for name, _ in trainer.encoder().named_children()} - {"backbone", "projector"}
     assert heads == set(lookup_strategy(strategy).heads)
-    first, second = (host.reveal(w.averaged_weights()) for w in trainer.fl_model._workers.values())
+    first, second = (host.reveal(w.averaged_weights()) for w in trainer.fl_model.workers.values())
     for name, value in first.items():
         assert np.array_equal(value, second[name]), name
     assert trainer.embed(toy.images("alice")).shape == (41, 512)
@@ -74,7 +74,7 @@ def test_plain_fl_model_works_with_a_baseline(devices):
     x = toy.data(devices)
     history = model.fit(x, x, epochs=2, aggregate_freq=10**6, verbose=0)
     assert len(history["global_history"]["train_loss"]) == 2
-    temperatures = [w.apply(lambda w: w.objective.settings) for w in model._workers.values()]
+    temperatures = [w.apply(lambda w: w.objective.settings) for w in model.workers.values()]
     assert [tuple(t) for t in host.reveal(temperatures)] == [(0.2,), (0.2,)]
 
 

@@ -50,7 +50,7 @@ def test_measuring_the_health_changes_nothing_in_the_training(devices):
     for samples in (0, 64):
         model = toy.build(devices, health_samples=samples)
         model.fit(toy.data(devices), epochs=2)
-        worker = next(iter(model._workers.values()))
+        worker = next(iter(model.workers.values()))
         states.append(host.reveal(worker.apply(toy.state_of)))
     assert all(np.array_equal(states[0][k], states[1][k]) for k in states[0])
 
@@ -107,7 +107,7 @@ def test_evaluate_refuses_labels_that_are_no_classes(devices, trained):
 
 
 def test_evaluate_changes_nothing_at_the_parties(devices, trained):
-    worker = next(iter(trained._workers.values()))
+    worker = next(iter(trained.workers.values()))
     before = host.reveal(worker.apply(toy.state_of))
     trained.evaluate(toy.data(devices), labels(devices))
     after = host.reveal(worker.apply(toy.state_of))
@@ -122,7 +122,7 @@ def test_predict_gives_features_projections_or_clusters(devices, trained):
     assert features.shape == (41, 512)
     assert projections.shape == (41, 16)
     np.testing.assert_allclose(np.linalg.norm(projections, axis=1), 1, rtol=1e-5)
-    worker = next(iter(trained._workers.values()))
+    worker = next(iter(trained.workers.values()))
     C = host.reveal(worker.apply(toy.state_of))["centroids"]
     assert clusters.tolist() == (projections @ C.T).argmax(1).tolist()
     # The parameter is back to what it was.
@@ -152,13 +152,13 @@ def test_a_collapsed_encoder_stops_the_training_and_says_why(devices, caplog):
     x = toy.data(devices)
     model.fit(x, epochs=1)
     assert model.stop_reason is None
-    for worker in model._workers.values():
+    for worker in model.workers.values():
         host.reveal(worker.apply(collapse))
     with caplog.at_level(logging.WARNING):
         history = model.fit(x, epochs=5, strategy_kwargs={"lr": 1e-12, "weight_decay": 0.0})
     assert "collapsed at 2 of 2 parties" in model.stop_reason
     assert "stop_on_collapse=False" in caplog.text
-    worker = next(iter(model._workers.values()))
+    worker = next(iter(model.workers.values()))
     assert host.reveal(worker.work_done())["rounds"] < 6
     assert history is not None
 
@@ -167,18 +167,18 @@ def test_collapse_stops_nothing_where_that_is_turned_off(devices):
     model = toy.build(devices, stop_on_collapse=False)
     x = toy.data(devices)
     model.fit(x, epochs=1)
-    for worker in model._workers.values():
+    for worker in model.workers.values():
         host.reveal(worker.apply(collapse))
     model.fit(x, epochs=2, strategy_kwargs={"lr": 1e-12, "weight_decay": 0.0})
     assert model.stop_reason is None
-    assert host.reveal(next(iter(model._workers.values())).work_done())["rounds"] == 3
+    assert host.reveal(next(iter(model.workers.values())).work_done())["rounds"] == 3
 
 
 def test_one_party_of_two_cannot_stop_the_training(devices):
     model = toy.build(devices)
     x = toy.data(devices)
     model.fit(x, epochs=1)
-    first = next(iter(model._workers.values()))
+    first = next(iter(model.workers.values()))
 
     def find(worker):
         worker.collapse_found = lambda: "for a test."

@@ -105,7 +105,7 @@ def test_in_the_middle_of_a_round_the_encoder_is_the_last_average(devices, tmp_p
     run.train(toy.data(devices), callbacks=[seen])
     own = [
         host.reveal(w.apply(lambda w: {k: v.numpy() for k, v in w.model.state_dict().items()}))
-        for w in run.fl_model._workers.values()
+        for w in run.fl_model.workers.values()
     ]
     assert len(own) == len(seen.seen) == 2
     untrained = run.untrained_encoder().state_dict()

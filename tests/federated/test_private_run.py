@@ -30,7 +30,7 @@ def trainer(devices, rounds, **parameters):
 
 
 def weights(run):
-    worker = next(iter(run.fl_model._workers.values()))
+    worker = next(iter(run.fl_model.workers.values()))
     return host.reveal(worker.averaged_weights())
 
 

@@ -109,7 +109,7 @@ def test_a_worker_that_is_killed_costs_that_round_alone(tmp_path):
     class Kill(host.Callback):
         def on_epoch_begin(self, epoch=None, logs=None):
             if epoch == 1:
-                (bob,) = [w for d, w in run.fl_model._workers.items() if d.party == "bob"]
+                (bob,) = [w for d, w in run.fl_model.workers.items() if d.party == "bob"]
                 bob.apply(lambda worker: os._exit(9))
 
     with session(toy.PARTIES, mode="local") as devices:

@@ -112,7 +112,7 @@ def test_a_public_seed_is_refused_with_privacy():
 def test_in_debug_mode_the_seed_decides_unless_a_secret_is_asked_for(devices, streams):
     model = toy.build(devices, streams=streams)
     model.fit(toy.data(devices), epochs=1)
-    worker = next(iter(model._workers.values()))
+    worker = next(iter(model.workers.values()))
     assert host.reveal(worker.apply(lambda w: w.streams.secret)) == (streams == "secret")
     assert host.in_simulation()
 

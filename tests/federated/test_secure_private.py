@@ -10,7 +10,7 @@ from orchestra_strategy import OrchestraFLModel, OrchestraPrivateStrategy, Orche
 from orchestra_strategy.algorithms.moments import clusters_from_moments
 from orchestra_strategy.errors import PrivacyError
 from orchestra_strategy.privacy.private_moments import MOMENTS_SENSITIVITY
-from orchestra_strategy.strategies.centroids import first_clusters
+from orchestra_strategy.strategies.shared_moments import first_clusters
 from tests.federated import toy
 from tests.federated.test_secure_route import Spy, shared_of, states_of
 from tests.strategies.test_private import COMMON, GROUP, RECORD, USER, VIRTUAL, party
@@ -89,7 +89,7 @@ def test_nothing_of_the_clusters_leaves_in_round_0():
 def test_with_hardly_any_noise_clusters_are_those_of_all_parties_samples(devices):
     quiet = {**USER, "privacy": "record", "noise_multiplier": 1e-3, "moments_share": 0.99}
     model = build(devices, host.PlainAggregator(devices[0]), **quiet)
-    for worker in model._workers.values():
+    for worker in model.workers.values():
         worker.apply(record_clean_moments)
     model.fit(toy.data(devices), epochs=2)
     clusters = first_clusters(4, 16, seed=7)

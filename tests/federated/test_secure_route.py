@@ -13,7 +13,7 @@ from orchestra_strategy import (
 )
 from orchestra_strategy.algorithms.moments import clusters_from_moments, moments
 from orchestra_strategy.errors import HostError, ParameterError, ReplyError
-from orchestra_strategy.strategies.centroids import first_clusters
+from orchestra_strategy.strategies.shared_moments import first_clusters
 from tests.federated import toy
 from tests.federated.test_modes_are_equal import assert_equal, run_two_processes
 from tests.strategies.test_baselines import PARAMETERS
@@ -27,7 +27,7 @@ def build(devices, aggregator=None, **kwargs):
 
 
 def states_of(model, func=toy.state_of):
-    return host.reveal({d.party: w.apply(func) for d, w in model._workers.items()})
+    return host.reveal({d.party: w.apply(func) for d, w in model.workers.items()})
 
 
 def shared_of(worker):
@@ -108,7 +108,7 @@ def record_memories(worker):
 
 def test_centroids_equal_a_slow_central_computation(devices):
     model = build(devices)
-    for worker in model._workers.values():
+    for worker in model.workers.values():
         worker.apply(record_memories)
     model.fit(toy.data(devices), epochs=2)
     recorded = states_of(model, lambda w: w.recorded).values()
@@ -160,7 +160,7 @@ def test_fixed_point_changes_the_fifth_digit_and_no_more(devices):
 
     class Look(host.Callback):
         def on_train_begin(self, logs=None):
-            weights = self.model._workers[devices[0]].averaged_weights()
+            weights = self.model.workers[devices[0]].averaged_weights()
             results.append((states_of(self.model), host.reveal(weights)))
 
     for aggregator in (PLAIN(devices[0]), host.SecureAggregator(devices[0], devices)):
@@ -280,7 +280,7 @@ def test_contradictions_are_refused_on_the_driver(devices, kwargs, error, messag
 def test_a_party_that_is_not_finite_fails_the_round_by_name_before_it_sends(devices):
     model = build(devices)
     model.fit(toy.data(devices), epochs=1)
-    (worker,) = [w for d, w in model._workers.items() if d.party == "bob"]
+    (worker,) = [w for d, w in model.workers.items() if d.party == "bob"]
     worker.apply(lambda w: next(w.model.parameters()).detach().fill_(np.nan))
     with pytest.raises(ReplyError, match=r"of party `bob` to be finite, got NaN"):
         model.fit(toy.data(devices), epochs=1)
@@ -291,7 +291,7 @@ def test_what_does_not_fit_the_aggregator_s_ring_is_refused_before_it_is_sent(de
     """2**40 x 41 samples x 2 parties is 2**46.4; the ring holds 2**(63 - bits)."""
     secure = None if bits is None else host.SecureAggregator(devices[0], devices, fxp_bits=bits)
     model = build(devices, secure, local_epochs=1)
-    for worker in model._workers.values():  # in the initial average there is no weight
+    for worker in model.workers.values():  # in the initial average there is no weight
         worker.apply(lambda w: setattr(w, "finish_round", lambda: swell(w)))
     if fits:
         model.fit(toy.data(devices), epochs=1)
@@ -327,7 +327,7 @@ def test_more_refusals(devices):
 def test_parties_of_different_seeds_or_rounds_do_not_go_unnoticed(devices):
     model = build(devices)
     model.fit(toy.data(devices), epochs=1)
-    next(iter(model._workers.values())).apply(lambda w: setattr(w, "rounds_done", 2))
+    next(iter(model.workers.values())).apply(lambda w: setattr(w, "rounds_done", 2))
     with pytest.raises(ReplyError, match="parties are at different rounds"):
         model.fit(toy.data(devices), epochs=1)
 

@@ -64,7 +64,7 @@ def test_samples_stay_uint8_in_the_worker(devices, tmp_path):
     assert reports["bob"]["dtype"] == "uint8"
     assert reports["bob"]["sample_shape"] == (1, 8, 8)
     model.fit({d: tmp_path / d.party for d in devices}, epochs=1)
-    held = {d.party: w.apply(lambda w: w._data.samples) for d, w in model._workers.items()}
+    held = {d.party: w.apply(lambda w: w._data.samples) for d, w in model.workers.items()}
     assert {x.dtype for x in host.reveal(held).values()} == {np.dtype(np.uint8)}
 
 

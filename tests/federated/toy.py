@@ -70,4 +70,4 @@ def run(devices, rounds=2, aggregator=None):
 
 def states(model):
     """Return what each party holds, by party."""
-    return host.reveal({d.party: w.apply(state_of) for d, w in model._workers.items()})
+    return host.reveal({d.party: w.apply(state_of) for d, w in model.workers.items()})

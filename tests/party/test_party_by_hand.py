@@ -110,7 +110,7 @@ def test_every_centroid_that_leaves_is_a_mean_of_at_least_k_min_samples(size):
     """The clusters share out the memory's distinct samples, at least k_min to each."""
     strategy = party("bob", size)
     wire = strategy.get_weights()
-    sizes = strategy._clusters[0].sizes
+    sizes = strategy.centroids.by_user[0].sizes
     assert len(wire["arrays"]["local_centroids"]) == len(sizes)
     assert int(sizes.min()) >= 4
     assert int(sizes.sum()) == len(strategy.objective.memory.ids.unique()) == min(16, size)

@@ -73,9 +73,9 @@ def test_the_weight_of_round_0_is_that_of_users():
     ],
 )
 def test_what_voids_a_guarantee_is_said(options, message, caplog):
-    with caplog.at_level(logging.WARNING, "orchestra_strategy.party.privacy_units"):
+    with caplog.at_level(logging.WARNING, "orchestra_strategy.party.privacy.protected"):
         assert ready("server", **options).privacy.mechanism is not None
-    told = [r.getMessage() for r in caplog.records if r.name.endswith("strategies.privacy")]
+    told = [r.getMessage() for r in caplog.records if r.name.endswith("party.privacy.protected")]
     assert told == [] if message is None else message in told[0]
 
 

@@ -68,7 +68,7 @@ def test_single_step_equals_centralised_sgd_on_the_pooled_batch():
     centre.load_state_dict(federated[0].model.state_dict())
     optimizer = torch.optim.SGD(centre.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
     for step in range(6):
-        pooled = torch.cat([p.next_batch(step)["inputs"] for p in federated])
+        pooled = torch.cat([p.privacy.next_batch(step)["inputs"] for p in federated])
         wires = round_of(federated)
         z = centre(to_model_input(pooled))
         optimizer.zero_grad()
@@ -79,7 +79,7 @@ def test_single_step_equals_centralised_sgd_on_the_pooled_batch():
             for got, want in zip(party.model.parameters(), centre.parameters()):
                 assert torch.allclose(got, want, atol=1e-6)
     # Batches of 41 and 20 samples at 16: of different sizes, so the weights matter.
-    assert {len(federated[0].next_batch(i)["ids"]) for i in range(3)} == {16, 13, 12}
+    assert {len(federated[0].privacy.next_batch(i)["ids"]) for i in range(3)} == {16, 13, 12}
 
 
 def test_single_step_sends_gradients_and_no_weights():
@@ -94,7 +94,7 @@ def test_single_step_sends_gradients_and_no_weights():
 
 def test_single_step_walks_through_all_data_before_it_repeats():
     (party,) = parties({"alice": toy.images("alice")}, user_type="local_gradient")
-    ids = torch.cat([party.next_batch(i)["ids"] for i in range(3)])
+    ids = torch.cat([party.privacy.next_batch(i)["ids"] for i in range(3)])
     assert sorted(ids.tolist()) == list(range(41))
 
 
@@ -141,9 +141,9 @@ def test_virtual_users_are_the_weighted_mean_of_single_parties():
 def test_an_epoch_of_single_steps_is_a_walk_through_the_smallest_party(devices):  # noqa: F811
     model = toy.build(devices, strategy="orchestra_single_step")
     model.fit(toy.data(devices), epochs=2)
-    rounds = [host.reveal(w.apply(lambda w: w.rounds_done)) for w in model._workers.values()]
+    rounds = [host.reveal(w.apply(lambda w: w.rounds_done)) for w in model.workers.values()]
     assert rounds == [6, 6]  # 20 samples at batch 8: three batches, twice
-    work = [host.reveal(w.work_done()) for w in model._workers.values()]
+    work = [host.reveal(w.work_done()) for w in model.workers.values()]
     # Alice's six batches are one pass in batches of 8 (8 8 8 8 5 4), bob's are two (8 6 6).
     assert [w["rows"] for w in work] == [41, 40]
 
@@ -154,7 +154,7 @@ def test_users_drawn_go_on_over_several_fits(devices):  # noqa: F811
     drawn = []
     for fits, epochs in ((4, 1), (1, 4)):
         model, seen = toy.build(devices, **options), []
-        worker = model._workers[devices[0]]
+        worker = model.workers[devices[0]]
         for _ in range(fits):
             model.fit(fed_ndarray(x), epochs=epochs)
             seen += host.reveal(worker.apply(lambda w: list(w.user_type.user.users_done)))
@@ -171,7 +171,7 @@ def test_other_data_in_a_second_fit_empty_the_memories(devices):  # noqa: F811
             x = {d: np.roll(toy.images(d.party, size), seed, axis=0) for d in devices}
             model.fit(fed_ndarray(x), epochs=1)
         ids = host.reveal(
-            model._workers[devices[0]].apply(lambda w: w.objective.memory.ids.tolist())
+            model.workers[devices[0]].apply(lambda w: w.objective.memory.ids.tolist())
         )
         assert len(set(ids)) == len(ids) <= 16
         assert max(ids) < sizes[1]
@@ -195,7 +195,7 @@ def test_all_three_run_in_fl_model(devices, strategy):  # noqa: F811
     model = toy.build(devices, strategy=strategy, **options)
     history = model.fit(toy.data(devices), epochs=2)
     assert np.isfinite(history["global_history"]["train_loss"]).all()
-    first, second = (host.reveal(w.apply(toy.state_of)) for w in model._workers.values())
+    first, second = (host.reveal(w.apply(toy.state_of)) for w in model.workers.values())
     for name in first:
         if name.startswith("online/") and "num_batches" not in name:
             assert np.array_equal(first[name], second[name]), name
@@ -240,8 +240,12 @@ def test_each_virtual_user_has_its_own_memory_of_its_own_samples():
 def test_every_users_centroids_are_k_anonymous_and_only_they_leave():
     party = aggregate()
     wire = party.get_weights()
-    assert [c.sizes.min() >= 4 for c in party._clusters] == [True] * 4
-    assert len(wire["arrays"]["local_centroids"]) == sum(len(c.sizes) for c in party._clusters) == 4
+    assert [c.sizes.min() >= 4 for c in party.centroids.by_user] == [True] * 4
+    assert (
+        len(wire["arrays"]["local_centroids"])
+        == sum(len(c.sizes) for c in party.centroids.by_user)
+        == 4
+    )
     assert wire["meta"]["num_samples"] == 24
 
 

@@ -17,7 +17,8 @@ import torch
 from orchestra_strategy import orchestra_model, registered_strategies, server_aggregation
 from orchestra_strategy.data.augmentation.view_set import ViewSet
 from orchestra_strategy.errors import ModelError, ParameterError, PrivacyError
-from orchestra_strategy.party import privacy_units as party_privacy
+from orchestra_strategy.party import local_update
+from orchestra_strategy.party.privacy import protected_records
 from orchestra_strategy.privacy.mechanism import GaussianMechanism
 from orchestra_strategy.strategies.registry import lookup_strategy
 
@@ -54,7 +55,7 @@ def build(name, views, route, unit, user_type, samples):
         **{"noise_multiplier": 1.0, "noise_seed": 1, "user_split": "blocks", "party": "alice"},
     }
     party = cls(model, random_seed=3, **parameters)
-    party.rehearsed = None  # its releases are not this party's
+    party.privacy.rehearsed = None  # its releases are not this party's
     party.build_dataset(samples)
     return party
 
@@ -140,10 +141,10 @@ def run(combination, samples, shared, releases, monkeypatch):
             drawn = np.random.default_rng(step).random(len(shared) + 1) < 0.6
             yield np.flatnonzero(drawn[numbers]).astype(np.int64)
 
-    monkeypatch.setattr(party_privacy, "poisson_batches", poisson)
+    monkeypatch.setattr(protected_records, "poisson_batches", poisson)
     # How many records there are counts as known; a record more must not change the noise.
-    monkeypatch.setattr(party_privacy, "num_batches", lambda *_: 2)
-    monkeypatch.setattr(party_privacy, "sampling_probability", lambda n, size: size / 9)
+    monkeypatch.setattr(local_update, "num_batches", lambda *_: 2)
+    monkeypatch.setattr(protected_records, "sampling_probability", lambda n, size: size / 9)
     party = build(*combination, samples)
     party.objective.views = Coupled(party.objective.views)
     monkeypatch.setattr(type(party), "local_steps", lambda self: 2)

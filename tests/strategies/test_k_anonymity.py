@@ -133,7 +133,7 @@ def test_what_a_party_sends_are_means_of_k_min_different_samples(samples, k_min,
         assert torch.allclose(sent, means, atol=1e-5)
         for m in members:
             assert len(set(memory.ids[m].tolist())) >= k_min
-        party.objective.centroids = unit_rows(4, seed)[:, :16].contiguous()
+        party.objective.centroids = F.normalize(unit_rows(4, seed)[:, :16], dim=1)
 
 
 def test_copies_of_one_image_are_one_sample(caplog):

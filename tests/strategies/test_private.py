@@ -72,7 +72,8 @@ def test_off_is_plain_bit_for_bit(kwargs):
     off, others = trained(cls=FedBYOLStrategy, model=TWO_HEADS, privacy="none", **kwargs)
     for name, value in weights_of(wires[-1]).items():
         assert np.array_equal(value, others[-1]["arrays"][name]), name
-    assert plain.privacy is off.privacy is None
+    assert not plain.privacy.protected
+    assert not off.privacy.protected
     assert "privacy_epsilon" not in plain.get_logs()
 
 
@@ -107,7 +108,7 @@ def test_losses_and_health_stay_unless_asked_for():
     names = {entry.name for entry in strategy.manifest().entries}
     assert "privacy_epsilon" in names
     assert not {n for n in names if n.startswith(("train_", "health_"))}
-    assert strategy.collapse is None
+    assert strategy.inspection.collapse is None
     told, _ = trained(**USER, log_unprotected=True)
     assert {"privacy_epsilon", "train_loss"} <= set(told.get_logs())
 
@@ -257,7 +258,6 @@ def test_quality_is_refused_since_it_would_leave_without_noise(options):
         ({**USER, "target_epsilon": 1.0, "planned_rounds": 1}, "got both"),
         ({"privacy": "user", "target_epsilon": 1.0}, "`planned_rounds` together.*1.0 and None"),
         ({**USER, "planned_rounds": 3}, "`planned_rounds` together"),
-        ({**RECORD, **VIRTUAL}, "'user' with `user_type='multiuser_aggregate'`, got 'record'"),
         ({**USER, "clip_norm": 0.0}, "`clip_norm` to be greater than 0, got 0.0"),
         ({**USER, "delta": 1.0}, "`delta` to be less than 1"),
         ({"privacy": "users"}, "`privacy` to be 'none', 'user' or 'record', got 'users'"),
@@ -266,6 +266,11 @@ def test_quality_is_refused_since_it_would_leave_without_noise(options):
 def test_contradictory_parameters_are_refused(values, message):
     with pytest.raises(ParameterError, match=message):
         parse_config(StrategyConfig, values)
+
+
+def test_records_of_virtual_users_are_refused():
+    with pytest.raises(ParameterError, match="'user' with `user_type='multiuser_aggregate'`, got"):
+        party(**RECORD, **VIRTUAL)
 
 
 def test_orchestra_private_needs_a_budget_and_privacy():

@@ -36,7 +36,7 @@ def test_without_l2_the_steps_are_orchestras():
 def test_l2_takes_part_in_the_gradient():
     """Momentum aside, it adds 2 * l2_weight * w to the gradient of every weight w."""
     alice = party(l2_weight=0.25)
-    batch = alice.next_batch(0)
+    batch = alice.privacy.next_batch(0)
     state = alice.objective.state_dict()
     gradients = []
     for weight in (0.0, 0.25):
@@ -64,7 +64,7 @@ def test_quality_is_the_compactness_of_the_memory_and_is_in_the_manifest(user_ty
     alice = party(user_type=user_type)
     wire, _ = alice.train_step(None, 0, 1)
     quality = wire["arrays"]["quality"]
-    clusters = alice._clusters[-1]
+    clusters = alice.centroids.by_user[-1]
     want = compactness(alice.objective.memory.rows, clusters.centroids)
     assert quality.dtype == np.float32
     assert quality.shape == (1,)
@@ -80,7 +80,7 @@ def test_quality_of_virtual_users_is_their_mean_by_memory_rows():
     alice = party(user_type="multiuser_aggregate", num_virtual_users=4)  # of 11, 10, 10, 10
     wire, _ = alice.train_step(None, 0, 1)
     rows = [alice._store.load(user)["rows"] for user in range(4)]
-    each = [compactness(z, c.centroids) for z, c in zip(rows, alice._clusters)]
+    each = [compactness(z, c.centroids) for z, c in zip(rows, alice.centroids.by_user)]
     want = sum(q * len(z) for q, z in zip(each, rows)) / sum(len(z) for z in rows)
     assert wire["arrays"]["quality"][0] == pytest.approx(want, abs=1e-6)
     assert len({len(z) for z in rows}) == 2

@@ -48,7 +48,7 @@ def rehearse(party: Any) -> None:
     cls = next(c for c in type(party).__mro__ if not getattr(c, "__is_wrapped__", False))
     parameters = {**party.config.model_dump(), **_small(party.config)}
     stand_in = cls(party.model_builder, random_seed=party.seed, **parameters)
-    stand_in.rehearsed = None  # it is the rehearsal
+    stand_in.privacy.rehearsed = None  # it is the rehearsal
     stand_in.privacy.silence.loud = True
     mechanism = stand_in.privacy.mechanism
     stand_in.privacy.replace_mechanism(_WithoutNoise(mechanism.ledger, mechanism.source))

@@ -8,7 +8,7 @@ from orchestra_strategy.errors import ParameterError, ReplyError
 from orchestra_strategy.exchange.manifest import Entry, Manifest, meta_entries
 from orchestra_strategy.exchange.payload import Payload
 from orchestra_strategy.exchange.routes import ROUTES, Sent
-from orchestra_strategy.strategies.centroids import (
+from orchestra_strategy.strategies.shared_moments import (
     averaged_clusters,
     first_clusters,
     moment_arrays,

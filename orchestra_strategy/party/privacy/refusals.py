@@ -6,33 +6,34 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from orchestra_strategy.errors import ModelError, PrivacyError
+from orchestra_strategy.errors import ModelError, ParameterError, PrivacyError
 from orchestra_strategy.exchange.manifest import Entry
 from orchestra_strategy.exchange.weights import buffer_names
+from orchestra_strategy.party.user_types import USER_TYPES
 
-__all__ = ["refuse_coupled", "refuse_telling", "refuse_undeclared", "refuse_unprotected"]
+__all__ = [
+    "refuse_batch_norm",
+    "refuse_coupled",
+    "refuse_running_statistics",
+    "refuse_telling",
+    "refuse_undeclared",
+    "refuse_unprotected",
+    "refuse_virtual_users",
+]
 
-# By user, all samples of a batch belong to the one who is protected, so that they may meet.
-_NORM_FOR = {"user": "group+batch", "record": "group"}
 
-
-def refuse_unprotected(config: Any, model: nn.Module, sends: tuple[str, ...]) -> None:
+def refuse_unprotected(config: Any, sends: tuple[str, ...]) -> None:
     """Refuse to send anything that no noise covers.
-
-    Args:
-        config: The strategy's parameters.
-        model: Whose weights leave the party.
-        sends: What else leaves it as it is, by name.
 
     How the server combines what parties send is no matter here: each has added its noise before.
 
+    Args:
+        config: The strategy's parameters.
+        sends: What leaves the party as it is beside the weights, by name.
+
     Raises:
-        PrivacyError: ``sends`` is not empty, or ``aggregation`` needs more than it.
-        ModelError: The model has running statistics; or, by record, any of a batch.
+        PrivacyError: There is something, or ``aggregation`` needs something.
     """
-    unit = config.privacy
-    if unit == "none":
-        return
     by_quality = config.combining.needs_quality
     if sends:
         names = (*sends, "quality") if by_quality else sends
@@ -47,13 +48,29 @@ def refuse_unprotected(config: Any, model: nn.Module, sends: tuple[str, ...]) ->
             f"privacy={config.privacy!r}, got 'quality': how compact a party's clusters are is "
             "measured on its samples, and would leave it without noise."
         )
+
+
+def refuse_running_statistics(unit: str, model: nn.Module, norm: str) -> None:
+    """Refuse a model whose running statistics would leave the party.
+
+    Raises:
+        ModelError: It has some; ``norm`` is the remedy.
+    """
     if buffer_names(model):
         raise ModelError(
-            f"Expected a model without BatchNorm for privacy={config.privacy!r}, got one with "
+            f"Expected a model without BatchNorm for privacy={unit!r}, got one with "
             f"{len(buffer_names(model))} running statistics, which mix a batch's samples and leave "
-            f"the party unclipped; use GroupNorm: `orchestra_model(..., norm={_NORM_FOR[unit]!r})`."
+            f"the party unclipped; use GroupNorm: `orchestra_model(..., norm={norm!r})`."
         )
-    if unit == "record" and any(isinstance(module, _BatchNorm) for module in model.modules()):
+
+
+def refuse_batch_norm(model: nn.Module) -> None:
+    """Refuse a model in which the samples of a batch act on each other.
+
+    Raises:
+        ModelError: It normalises by the batch.
+    """
+    if any(isinstance(module, _BatchNorm) for module in model.modules()):
         raise ModelError(
             "Expected a model without BatchNorm for privacy='record', got one that normalises by "
             "the batch: each sample's gradient depends on the others, which clipping cannot bound; "
@@ -61,11 +78,24 @@ def refuse_unprotected(config: Any, model: nn.Module, sends: tuple[str, ...]) ->
         )
 
 
-def refuse_undeclared(config: Any, entries: Iterable[Entry], protected: Collection[str]) -> None:
+def refuse_virtual_users(config: Any) -> None:
+    """Refuse records as the unit where a party hosts users, who are to be protected as a whole.
+
+    Raises:
+        ParameterError: ``user_type`` is of that kind.
+    """
+    if not USER_TYPES[config.user_type].protects_records:
+        raise ParameterError(
+            f"Expected `privacy` to be 'user' with `user_type={config.user_type!r}`, got 'record'; "
+            "use user_type='local_update' for records."
+        )
+
+
+def refuse_undeclared(unit: str, entries: Iterable[Entry], protected: Collection[str]) -> None:
     """Refuse what a strategy sends of its own, unless it says that it carries noise.
 
     Args:
-        config: The strategy's parameters.
+        unit: What is protected.
         entries: What travels beside the weights.
         protected: Names of those that carry noise.
 
@@ -73,9 +103,9 @@ def refuse_undeclared(config: Any, entries: Iterable[Entry], protected: Collecti
         PrivacyError: There is another one.
     """
     others = [entry.name for entry in entries if entry.name not in protected]
-    if config.privacy != "none" and others:
+    if others:
         raise PrivacyError(
-            f"Expected all of `extra_entries` to carry noise with privacy={config.privacy!r}, got "
+            f"Expected all of `extra_entries` to carry noise with privacy={unit!r}, got "
             f"{', '.join(f'`{name}`' for name in others)}; add the noise with "
             "`self.privacy.mechanism` and name it in `protected_entries`, or do not send it."
         )
@@ -85,9 +115,9 @@ def refuse_telling(config: Any) -> None:
     """Refuse to measure a protected party's samples for the driver.
 
     Raises:
-        PrivacyError: ``privacy`` is on, and ``log_unprotected`` is not.
+        PrivacyError: ``log_unprotected`` is not on.
     """
-    if config.privacy != "none" and not config.log_unprotected:
+    if not config.log_unprotected:
         raise PrivacyError(
             f"Expected `log_unprotected=True` for `evaluate` with privacy={config.privacy!r}, got "
             "False: health and cluster scores are measured on the parties' samples, and no noise "
@@ -96,15 +126,13 @@ def refuse_telling(config: Any) -> None:
         )
 
 
-def refuse_coupled(config: Any, objective: Any, own_loss: bool) -> None:
+def refuse_coupled(objective: Any, own_loss: bool) -> None:
     """Refuse record level where one example's gradient is not defined.
 
     Raises:
         PrivacyError: The objective has no ``per_example``, or views that are not row-wise, or
             ``loss_terms`` goes around it.
     """
-    if config.privacy != "record":
-        return
     if not hasattr(objective, "per_example"):
         name = getattr(objective, "__name__", type(objective).__name__)
         raise PrivacyError(
