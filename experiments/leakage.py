@@ -26,10 +26,10 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
 from experiments.leakage_scores import Outcome, draw_pictures, results_table, scores
-from orchestra_strategy.audit.attacks import attack
-from orchestra_strategy.audit.known_losses import Supervised
-from orchestra_strategy.audit.matching import Plan
-from orchestra_strategy.audit.scores import matched
+from orchestra_strategy.audit.attacks.gradient_matching import attack
+from orchestra_strategy.audit.attacks.known_losses import Supervised
+from orchestra_strategy.audit.attacks.scores import matched
+from orchestra_strategy.audit.attacks.search import Plan
 from orchestra_strategy.evaluation import write_json
 from orchestra_strategy.rng import numpy_generator, torch_generator
 from orchestra_strategy.threads import torch_threads

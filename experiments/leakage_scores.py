@@ -13,7 +13,7 @@ from rich import box
 from rich.table import Table
 from torch import Tensor
 
-from orchestra_strategy.audit.scores import chance_overlap, label_overlap, psnr
+from orchestra_strategy.audit.attacks.scores import chance_overlap, label_overlap, psnr
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -22,7 +22,8 @@ from demo_custom_strategy import load_data
 from federated_orchestra import FederatedOrchestraTrainer
 from orchestra_strategy import session
 from orchestra_strategy.audit import audit_setting
-from orchestra_strategy.audit.membership import alignment_scores, auc_with_interval
+from orchestra_strategy.audit.attacks.membership import alignment_scores
+from orchestra_strategy.audit.attacks.roc import auc_with_interval
 from orchestra_strategy.data.augmentation.views import build_views
 from orchestra_strategy.data.readers.local_data import LocalData
 from orchestra_strategy.data.sources import fed_ndarray
@@ -93,9 +94,10 @@ def attack(noise: float, seed: int) -> dict[str, Any]:
         LocalData(train_x[rows], train_y[rows].astype(np.int64)),
         {**privacy_of(noise, REPLY_CLIP_NORM), "num_virtual_users": USERS},
         "multiuser_aggregate",
-        **{"norm": "group", "rounds": 1, "seed": seed, "replies": 4},
+        **{"attacks": ("span",), "norm": "group", "rounds": 1, "seed": seed, "replies": 4},
     )
     found = result.leakage
+    assert found is not None  # replies have been attacked
     control = max(found.control_mean_psnr, found.control_random_psnr)
     return {
         **{"psnr": found.psnr, "control": control},

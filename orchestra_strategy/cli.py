@@ -1,9 +1,8 @@
 """The command ``orchestra-fl``."""
 
-import argparse
 from collections.abc import Sequence
 
-from orchestra_strategy.audit.command import add_arguments, audit_command
+from orchestra_strategy.audit.command import SentenceParser, add_arguments, audit_command
 from orchestra_strategy.errors import OrchestraError
 
 __all__ = ["main"]
@@ -11,7 +10,7 @@ __all__ = ["main"]
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the sub-command that the arguments name; a refusal ends with its sentence."""
-    parser = argparse.ArgumentParser(prog="orchestra-fl", description=__doc__)
+    parser = SentenceParser(prog="orchestra-fl", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     audit = commands.add_parser("audit", help="measure what a server could learn of one's data")
     add_arguments(audit)

@@ -1,4 +1,4 @@
-"""What a server could learn from this party's replies, measured on the party's own data.
+"""An audit of what a server could learn from this party's replies, on the party's own data.
 
 Nothing leaves the process. Run it as ``orchestra-fl audit --help``, or by hand:
 

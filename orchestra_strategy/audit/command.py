@@ -1,42 +1,77 @@
 """The command line of the audit."""
 
 import argparse
-import json
-from collections.abc import Sequence
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from orchestra_strategy.audit.attacks.table import ATTACKS
 from orchestra_strategy.audit.report import write_report
+from orchestra_strategy.audit.report.tables import summary_table
+from orchestra_strategy.audit.report.verdicts import advice, setting_in_words, verdict
 from orchestra_strategy.audit.results import Audit
 from orchestra_strategy.audit.run import run_audit
-from orchestra_strategy.audit.samples import read_data
+from orchestra_strategy.audit.samples import json_value, option_values, read_data
 from orchestra_strategy.audit.settings import AuditConfig, parse_audit
-from orchestra_strategy.audit.tables import summary_table
 from orchestra_strategy.errors import OrchestraError, ParameterError
 from orchestra_strategy.files import parse_json
 
-__all__ = ["add_arguments", "audit_command", "main"]
+__all__ = ["SentenceParser", "add_arguments", "audit_command", "main"]
 
-_NUMBERS = ("images", "replies", "attack_steps", "members", "rounds", "hidden_dim", "seed")
-_NAMES = ("strategy", "backbone", "norm")
+_NUMBERS = (
+    *("images", "replies", "attack_steps", "canary_runs", "members", "rounds", "hidden_dim"),
+    "seed",
+)
+_NAMES = ("strategy", "backbone", "norm", "streams")
 _LISTS = ("user_types", "attacks")
 _WIDTH = 124
+
+
+class SentenceParser(argparse.ArgumentParser):
+    """A parser whose errors are one sentence, without lines of usage before it; status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the sentence, and end."""
+        sentence = message if message.startswith("Expected") else f"{self.prog}: {message}"
+        self.exit(2, f"{sentence}\n")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments; what is not given keeps the default of AuditConfig."""
     defaults = AuditConfig()
     parser.add_argument(
-        "--data", default="digits", help="image folder, .npz or .npy (scikit-learn's digits)"
+        "--data",
+        default="digits",
+        help="image folder, .csv, .npz, .npy or CIFAR batches (scikit-learn's digits)",
+    )
+    parser.add_argument(
+        "--data-option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of reading, as `load_local` has it, its value as JSON; may be repeated",
+    )
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a module of your own that registers strategies or views; may be repeated",
     )
     parser.add_argument("--out", type=Path, default=Path("audit_out"), help="folder for the report")
     parser.add_argument("--config", type=Path, help="JSON file with fields of AuditConfig")
     parser.add_argument("--user-types", nargs="+", help="kinds of user (all that there are)")
-    parser.add_argument("--attacks", nargs="+", help="span, matching, breaching (span)")
+    parser.add_argument("--attacks", nargs="+", help=f"{', '.join(ATTACKS)}")
     parser.add_argument(
         "--privacy",
         nargs="+",
@@ -70,13 +105,18 @@ def audit_command(arguments: argparse.Namespace, console: Console | None = None)
     console = console or Console()
     if arguments.out.exists() and not arguments.out.is_dir():
         raise ParameterError(f"Expected `--out` to be a folder, got the file {arguments.out}.")
+    import_modules(arguments.modules)
     config = parse_audit(_values(arguments))
-    audit = run_audit(
-        read_data(arguments.data),
-        config,
-        Path(arguments.data).name,
-        tell=lambda line: console.print(f"  {line}", highlight=False),
-    )
+    data = read_data(arguments.data, **option_values(arguments.data_option))
+    with _without_sizes():
+        audit = run_audit(
+            data,
+            config,
+            Path(arguments.data).name,
+            tell=lambda line: console.print(f"  {line}", highlight=False),
+        )
+    for line in _in_short(audit):
+        console.print(line, highlight=False, soft_wrap=True)
     console.width = max(console.width, _WIDTH)  # for its columns, in a pipe or a narrow window, too
     console.print(_table(audit))
     for path in write_report(audit, arguments.out):
@@ -92,7 +132,7 @@ def _values(arguments: argparse.Namespace) -> dict[str, Any]:
         if given is not None:
             values[name] = given
     if arguments.set:
-        given = {name: _json_value(name, text) for name, text in arguments.set}
+        given = {name: json_value(f"--set {name}", text) for name, text in arguments.set}
         values["parameters"] = {**values.get("parameters", {}), **given}
     privacy = _privacy(arguments)
     if privacy is not None:
@@ -100,14 +140,45 @@ def _values(arguments: argparse.Namespace) -> dict[str, Any]:
     return values
 
 
-def _json_value(name: str, text: str) -> Any:
-    """Read a value; words need no quotes."""
+@contextmanager
+def _without_sizes() -> Iterator[None]:
+    """Keep back warnings of memories and clusters that are scaled down: the audit's own choice."""
+    log = logging.getLogger("orchestra_strategy.strategies")
+    level = log.level
+    log.setLevel(logging.ERROR)
     try:
-        return json.loads(text)
-    except ValueError:
-        if text and text.replace("_", "").isalnum():
-            return text
-        raise ParameterError(f"Expected `--set {name}` to be a JSON value, got {text}.") from None
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def import_modules(names: Sequence[str]) -> None:
+    """Import modules, for what they register; those of the present folder are found, too.
+
+    Raises:
+        ParameterError: One cannot be imported.
+    """
+    for name in names:
+        sys.path.insert(0, os.getcwd())
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # a module of one's own may raise anything
+            raise ParameterError(
+                f"Expected `--import` to name a module that can be imported, got {name!r}: "
+                f"{type(error).__name__}: {error}. It is looked for on Python's path and in the "
+                "present folder."
+            ) from error
+        finally:
+            sys.path.remove(os.getcwd())
+
+
+def _in_short(audit: Audit) -> list[str]:
+    """Return the verdicts, and what to do."""
+    lines = ["", "Verdicts"]
+    for result in audit.results:
+        words = setting_in_words(result)
+        lines.append(f"- {words[0].upper()}{words[1:]}: {verdict(result)}")
+    return [*lines, "", "What to do", *(f"- {sentence}" for sentence in advice(audit)), ""]
 
 
 def _privacy(arguments: argparse.Namespace) -> list[dict[str, Any]] | None:
@@ -167,7 +238,7 @@ def _table(audit: Audit) -> Table:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``python -m orchestra_strategy.audit``."""
-    parser = argparse.ArgumentParser(
+    parser = SentenceParser(
         prog="orchestra-fl audit", description="Measure what a server could learn of one's data."
     )
     add_arguments(parser)

@@ -1,36 +1,18 @@
-"""What an audit yields."""
+"""The results of an audit."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch import Tensor
-
-from orchestra_strategy.audit.membership import Auc
-from orchestra_strategy.audit.party import Row
-from orchestra_strategy.audit.scores import Leakage
+from orchestra_strategy.audit.attacks.reply_attack import Reply, nearest
+from orchestra_strategy.audit.attacks.roc import Auc
+from orchestra_strategy.audit.attacks.scene import Outcome
+from orchestra_strategy.audit.attacks.scores import Leakage
+from orchestra_strategy.audit.audited_party import Row
+from orchestra_strategy.audit.report.columns import ColumnError
 from orchestra_strategy.audit.settings import AuditConfig, setting_name
 from orchestra_strategy.audit.utility import Utility
 
-__all__ = ["Audit", "Reply", "Result", "plain"]
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One attacked reply.
-
-    Attributes:
-        attack: The attack that came nearest.
-        leakage: Its scores.
-        seconds: What it took, of all attacks.
-        truth: What the network saw, shape (n, V, C, H, W).
-        found: The reconstruction in the same order.
-    """
-
-    attack: str
-    leakage: Leakage
-    seconds: float
-    truth: Tensor
-    found: Tensor
+__all__ = ["Audit", "Result", "plain"]
 
 
 @dataclass(frozen=True)
@@ -46,8 +28,9 @@ class Result:
         utility: Of the trained encoder.
         untrained: Utility of the untrained encoder: the control.
         beats_untrained: See :meth:`~orchestra_strategy.audit.utility.Utility.beats`.
-        membership: One AUC per signal.
-        replies: As many as were asked for.
+        outcomes: What the attacks found.
+        not_tried: Attacks that could not be tried, with the reason.
+        columns: Of a table, the errors by column.
         seconds: What it took.
     """
 
@@ -59,8 +42,9 @@ class Result:
     utility: Utility
     untrained: Utility
     beats_untrained: bool | None
-    membership: tuple[Auc, ...]
-    replies: tuple[Reply, ...]
+    outcomes: tuple[Outcome, ...]
+    not_tried: tuple[tuple[str, str], ...]
+    columns: tuple[ColumnError, ...]
     seconds: float
 
     @property
@@ -69,14 +53,34 @@ class Result:
         return setting_name(self.row.privacy)
 
     @property
-    def leakage(self) -> Leakage:
-        """The scores of all replies together."""
-        return Leakage.together([reply.leakage for reply in self.replies])
+    def leaks(self) -> bool:
+        """Whether any attack found something."""
+        return any(outcome.leaks for outcome in self.outcomes)
 
     @property
-    def worst_membership(self) -> Auc:
-        """The signal with the highest AUC."""
-        return max(self.membership, key=lambda auc: auc.value)
+    def replies(self) -> tuple[Reply, ...]:
+        """Of each attacked reply what the attack found that came nearest."""
+        found: dict[int, list[Reply]] = {}
+        for outcome in self.outcomes:
+            if isinstance(outcome, Reply):
+                found.setdefault(outcome.index, []).append(outcome)
+        return tuple(nearest(replies) for replies in found.values())
+
+    @property
+    def membership(self) -> tuple[Auc, ...]:
+        """One AUC per signal of membership."""
+        return tuple(outcome for outcome in self.outcomes if isinstance(outcome, Auc))
+
+    @property
+    def leakage(self) -> Leakage | None:
+        """The scores of all replies together; None where none was attacked."""
+        replies = self.replies
+        return Leakage.together([reply.leakage for reply in replies]) if replies else None
+
+    @property
+    def worst_membership(self) -> Auc | None:
+        """The signal with the highest AUC; None where there is none."""
+        return max(self.membership, key=lambda auc: auc.value, default=None)
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ class Audit:
     Attributes:
         config: What was audited.
         data: What the data are called.
-        sample_shape: (C, H, W).
+        sample_shape: (C, H, W), or (F,) for a table.
         members: Number of members, and of others.
         untrained: Utility of the untrained encoder: the control.
         results: One per kind of user and privacy setting.
@@ -107,6 +111,9 @@ class Audit:
 def plain(result: Result) -> dict[str, Any]:
     """Return a result as plain types, without pictures."""
     leakage = result.leakage
+    scores = None
+    if leakage is not None:
+        scores = {**asdict(leakage), "above_control": leakage.above_control}
     return {
         "user_type": result.row.user_type,
         "setting": result.name,
@@ -115,18 +122,14 @@ def plain(result: Result) -> dict[str, Any]:
         "rounds": result.rounds,
         "epsilon": result.epsilon,
         "delta": result.delta,
+        "leaks": result.leaks,
         "utility": asdict(result.utility),
         "beats_untrained": result.beats_untrained,
-        "membership": [{**asdict(auc), "leaks": auc.leaks} for auc in result.membership],
-        "reconstruction": {**asdict(leakage), "above_control": leakage.above_control},
-        "replies": [
-            {
-                "attack": reply.attack,
-                **asdict(reply.leakage),
-                "above_control": reply.leakage.above_control,
-                "seconds": reply.seconds,
-            }
-            for reply in result.replies
-        ],
+        "reconstruction": scores,
+        "replies": [reply.plain() for reply in result.replies],
+        "membership": [auc.plain() for auc in result.membership],
+        "outcomes": [outcome.plain() for outcome in result.outcomes],
+        "not_tried": dict(result.not_tried),
+        "columns": [asdict(column) for column in result.columns],
         "seconds": result.seconds,
     }

@@ -1,34 +1,31 @@
 """The audit: a party trains under every setting, answers queries, and is attacked.
 
 The encoder that membership inference and utility are about is the trained one; replies are attacked
-in the first round, see :mod:`~orchestra_strategy.audit.reply`.
+in the first round, see :mod:`~orchestra_strategy.audit.answer`.
 """
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from torch import nn
+from torch import Tensor
 
-from orchestra_strategy.algorithms.objective_bases import RowwiseObjective
-from orchestra_strategy.audit.losses_by_objective import known_loss
-from orchestra_strategy.audit.membership import (
-    Auc,
-    alignment_scores,
-    auc_with_interval,
-    loss_scores,
-)
-from orchestra_strategy.audit.party import Row, new_party, strategy_of, train, user_types_of
-from orchestra_strategy.audit.reply import attacked_reply
+from orchestra_strategy.algorithms.ema import frozen_copy
+from orchestra_strategy.algorithms.model import parts_of
+from orchestra_strategy.audit.answer import answer_of
+from orchestra_strategy.audit.attacks.reply_attack import ReplyAttack
+from orchestra_strategy.audit.attacks.scene import FirstCentroids, Outcome, Scene
+from orchestra_strategy.audit.attacks.table import ATTACKS
+from orchestra_strategy.audit.attacks.with_breaching import require_breaching
+from orchestra_strategy.audit.audited_party import Row, new_party, strategy_of, train, user_types_of
+from orchestra_strategy.audit.report.columns import column_errors
 from orchestra_strategy.audit.results import Audit, Result
 from orchestra_strategy.audit.samples import Split, split_of
 from orchestra_strategy.audit.settings import AuditConfig, parse_audit, setting_name
 from orchestra_strategy.audit.utility import Utility, utility_of
-from orchestra_strategy.audit.with_breaching import require_breaching
-from orchestra_strategy.data.augmentation.views import Views, build_views
 from orchestra_strategy.data.readers.local_data import LocalData
-from orchestra_strategy.errors import OrchestraError, ParameterError
-from orchestra_strategy.rng import torch_generator
+from orchestra_strategy.errors import OrchestraError, ParameterError, did_you_mean
 from orchestra_strategy.strategies.self_supervised import SelfSupervisedStrategy
 from orchestra_strategy.threads import torch_threads
 
@@ -44,7 +41,7 @@ def run_audit(
     """Audit a strategy on a party's own data; nothing leaves this process.
 
     Args:
-        data: Images, perhaps with labels.
+        data: Images or a table, perhaps with labels.
         config: What is audited.
         name: What the data are called in the report.
         tell: Called with a line of progress now and then.
@@ -54,9 +51,9 @@ def run_audit(
         DataError: The data cannot be audited.
     """
     begun = time.perf_counter()
+    _check_attacks(config)
     split = split_of(data, config)
-    if "breaching" in config.attacks:
-        require_breaching()  # now, and not after minutes of training
+    config = _with_categories(config, split)
     with torch_threads(config.threads):
         rows, refused = _possible(config, split)
         results: list[Result] = []
@@ -87,7 +84,7 @@ def audit_setting(
     """Return the leakage of one strategy configuration: one row of the table.
 
     Args:
-        data: Images, perhaps with labels.
+        data: Images or a table, perhaps with labels.
         parameters: The strategy's parameters, privacy among them.
         user_type: The kind of user.
         **audit: Other fields of :class:`~orchestra_strategy.audit.settings.AuditConfig`.
@@ -139,18 +136,46 @@ def _possible(
     return rows, tuple(refused)
 
 
+def _check_attacks(config: AuditConfig) -> None:
+    """Refuse attacks that there are not, or whose package is not installed."""
+    for name in config.attacks:
+        if name not in ATTACKS:
+            raise ParameterError(
+                f"Expected `attacks` to be among {', '.join(map(repr, ATTACKS))}, got {name!r}; "
+                f"{did_you_mean(name, ATTACKS)}."
+            )
+    if "breaching" in config.attacks:
+        require_breaching()  # now, and not after minutes of training
+
+
+def _with_categories(config: AuditConfig, split: Split) -> AuditConfig:
+    """Tell a table's views which columns hold one category together, as a training does."""
+    options = config.parameters.get("view_options", {})
+    own_views = config.parameters.get("views", "table") != "table"
+    if not split.one_hot or own_views or "one_hot" in options:
+        return config
+    options = {**options, "one_hot": split.one_hot}
+    return config.model_copy(update={"parameters": {**config.parameters, "view_options": options}})
+
+
 def _untrained(config: AuditConfig, row: Row, split: Split) -> Utility:
     party = new_party(config, row, split.members, config.seed)
-    return utility_of(party.model, split, _views(party), config.seed)
+    return utility_of(party.model, split, party.views_for(party.config), config.seed)
 
 
 def _audit_row(config: AuditConfig, row: Row, split: Split, control: Utility) -> Result:
     begun = time.perf_counter()
     party = new_party(config, row, split.members, config.seed)
-    rounds = train(party, config.rounds)
+    centroids = _FirstCentroids(party)
+    rounds = train(party, config.rounds, centroids.watch)
     spent = party.privacy_spent()
-    utility = utility_of(party.model, split, _views(party), config.seed)
-    return Result(
+    views = party.views_for(party.config)
+    utility = utility_of(party.model, split, views, config.seed)
+    scene = Scene(config, row, split, party, views, centroids=centroids.found)
+    if any(isinstance(ATTACKS[name], ReplyAttack) for name in config.attacks):
+        scene.answers = [answer_of(config, row, split, i) for i in range(config.replies)]
+    outcomes, not_tried = _attacked(scene)
+    result = Result(
         row=row,
         strategy=strategy_of(config, row),
         rounds=rounds,
@@ -159,30 +184,36 @@ def _audit_row(config: AuditConfig, row: Row, split: Split, control: Utility) ->
         utility=utility,
         untrained=control,
         beats_untrained=utility.beats(control),
-        membership=_membership(party, split, config.seed),
-        replies=tuple(attacked_reply(config, row, split, i) for i in range(config.replies)),
+        outcomes=outcomes,
+        not_tried=not_tried,
+        columns=(),
         seconds=time.perf_counter() - begun,
     )
+    return replace(result, columns=column_errors(result.replies, split))
 
 
-def _views(party: SelfSupervisedStrategy) -> Views:
-    return build_views(party.config.views, **party.config.view_options)
+def _attacked(scene: Scene) -> tuple[tuple[Outcome, ...], tuple[tuple[str, str], ...]]:
+    """Return what the attacks found, and which could not be tried, with the reasons."""
+    outcomes: list[Outcome] = []
+    not_tried = []
+    for name in scene.config.attacks:
+        reason = ATTACKS[name].reason_against(scene)
+        if reason is None:
+            outcomes += ATTACKS[name].run(scene)
+        else:
+            not_tried.append((name, reason))
+    return tuple(outcomes), tuple(not_tried)
 
 
-def _membership(party: SelfSupervisedStrategy, split: Split, seed: int) -> tuple[Auc, ...]:
-    """Threshold the loss, where it is a sample's own, and the likeness of two views."""
-    model: nn.Module = party.model
-    model.eval()
-    known, views = known_loss(model, party.objective), _views(party)
-    own_loss = isinstance(party.objective, RowwiseObjective)
-    found = []
-    for signal in ("loss", "alignment") if own_loss else ("alignment",):
-        scores = []
-        for who, samples in (("members", split.members), ("others", split.others)):
-            stream = torch_generator(seed, "attacker", 0, f"{signal} {who}")
-            if signal == "loss":
-                scores.append(loss_scores(model, known, samples, None, views, stream))
-            else:
-                scores.append(alignment_scores(model, samples, views, stream))
-        found.append(auc_with_interval(scores[0], scores[1], signal))
-    return tuple(found)
+class _FirstCentroids:
+    """Keeps the first local centroids that leave a party, with the encoder that made them."""
+
+    def __init__(self, party: SelfSupervisedStrategy) -> None:
+        self.encoder = frozen_copy(parts_of(party.model).encoder)
+        self.found: FirstCentroids | None = None
+
+    def watch(self, wire: Any) -> None:
+        """Look into a payload."""
+        rows = wire["arrays"].get("local_centroids")
+        if self.found is None and rows is not None and len(rows):
+            self.found = FirstCentroids(Tensor(rows.copy()), self.encoder)

@@ -1,15 +1,22 @@
-"""What is audited: the strategy, the kinds of user, the privacy settings, the size of it all."""
+"""The settings of an audit: strategy, kinds of user, privacy, attacks, sizes."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from orchestra_strategy.audit.user_kinds import KINDS
 from orchestra_strategy.config import FrozenConfig, parse_config
 from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.privacy.settings import PrivacyFields
 
-__all__ = ["PRIVACY_PARAMETERS", "AuditConfig", "UserType", "parse_audit", "setting_name"]
+__all__ = [
+    "PRIVACY_PARAMETERS",
+    "AuditConfig",
+    "UserType",
+    "parse_audit",
+    "setting_name",
+]
 
 UserType = Literal["local_gradient", "local_update", "multiuser_aggregate"]
 
@@ -21,6 +28,7 @@ _SET_HERE = {
     "user_type": "`user_types` of the audit",
     "noise_seed": "`seed` of the audit, so that a report can be checked",
     "party": "the audit itself: it has one party",
+    "streams": "`streams` of the audit",
     "route": "the audit itself: what leaves a party is attacked before any aggregator has seen it",
 }
 
@@ -37,17 +45,19 @@ class AuditConfig(FrozenConfig):
         privacy: Privacy settings, each a dictionary of the strategy's privacy parameters (``{}`` is
             none); with ``target_epsilon``, ``planned_rounds`` are the audit's. None audits no
             privacy, and an epsilon of 8 by record, for an aggregate by user.
-        attacks: ``span`` (:mod:`~orchestra_strategy.audit.span`), ``matching``
-            (:mod:`~orchestra_strategy.audit.attacks`), ``breaching``
-            (:mod:`~orchestra_strategy.audit.with_breaching`); the nearest outcome counts.
+        attacks: Names of :data:`~orchestra_strategy.audit.attacks.table.ATTACKS`; of those that
+            recover samples the nearest outcome counts.
+        streams: Where the party's random draws come from without privacy: ``secret``, as deployed
+            across companies, or ``seed``, as in a simulation, where the server can repeat them.
         images: Samples behind a reply that is attacked; two steps, or two users, share them.
         replies: How many replies of different samples are attacked for each row of the table.
         attack_steps: Length of each search.
+        canary_runs: How often the planted record of ``canary`` is tried, and as often its absence.
         members: Samples that the encoder is trained on, and as many that it is not; fewer where the
             data are fewer.
         rounds: Federated rounds of the training; of ``local_gradient``, whose rounds are single
             steps, as many as make up the same number of steps.
-        backbone: Name of the network's backbone.
+        backbone: Name of the network's backbone; None is ``conv4`` for images, ``mlp`` for tables.
         norm: ``group``, ``group+batch``, or ``batch``, which no privacy setting can protect.
         hidden_dim: Width of projector and heads.
         projection_dim: Length of a projection.
@@ -59,13 +69,17 @@ class AuditConfig(FrozenConfig):
     parameters: dict[str, Any] = Field(default_factory=dict)
     user_types: tuple[UserType, ...] | None = None
     privacy: tuple[dict[str, Any], ...] | None = None
-    attacks: tuple[Literal["span", "matching", "breaching"], ...] = ("span",)
+    attacks: tuple[str, ...] = (
+        *("span", "public_streams", "membership", "local_centroids", "crafted_weights", "canary"),
+    )
+    streams: Literal["secret", "seed"] = "secret"
+    canary_runs: int = Field(100, ge=4)
     images: int = Field(4, ge=4, multiple_of=2)
     replies: int = Field(2, ge=1)
     attack_steps: int = Field(250, ge=1)
     members: int = Field(400, ge=8)
-    rounds: int = Field(12, ge=1)
-    backbone: str = "conv4"
+    rounds: int = Field(3, ge=1)
+    backbone: str | None = None
     norm: Literal["group", "group+batch", "batch"] = "group"
     hidden_dim: int = Field(128, ge=1)
     projection_dim: int = Field(128, ge=1)
@@ -83,8 +97,7 @@ class AuditConfig(FrozenConfig):
         """Return the privacy settings that are audited for a kind of user."""
         if self.privacy is not None:
             return self.privacy
-        unit = "user" if user_type == "multiuser_aggregate" else "record"
-        return ({}, {"privacy": unit, "target_epsilon": 8.0})
+        return ({}, {"privacy": KINDS[user_type].unit, "target_epsilon": 8.0})
 
 
 _SHORT = {"target_epsilon": "epsilon", "noise_multiplier": "noise", "clip_norm": "clip"}

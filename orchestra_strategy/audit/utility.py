@@ -1,4 +1,4 @@
-"""What an encoder is worth to its owner, measured on samples that it was not trained on."""
+"""The utility of an encoder to its owner, on samples that it was not trained on."""
 
 from dataclasses import dataclass
 

@@ -1,12 +1,22 @@
 """A tiny configuration, data, and an answered query, for the tests of the audit."""
 
-from orchestra_strategy.audit.party import Row
+from orchestra_strategy.audit.answer import answer_of
+from orchestra_strategy.audit.attacks.reply_attack import ReplyAttack, nearest
+from orchestra_strategy.audit.attacks.table import ATTACKS
+from orchestra_strategy.audit.audited_party import Row
 from orchestra_strategy.audit.samples import split_of
 from orchestra_strategy.audit.settings import parse_audit
 from orchestra_strategy.data.readers.local_data import LocalData
 from tests.algorithms.tiny import images
 
-SMALL = {"hidden_dim": 16, "projection_dim": 16, "members": 16, "attack_steps": 2, "replies": 1}
+SMALL = {
+    "hidden_dim": 16,
+    "projection_dim": 16,
+    "members": 16,
+    "attack_steps": 2,
+    "replies": 1,
+    "attacks": ["span", "membership"],
+}
 TINY = {
     **{"batch_size": 8, "local_epochs": 1, "num_virtual_users": 2, "clustering_steps": 5},
     **{"num_global_clusters": 4, "num_local_clusters": 2, "memory_size": 16},
@@ -31,3 +41,11 @@ def data(n=40, labels=None):
 
 def split(config, n=40, labels=None):
     return split_of(data(n, labels), config)
+
+
+def attacked(config, row, samples, index=0):
+    """Attack one reply by the configuration's attacks; the nearest outcome counts."""
+    answer = answer_of(config, row, samples, index)
+    attacks = [ATTACKS[name] for name in config.attacks]
+    own = [attack for attack in attacks if isinstance(attack, ReplyAttack)]
+    return nearest([attack.on(config, answer, samples, index) for attack in own])

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 
 from orchestra_strategy import cli
-from orchestra_strategy.audit import run_audit
-from orchestra_strategy.audit.wording import in_short, limits
 from tests.algorithms.tiny import images
-from tests.audit.parties import SMALL, TINY, config_of, data
+from tests.audit.parties import PLAIN, SMALL, TINY
 from tests.evaluation.test_html_report import Page
 
 
@@ -35,10 +33,13 @@ def run(folder, *arguments):
 def test_the_command_writes_a_report(folder, capsys):
     report, page = run(folder)
     shown = capsys.readouterr().out
-    assert "What the server can learn" in shown
+    first = shown.index("Verdicts")
+    assert first < shown.index("What to do") < shown.index("What the server can learn")
+    told = "- The party sends one averaged gradient of one batch each round; no privacy: "
+    assert told in " ".join(shown[first:].split())
     assert "1 of 6: local_gradient, no privacy" in shown
     assert "…" not in shown  # all columns, in a window of 80 characters as well
-    assert report["schema"] == 1
+    assert report["schema"] == 2
     assert (report["data"], report["sample_shape"]) == ("party.npz", [1, 8, 8])
     rows = [(r["user_type"], r["setting"]) for r in report["results"]]
     assert rows == [
@@ -58,8 +59,12 @@ def test_the_command_writes_a_report(folder, capsys):
     assert report["limits"] == [t for t in page.of("p") if t in report["limits"]]
     assert "untrained (control)" in page.of("td")
     assert any("must not leave the party" in text for text in page.of("p"))
-    assert [tag for tag, _ in page.tags].count("table") == 3
+    assert page.of("h2")[:4] == ["Verdicts", "What to do", "Words", "All settings"]
     assert [tag for tag, _ in page.tags].count("img") == 3
+    # Pictures stand with the numbers of the same kind of user.
+    tags = [tag for tag, _ in page.tags if tag in ("h2", "img", "table")]
+    own = tags[tags.index("img") - 1 : tags.index("img") + 2]
+    assert own == ["h2", "img", "table"]
 
 
 def test_without_labels_utility_is_not_compared(folder):
@@ -67,7 +72,7 @@ def test_without_labels_utility_is_not_compared(folder):
     report, page = run(folder, "--user-types", "local_update", "--privacy", "none")
     assert report["untrained"]["probe"] is None
     assert any("effective rank" in text for text in page.of("caption"))
-    assert any("utility not compared, for want of labels" in text for text in page.of("p"))
+    assert report["results"][0]["beats_untrained"] is None
 
 
 def test_privacy_settings_from_the_command_line(folder):
@@ -121,6 +126,12 @@ def test_an_image_folder_in_colour(folder):
         (["--privacy", "user", "--noise", "-1"], "`noise_multiplier` to be greater than 0, got -1"),
         (["--privacy", "user", "--norm", "batch"], "Expected a model without BatchNorm"),
         (["--images", "5"], "Expected `images` to be a multiple of 2, got 5"),
+        (["--images", "five"], "argument --images: invalid int value: 'five'"),
+        (["--imagess", "5"], "unrecognized arguments: --imagess 5"),
+        (["--data-option", "image_size"], "`--data-option` to be name=value, got 'image_size'"),
+        (["--data-option", "mode={"], "Expected `--data-option mode` to be a JSON value, got {"),
+        (["--data-option", "mode=L"], "no reading options for scikit-learn's digits, got `mode`"),
+        (["--import", "no.such.module"], "`--import` to name a module that can be imported, got"),
     ],
 )
 def test_bad_arguments_end_with_a_sentence(arguments, message, capsys, tmp_path, monkeypatch):
@@ -128,7 +139,10 @@ def test_bad_arguments_end_with_a_sentence(arguments, message, capsys, tmp_path,
     with pytest.raises(SystemExit) as stopped:
         cli.main(["audit", *arguments])
     assert stopped.value.code == 2
-    assert message in " ".join(capsys.readouterr().err.split())
+    told = capsys.readouterr().err
+    assert told.startswith(("Expected ", "orchestra-fl"))
+    assert "usage" not in told
+    assert message in " ".join(told.split())
     assert not (tmp_path / "audit_out").exists()
 
 
@@ -158,17 +172,64 @@ def test_the_module_runs_too():
     assert "--user-types" in done.stdout
 
 
-def test_limits_name_the_width_that_the_span_attack_needs_and_what_batchnorm_hides():
-    audit = run_audit(data(), config_of("fed_rotpred", norm="batch", rounds=1))
-    told = " ".join(limits(audit))
-    assert "below its width (16)" in told
-    assert "With BatchNorm" in told
-    assert "local centroids" not in told
+# ---- Tables, own strategies, reading options ---------------------------------------------------
+
+OWN = """
+from orchestra_strategy import FederatedStrategy, register_strategy
+from orchestra_strategy.algorithms.simclr import SimCLRObjective
+from orchestra_strategy.strategies.baselines import FedSimCLRStrategy
 
 
-def test_an_encoder_that_has_learnt_nothing_is_called_that():
-    labels = np.arange(40) % 2  # which are independent of the blobs
-    config = config_of(user_types=["local_update"], privacy=[{}], rounds=1)
-    audit = run_audit(data(labels=labels), config)
-    assert not audit.results[0].beats_untrained
-    assert "THE ENCODER IS NOT BETTER THAN AN UNTRAINED ONE" in in_short(audit)
+class OwnObjective(SimCLRObjective):
+    pass
+
+
+@register_strategy(strategy_name="own_for_audit", backend="torch")
+class OwnStrategy(FedSimCLRStrategy):
+    objective_class = OwnObjective
+"""
+ONE = ("--user-types", "local_gradient", "--privacy", "none")
+
+
+def test_a_strategy_of_ones_own(folder, monkeypatch):
+    (folder / "own_strategies_for_audit.py").write_text(OWN)
+    monkeypatch.chdir(folder)
+    (folder / "short.json").write_text(json.dumps({**SMALL, "rounds": 1, "parameters": PLAIN}))
+    named = ("--import", "own_strategies_for_audit", "--strategy", "own_for_audit")
+    report, _ = run(folder, *ONE, *named)
+    assert [r["strategy"] for r in report["results"]] == ["own_for_audit"]
+
+
+def test_a_table_is_told_column_by_column_in_its_own_units(folder):
+    rng = np.random.default_rng(0)
+    rows = zip(rng.normal(40, 10, 60), rng.normal(5e4, 1e4, 60), rng.choice(["a", "b"], 60))
+    lines = [f"{age:.1f};{balance:.0f};{kind}" for age, balance, kind in rows]
+    path = folder / "party.csv"
+    path.write_text("\n".join(["age;balance;kind", *lines]))
+    report, page = run(
+        folder,
+        *ONE,
+        "--data",
+        str(path),
+        "--data-option",
+        "delimiter=;",
+        *("--data-option", 'categories={"kind": ["a", "b"]}'),
+    )
+    columns = {c["name"]: c for c in report["results"][0]["columns"]}
+    assert list(columns) == ["age", "balance", "kind=a", "kind=b"]
+    # Guessing the mean is off by about two thirds of a standard deviation.
+    assert 2 < columns["age"]["guess"] < 15
+    assert 2e3 < columns["balance"]["guess"] < 1.5e4
+    assert "age" in page.of("td")
+    assert "img" not in [tag for tag, _ in page.tags]
+
+
+def test_every_reading_option_is_at_hand_and_a_misspelt_one_is_named(folder, capsys):
+    path = folder / "party.csv"
+    path.write_text("\n".join(["a,b,c,d,e", *(f"{i},{i % 7},1,{i % 3},2" for i in range(40))]))
+    chosen = 'columns=["a", "b", "d", "e"]'
+    report, _ = run(folder, *ONE, "--data", str(path), "--data-option", chosen)
+    assert report["sample_shape"] == [4]
+    with pytest.raises(SystemExit):
+        run(folder, *ONE, "--data", str(path), "--data-option", "colums=1")
+    assert "did you mean `columns`" in " ".join(capsys.readouterr().err.split())

@@ -1,18 +1,26 @@
 """The audit as a whole: what is trained and charged is the real strategy's; refusals are told."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from orchestra_strategy.audit import audit_setting, run_audit
-from orchestra_strategy.audit.party import Row, exchange, new_party, rounds_of, train, user_types_of
-from orchestra_strategy.audit.reply import _protect, attacked_reply
+from orchestra_strategy.audit.audited_party import (
+    Row,
+    exchange,
+    new_party,
+    rounds_of,
+    train,
+    user_types_of,
+)
 from orchestra_strategy.audit.results import plain
 from orchestra_strategy.audit.utility import Utility
 from orchestra_strategy.errors import ModelError, ParameterError, PrivacyError
 from orchestra_strategy.evaluation import ProbeResult
 from orchestra_strategy.privacy import Release, epsilon_of
-from tests.audit.parties import GRADIENT, SMALL, TINY, config_of, data, split
+from tests.audit.parties import GRADIENT, SMALL, TINY, attacked, config_of, data, split
 
 RECORD = {"privacy": "record", "noise_multiplier": 2.0}
 USER = {"privacy": "user", "noise_multiplier": 2.0}
@@ -58,20 +66,18 @@ def test_without_privacy_nothing_is_charged_and_training_moves_the_weights():
     assert any(not torch.equal(a, b) for a, b in zip(before, party.model.parameters()))
 
 
-def test_users_are_protected_by_the_strategys_plan():
+def test_users_are_protected_by_the_strategys_own_protection():
     config = config_of()
     for privacy, slot in ((RECORD, "record_privacy"), (USER, "update_privacy")):
         row = Row("local_update", privacy)
         party = new_party(config, row, split(config).members, 0)
-
-        class User:
-            model = party.model
-
-        _protect(User, party, config, row, 0)
+        user = SimpleNamespace(model=party.model, record_privacy=None, update_privacy=None)
+        party.privacy.protect(user)
         z = party.privacy.plan().update.noise_multiplier
         # Of a user's budget for a round the moments of the clusters have their share.
         assert z == 2.0 if privacy is RECORD else z > 2.0
-        protected = getattr(User, slot)
+        protected = getattr(user, slot)
+        assert protected.mechanism is party.privacy.mechanism
         used = protected.noise_multiplier if privacy is USER else protected.release[0]
         assert used == z
 
@@ -79,7 +85,7 @@ def test_users_are_protected_by_the_strategys_plan():
 def test_replies_differ_and_repeat():
     config = config_of(replies=2)
     samples = split(config)
-    replies = [attacked_reply(config, GRADIENT, samples, i) for i in (0, 1, 0)]
+    replies = [attacked(config, GRADIENT, samples, i) for i in (0, 1, 0)]
     assert torch.equal(replies[0].truth, replies[2].truth)
     assert torch.equal(replies[0].found, replies[2].found)
     assert not torch.equal(replies[0].truth, replies[1].truth)
@@ -89,8 +95,8 @@ def test_with_several_attacks_the_nearest_outcome_counts():
     both = config_of("fed_simclr", attacks=["span", "matching"])
     alone = [config_of("fed_simclr", attacks=[name]) for name in ("span", "matching")]
     samples = split(both)
-    found = attacked_reply(both, GRADIENT, samples, 0)
-    single = [attacked_reply(c, GRADIENT, samples, 0).leakage.above_control for c in alone]
+    found = attacked(both, GRADIENT, samples, 0)
+    single = [attacked(c, GRADIENT, samples, 0).leakage.above_control for c in alone]
     assert found.leakage.above_control == max(single)
 
 
@@ -103,8 +109,8 @@ def test_the_same_seed_gives_the_same_numbers():
         rows = [plain(result) for result in audit.results]
         for row in rows:
             del row["seconds"]
-            for reply in row["replies"]:
-                del reply["seconds"]
+            for reply in (*row["replies"], *row["outcomes"]):
+                reply.pop("seconds", None)
         return rows
 
     assert numbers(0) == numbers(0) != numbers(1)

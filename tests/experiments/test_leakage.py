@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 from experiments import leakage
 from orchestra_strategy import OrchestraError
-from orchestra_strategy.audit.attacks import attack, recover_labels
-from orchestra_strategy.audit.matching import Plan, simulated_gradient
-from orchestra_strategy.audit.scores import chance_overlap, label_overlap, matched, psnr
+from orchestra_strategy.audit.attacks.gradient_matching import attack, recover_labels
+from orchestra_strategy.audit.attacks.scores import chance_overlap, label_overlap, matched, psnr
+from orchestra_strategy.audit.attacks.search import Plan, simulated_gradient
 from orchestra_strategy.rng import torch_generator
 from orchestra_strategy.threads import torch_threads
 

@@ -65,7 +65,10 @@ def matched(found: Tensor, truth: Tensor) -> Tensor:
 
 
 def psnr(found: Tensor, truth: Tensor) -> list[float]:
-    """Return the peak signal-to-noise ratio of each image, in dB, for pixels in [0, 1]."""
+    """Return the peak signal-to-noise ratio of each image, in dB, for pixels in [0, 1].
+
+    Of a table's rows it is the same formula, with 1 (a standard deviation) for the peak.
+    """
     pairs = zip(found, truth, strict=True)
     return [min(peak_signal_noise_ratio(*p, data_range=1.0).item(), _EXACT) for p in pairs]
 
@@ -75,8 +78,11 @@ def ssim(found: Tensor, truth: Tensor) -> list[float]:
 
     Z. Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", IEEE
     TIP 2004. The usual window of 11 pixels does not fit into small images: below 24 pixels a side
-    it is a flat one of 3.
+    it is a flat one of 3. Of a table's rows (n, F) it is the correlation over columns.
     """
+    if truth.ndim == 2:
+        pair = (found - found.mean(1, keepdim=True), truth - truth.mean(1, keepdim=True))
+        return F.cosine_similarity(*pair, dim=1).tolist()
     small = min(truth.shape[-2:]) < 24
     values = structural_similarity_index_measure(
         found,
@@ -144,7 +150,8 @@ def leakage(
     """Score a reconstruction.
 
     Args:
-        found: As many images as ``truth`` has, in any order, shape (n * V, C, H, W).
+        found: As many images as ``truth`` has, in any order, shape (n * V, C, H, W); or rows of a
+            table (n * V, F), and likewise below.
         truth: What the network saw: V views of n samples, shape (n, V, C, H, W).
         others: The same views of other samples, shape (m, V, C, H, W), m >= n.
         generator: Draws the random guesses.
@@ -156,7 +163,7 @@ def leakage(
     flat = truth.flatten(0, 1)
     ordered = matched(found, flat)
     own = _best(ordered, flat, num_views)
-    mean = _best(others.mean(0).repeat(n, 1, 1, 1), flat, num_views)
+    mean = _best(others.mean(0).expand(n, *truth.shape[1:]).flatten(0, 1), flat, num_views)
     random = []
     for _ in range(_RANDOM_GUESSES):
         rows = torch.randperm(len(others), generator=generator)[:n]
@@ -167,7 +174,12 @@ def leakage(
         values.mean(1).tolist() for values in (own, mean, drawn)
     )
     scores = Leakage(
-        *(psnr_, ssim_, mean_psnr, mean_ssim, random_psnr, random_ssim),
+        psnr=psnr_,
+        ssim=ssim_,
+        control_mean_psnr=mean_psnr,
+        control_mean_ssim=mean_ssim,
+        control_random_psnr=random_psnr,
+        control_random_ssim=random_ssim,
         leaked=int(above.sum()),
         samples=n,
     )

@@ -1,4 +1,4 @@
-"""What a server can compute of each objective: its loss without what the party keeps to itself.
+"""The losses as a server can compute them, without what the party keeps to itself.
 
 The server knows the model, the objective, its hyper-parameters and, for Orchestra, the global
 centroids C. It does not know which views a party drew: they are what the attack searches for, one
@@ -19,8 +19,17 @@ from torch import Tensor, nn
 
 from orchestra_strategy.algorithms.ema import frozen_copy
 from orchestra_strategy.algorithms.model import parts_of
+from orchestra_strategy.errors import ParameterError
 
-__all__ = ["KnownLoss", "OrchestraLoss", "PairLoss", "PredictionLoss", "RotationLoss", "Supervised"]
+__all__ = [
+    "KnownLoss",
+    "OrchestraLoss",
+    "PairLoss",
+    "PredictionLoss",
+    "RotationLoss",
+    "Supervised",
+    "ViewsAlone",
+]
 
 
 class KnownLoss(Protocol):
@@ -48,7 +57,8 @@ class KnownLoss(Protocol):
 
 
 def _model_input(images: Tensor) -> Tensor:
-    return images * 2 - 1  # as orchestra_strategy.data.to_model_input
+    # As orchestra_strategy.data.to_model_input; rows of a table pass as they are.
+    return images if images.ndim == 2 else images * 2 - 1
 
 
 class Supervised:
@@ -177,3 +187,30 @@ class PredictionLoss(PairLoss):
         pairs = ((views[0], targets[1]), (views[1], targets[0]))
         cosines = [F.cosine_similarity(predictor(encoder(x)), t, dim=1).mean() for x, t in pairs]
         return -self.factor * (cosines[0] + cosines[1]) / 2
+
+
+class ViewsAlone:
+    """What is known of somebody's own objective: that it looks at views, but not its loss."""
+
+    views: tuple[int, ...] = (0, 1, 2)
+    online: tuple[int, ...] = (0, 1, 2)
+    class_bias: str | None = None
+    class_weight = 1.0
+
+    def __init__(self, objective: object) -> None:
+        self.name = type(objective).__name__
+
+    def __call__(self, model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+        """Refuse.
+
+        Raises:
+            ParameterError: Always.
+        """
+        raise ParameterError(
+            f"Expected an objective whose loss the audit knows, got {self.name}; use attacks that "
+            "need no loss, such as 'span'."
+        )
+
+    def logits(self, model: nn.Module, images: Tensor) -> Tensor:
+        """There are no classes: zeros (n, 1)."""
+        return images.new_zeros(len(images), 1)

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from orchestra_strategy.algorithms.orchestra_objective import OrchestraObjective
-from orchestra_strategy.audit import reply
-from orchestra_strategy.audit.losses_by_objective import known_loss
-from orchestra_strategy.audit.matching import simulated_gradient
-from orchestra_strategy.audit.party import Row, new_party, strategy_class, user_types_of
+from orchestra_strategy.audit.answer import answer_of
+from orchestra_strategy.audit.attacks.losses_by_objective import known_loss
+from orchestra_strategy.audit.attacks.search import simulated_gradient
+from orchestra_strategy.audit.audited_party import Row, new_party, strategy_class, user_types_of
 from orchestra_strategy.errors import OrchestraError, ParameterError
 from orchestra_strategy.strategies.registry import lookup_strategy, registered_strategies
 from orchestra_strategy.strategies.self_supervised import SelfSupervisedStrategy
@@ -25,7 +25,7 @@ EXACT = ["orchestra", *(name for name in OWN if name.startswith("fed_"))]
 
 def answered(strategy, row=GRADIENT, **parameters):
     config = config_of(strategy, {"view_options": CLEAR, **parameters})
-    answer = reply._answer(config, row, split(config), 0)
+    answer = answer_of(config, row, split(config), 0)
     seen = answer.views.images(answer.loss.views)
     turned = torch.cat([drawn.pretext_target for drawn in answer.views.drawn])
     return answer, seen, turned
@@ -70,7 +70,7 @@ def test_a_rotation_loss_of_weight_0_tells_no_classes():
 def test_every_strategy_of_the_package_can_be_attacked(strategy):
     config = config_of(strategy) if strategy != "orchestra_private" else config_of("orchestra")
     row = Row(user_types_of(config)[0], {})
-    answer = reply._answer(config, row, split(config), 0)
+    answer = answer_of(config, row, split(config), 0)
     assert answer.views.images(answer.loss.online).shape[0] == config.images
 
 
@@ -79,8 +79,9 @@ def test_refusals():
         strategy_class("orchestr")
     with pytest.raises(ParameterError, match="can be audited, got 'fed_avg_w'"):
         strategy_class("fed_avg_w")
-    with pytest.raises(ParameterError, match="whose loss the audit knows, got function; known: B"):
-        known_loss(None, lambda model, batch: None)
+    unknown = known_loss(None, lambda model, batch: None)
+    with pytest.raises(ParameterError, match="whose loss the audit knows, got function; use atta"):
+        unknown(None, torch.zeros(2, 1, 8, 8), torch.zeros(2))
     config = config_of()
     party = new_party(config, GRADIENT, split(config).members, 0)
     assert isinstance(party.objective, OrchestraObjective)

@@ -1,4 +1,4 @@
-"""What the audit puts in the place of a party's views: views that are recorded."""
+"""Views that are recorded, in the place of a party's own."""
 
 import torch
 from torch import Tensor
@@ -19,16 +19,22 @@ class RecordedViews:
         self.views = views
         self.drawn: list[ViewSet] = []
 
+    @property
+    def row_wise(self) -> bool:
+        """Whether the recorded views are."""
+        return bool(self.views.row_wise)
+
     def __call__(self, x: Tensor, generator: torch.Generator) -> ViewSet:
         """Draw, and remember."""
         self.drawn.append(self.views(x, generator))
         return self.drawn[-1]
 
     def images(self, views: tuple[int, ...]) -> Tensor:
-        """Return the named views as pixels in [0, 1], shape (n, V, C, H, W)."""
+        """Return the named views as pixels in [0, 1], (n, V, C, H, W), or rows (n, V, F)."""
         return torch.cat([pixels(drawn, views) for drawn in self.drawn])
 
 
 def pixels(drawn: ViewSet, views: tuple[int, ...]) -> Tensor:
-    """Return views (B, V, C, H, W) as pixels; noise beyond [0, 1] is cut."""
-    return (torch.stack([drawn[v] for v in views], dim=1) / 2 + 0.5).clamp(0, 1)
+    """Return views (B, V, C, H, W) as pixels; noise beyond [0, 1] is cut. Rows (B, V, F) stay."""
+    stacked = torch.stack([drawn[v] for v in views], dim=1)
+    return stacked if stacked.ndim == 3 else (stacked / 2 + 0.5).clamp(0, 1)

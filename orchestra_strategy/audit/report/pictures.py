@@ -1,4 +1,4 @@
-"""What the network saw above what the server made of it, a row per privacy setting."""
+"""Pictures of what the network saw above what the server made of it, a row per setting."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from orchestra_strategy.audit.results import Reply
+from orchestra_strategy.audit.attacks.reply_attack import Reply
 from orchestra_strategy.evaluation.plots.figures import INK, MUTED, new_figure, save_figure
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Images from the span of a gradient: the attack that works on self-supervised losses too.
+"""Samples from the span of a gradient: the attack that works on self-supervised losses too.
 
 For a linear layer the gradient of the weight is a sum of outer products: sum_i d_i f_i^T, f_i the
 layer's input for image i and d_i whatever the loss sends back. So, as long as the batch is smaller
@@ -21,13 +21,23 @@ import torch
 from scipy.linalg import qr
 from torch import Tensor, nn
 
+from orchestra_strategy.audit.answer import Answer
+from orchestra_strategy.audit.attacks.domains import Domain, Pixels
+from orchestra_strategy.audit.attacks.reply_attack import ReplyAttack
+from orchestra_strategy.audit.settings import AuditConfig
 from orchestra_strategy.errors import ModelError
 
-__all__ = ["feature_layer", "row_space", "span_attack", "use_batch_statistics"]
+__all__ = [
+    "SpanAttack",
+    "feature_layer",
+    "misfit_of",
+    "prepared",
+    "row_space",
+    "span_attack",
+    "use_batch_statistics",
+]
 
 _STEP_SIZE = 0.05
-_TV_WEIGHT = 0.005
-_BEYOND = 0.2  # views are noisy: pixels may leave [0, 1] by so much
 
 
 def feature_layer(model: nn.Module) -> str:
@@ -71,6 +81,7 @@ def span_attack(
     generator: torch.Generator,
     starts: int = 32,
     buffers: Sequence[Tensor] | None = None,
+    domain: Domain | None = None,
 ) -> Tensor:
     """Search for images whose features lie in the row space of a gradient.
 
@@ -79,18 +90,44 @@ def span_attack(
         server_payload: What the server sent.
         gradient: What came back, as a gradient: one tensor per parameter.
         count: How many images went through the layer: samples times views.
-        shape: Of one image, (C, H, W).
+        shape: Of one image, (C, H, W), or of a table's row, (F,).
         steps: Length of the search.
         generator: Source of the first guesses.
         starts: First guesses, searched from side by side; at least ``count`` are taken.
         buffers: What came back with the gradient: see :func:`use_batch_statistics`.
+        domain: What is known of samples; by default that they are images.
 
     Returns:
-        Images (count, C, H, W) in [0, 1], the most different of those that fit best.
+        Images (count, C, H, W) in [0, 1], or rows (count, F): the most different of those that fit
+        best.
 
     Raises:
         ModelError: There is no linear layer after the backbone.
     """
+    domain = Pixels() if domain is None else domain
+    model = prepared(model, server_payload, buffers)
+    names = [name for name, _ in model.named_parameters()]
+    basis = row_space(gradient[names.index(feature_layer(model))], count)
+    guesses = domain.start(max(starts, 2 * count), shape, generator).requires_grad_()
+    optimizer = torch.optim.Adam([guesses], lr=_STEP_SIZE)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for _ in range(steps):
+        misfit, _ = misfit_of(model, domain.model_input(guesses), basis)
+        value = (misfit + domain.unlikely(guesses)).sum()
+        guesses.grad = torch.autograd.grad(value, [guesses])[0]
+        optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            domain.keep(guesses)
+    with torch.no_grad():
+        misfit, inside = misfit_of(model, domain.model_input(guesses), basis)
+    return domain.finish(guesses.detach()[_spread(misfit, inside, count)])
+
+
+def prepared(
+    model: nn.Module, server_payload: Mapping[str, Any], buffers: Sequence[Tensor] | None
+) -> nn.Module:
+    """Return a copy of a model with the payload's parameters, and the batches' own statistics."""
     model = copy.deepcopy(model)
     with torch.no_grad():
         for parameter, sent in zip(model.parameters(), server_payload["parameters"], strict=True):
@@ -98,22 +135,7 @@ def span_attack(
     model.train()
     if buffers:
         use_batch_statistics(model, buffers)
-    names = [name for name, _ in model.named_parameters()]
-    basis = row_space(gradient[names.index(feature_layer(model))], count)
-    images = torch.rand(max(starts, 2 * count), *shape, generator=generator).requires_grad_()
-    optimizer = torch.optim.Adam([images], lr=_STEP_SIZE)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
-        misfit, _ = _misfit(model, images, basis)
-        value = (misfit + _TV_WEIGHT * _variation(images)).sum()
-        images.grad = torch.autograd.grad(value, [images])[0]
-        optimizer.step()
-        schedule.step()
-        with torch.no_grad():
-            images.clamp_(-_BEYOND, 1 + _BEYOND)
-    with torch.no_grad():
-        misfit, inside = _misfit(model, images, basis)
-    return images.detach()[_spread(misfit, inside, count)].clamp(0, 1)
+    return model
 
 
 @torch.no_grad()
@@ -143,9 +165,15 @@ def use_batch_statistics(model: nn.Module, after: Sequence[Tensor]) -> None:
         module.eval()
 
 
-def _misfit(model: Any, images: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the share of the features (B, d) outside of the span (B,), and the part inside."""
-    features = model.backbone(images * 2 - 1)
+def misfit_of(model: Any, inputs: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the share of the features (B, d) outside of the span (B,), and the part inside.
+
+    Args:
+        model: With ``backbone``.
+        inputs: On the model's scale, shape (B, ...).
+        basis: See :func:`row_space`.
+    """
+    features = model.backbone(inputs)
     unit = features / features.norm(dim=1, keepdim=True).clamp_min(1e-8)
     inside = unit @ basis.T
     return 1 - inside.square().sum(1), inside
@@ -159,8 +187,38 @@ def _spread(misfit: Tensor, inside: Tensor, count: int) -> Tensor:
     return order[:count]
 
 
-def _variation(images: Tensor) -> Tensor:
-    """Return each image's mean absolute difference between neighbouring pixels, shape (B,)."""
-    return sum(
-        (images.diff(dim=d).abs().flatten(1).mean(1) for d in (-1, -2)), torch.zeros(len(images))
+class SpanAttack(ReplyAttack):
+    """The attack on a reply; it needs no knowledge of the loss."""
+
+    name = "span"
+    sees = (
+        "the reply of a round: the gradient, or the change, of the first layer behind the "
+        "network's body"
     )
+    limits = (
+        "It reads one layer, and as long as a batch has fewer views than the layer is wide "
+        "(`hidden_dim`). With BatchNorm it knows the mean of the batches' statistics alone and "
+        "mostly fails, which a stronger attack need not."
+    )
+
+    def views(self, answer: Answer) -> tuple[int, ...]:
+        """Return the views that go through the trained network."""
+        return answer.loss.online
+
+    def recover(
+        self, config: AuditConfig, answer: Answer, shape: Sequence[int], generator: torch.Generator
+    ) -> Tensor:
+        """Search for all views; ``shape`` is (n, V, ...)."""
+        gradient = answer.plan.as_gradient(answer.shared["gradients"])
+        count, steps = shape[0] * shape[1], config.attack_steps
+        return span_attack(
+            answer.model,
+            answer.payload,
+            gradient,
+            count,
+            shape[2:],
+            steps,
+            generator,
+            buffers=answer.shared["buffers"],
+            domain=answer.domain,
+        )

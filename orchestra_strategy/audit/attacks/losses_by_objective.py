@@ -1,4 +1,4 @@
-"""From a strategy's objective to what the server knows of its loss."""
+"""The loss that the server knows, for each objective."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,14 +13,15 @@ from orchestra_strategy.algorithms.rotpred import RotPredObjective
 from orchestra_strategy.algorithms.simclr import SimCLRObjective, nt_xent
 from orchestra_strategy.algorithms.simsiam import SimSiamObjective
 from orchestra_strategy.algorithms.specloss import SpecLossObjective, spectral_loss
-from orchestra_strategy.audit.known_losses import (
+from orchestra_strategy.audit.attacks.known_losses import (
     KnownLoss,
     OrchestraLoss,
     PairLoss,
     PredictionLoss,
     RotationLoss,
+    ViewsAlone,
 )
-from orchestra_strategy.errors import OrchestraError, ParameterError
+from orchestra_strategy.errors import OrchestraError
 
 __all__ = ["known_loss"]
 
@@ -62,15 +63,13 @@ def known_loss(model: nn.Module, objective: Any) -> KnownLoss:
         objective: The party's; of it only what the server has is read, such as hyper-parameters and
             Orchestra's global centroids.
 
+    Returns:
+        The loss; for an objective that is not of this package :class:`ViewsAlone`.
+
     Raises:
-        ParameterError: An objective that is not of this package.
         OrchestraError: Orchestra's has no centroids so far.
     """
     for known, build in _BUILDERS.items():
         if isinstance(objective, known):
             return build(model, objective)
-    names = ", ".join(sorted(kind.__name__ for kind in _BUILDERS))
-    raise ParameterError(
-        f"Expected an objective whose loss the audit knows, got {type(objective).__name__}; known: "
-        f"{names}."
-    )
+    return ViewsAlone(objective)

@@ -15,12 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from orchestra_strategy.audit.attacks import classes_of, load_parameters
-from orchestra_strategy.audit.known_losses import KnownLoss
-from orchestra_strategy.audit.matching import Plan
+from orchestra_strategy.audit.answer import Answer
+from orchestra_strategy.audit.attacks.gradient_matching import (
+    LossAttack,
+    classes_of,
+    load_parameters,
+)
+from orchestra_strategy.audit.attacks.known_losses import KnownLoss
+from orchestra_strategy.audit.attacks.search import Plan
+from orchestra_strategy.audit.settings import AuditConfig
 from orchestra_strategy.errors import ParameterError
 
-__all__ = ["breaching_attack", "require_breaching"]
+__all__ = ["Breaching", "breaching_attack", "require_breaching"]
 
 _SETUP = {"device": torch.device("cpu"), "dtype": torch.float32}
 _ATTACK = "invertinggradients"
@@ -83,7 +89,8 @@ def breaching_attack(
     """Recover images by ``breaching``'s attack ``invertinggradients``.
 
     Args:
-        model: See :func:`~orchestra_strategy.audit.attacks.attack`, as for the other arguments.
+        model: See ``attack`` of :mod:`~orchestra_strategy.audit.attacks.gradient_matching`, as for
+            the other arguments.
         loss: What the server knows of the loss.
         server_payload: What the server sent.
         shared_data: What came back.
@@ -144,3 +151,18 @@ def _hyperparams(plan: Plan, classes: Tensor) -> dict[str, Any] | None:
     labels = list(classes.chunk(plan.steps))
     size = len(labels[0])
     return {"lr": plan.lr, "steps": plan.steps, "data_per_step": size, "labels": labels}
+
+
+class Breaching(LossAttack):
+    """The attack of the package."""
+
+    name = "breaching"
+    sees = "the whole reply of a round, as `matching` does, by another search"
+    limits = "It simulates plain steps, and searches images alone."
+
+    def recover(
+        self, config: AuditConfig, answer: Answer, shape: Sequence[int], generator: torch.Generator
+    ) -> Tensor:
+        """Search for all views."""
+        known = (answer.model, answer.loss, answer.payload, answer.shared, answer.plan)
+        return breaching_attack(*known, shape[1:], config.attack_steps, generator)

@@ -10,11 +10,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from orchestra_strategy.audit import reply, run_audit
-from orchestra_strategy.audit.party import Row
+from orchestra_strategy.audit import run_audit
+from orchestra_strategy.audit.answer import answer_of
+from orchestra_strategy.audit.attacks.table import ATTACKS
+from orchestra_strategy.audit.audited_party import Row
 from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.rng import torch_generator
-from tests.audit.parties import CLEAR, GRADIENT, config_of, data, split
+from tests.audit.parties import CLEAR, GRADIENT, attacked, config_of, data, split
 
 
 def test_without_the_package_it_is_refused_before_any_training(monkeypatch):
@@ -55,10 +57,12 @@ def package(monkeypatch):
 
 def answered(strategy, row):
     config = config_of(strategy, {"view_options": CLEAR}, attacks=["breaching"], attack_steps=7)
-    answer = reply._answer(config, row, split(config), 0)
+    answer = answer_of(config, row, split(config), 0)
     truth = answer.views.images(answer.loss.views)
     before = torch.get_rng_state()
-    found = reply._found("breaching", config, answer, truth, torch_generator(0, "s", 0, "b"))
+    found = ATTACKS["breaching"].recover(
+        config, answer, truth.shape, torch_generator(0, "s", 0, "b")
+    )
     assert torch.equal(before, torch.get_rng_state())
     return answer, truth, found
 
@@ -94,6 +98,6 @@ def test_of_several_steps_it_is_told_the_plan(package):
 @pytest.mark.skipif(find_spec("breaching") is None, reason="the extra `audit` is not installed")
 def test_the_package_itself_attacks_a_reply():
     config = config_of("fed_rotpred", attacks=["breaching"], attack_steps=5)
-    found = reply.attacked_reply(config, GRADIENT, split(config), 0)
+    found = attacked(config, GRADIENT, split(config))
     assert found.attack == "breaching"
     assert found.found.isfinite().all()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from orchestra_strategy.audit.scores import leakage, ssim
+from orchestra_strategy.audit.attacks.scores import leakage, ssim
 
 
 def pictures(*shape, seed=0):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from orchestra_strategy.audit.known_losses import KnownLoss
+from orchestra_strategy.audit.attacks.known_losses import KnownLoss
 
 __all__ = ["Plan", "reconstruct", "simulated_gradient"]
 

@@ -1,9 +1,9 @@
-"""What a curious server can try: labels from a gradient, and images from a gradient.
+"""Gradient matching: labels read off a gradient, and images searched with it.
 
 The server is honest but curious: it keeps to the protocol and sends ordinary parameters. All that
 these functions get is what it has anyway: the model, the payload it sent, the ``shared_data`` it
 received, the training plan it set itself, and the loss as far as it knows it (see
-:mod:`orchestra_strategy.audit.known_losses`).
+:mod:`orchestra_strategy.audit.attacks.known_losses`).
 
 Sources: B. Zhao, K. R. Mopuri, H. Bilen, "iDLG: Improved Deep Leakage from Gradients", 2020,
 https://arxiv.org/abs/2001.02610 (one label); A. Wainakh et al., "User-Level Label Leakage from
@@ -17,11 +17,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from orchestra_strategy.audit.known_losses import KnownLoss
-from orchestra_strategy.audit.matching import Plan, reconstruct
+from orchestra_strategy.audit.answer import Answer
+from orchestra_strategy.audit.attacks.known_losses import KnownLoss, ViewsAlone
+from orchestra_strategy.audit.attacks.reply_attack import ReplyAttack
+from orchestra_strategy.audit.attacks.scene import Scene
+from orchestra_strategy.audit.attacks.search import Plan, reconstruct
+from orchestra_strategy.audit.settings import AuditConfig
 from orchestra_strategy.errors import ParameterError
 
-__all__ = ["attack", "classes_of", "load_parameters", "recover_labels"]
+__all__ = [
+    "GradientMatching",
+    "LossAttack",
+    "attack",
+    "classes_of",
+    "load_parameters",
+    "recover_labels",
+]
 
 
 def attack(
@@ -127,3 +138,30 @@ def recover_labels(bias_gradient: Tensor, expected: Tensor, count: int) -> Tenso
         found.append(int(left.argmax()))
         left = left - F.one_hot(torch.tensor(found[-1]), len(left))
     return torch.tensor(sorted(found))
+
+
+class LossAttack(ReplyAttack):
+    """An attack that needs the loss, and images."""
+
+    def reason_against(self, scene: Scene) -> str | None:
+        """Refuse tables, and losses that are somebody's own."""
+        if scene.split.members.ndim == 2:
+            return "it searches images"
+        if any(isinstance(answer.loss, ViewsAlone) for answer in scene.answers):
+            return "the audit does not know the loss of this objective"
+        return None
+
+
+class GradientMatching(LossAttack):
+    """Search images with the gradient received, by the loss as far as the server knows it."""
+
+    name = "matching"
+    sees = "the whole reply of a round, compared with what guessed images would have given"
+    limits = "It works for a handful of images and small networks; a longer search may find more."
+
+    def recover(
+        self, config: AuditConfig, answer: Answer, shape: Sequence[int], generator: torch.Generator
+    ) -> Tensor:
+        """Search for all views."""
+        known = (answer.model, answer.loss, answer.payload, answer.shared, answer.plan)
+        return attack(*known, shape[1:], config.attack_steps, generator)[1]

@@ -11,81 +11,24 @@ The attacker has the model and candidate samples, and draws views of its own.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.stats import norm, rankdata
-from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from orchestra_strategy.audit.known_losses import KnownLoss
-from orchestra_strategy.audit.parts import pixels
+from orchestra_strategy.algorithms.objective_bases import RowwiseObjective
+from orchestra_strategy.audit.attacks.known_losses import KnownLoss, ViewsAlone
+from orchestra_strategy.audit.attacks.losses_by_objective import known_loss
+from orchestra_strategy.audit.attacks.roc import Auc, auc_with_interval
+from orchestra_strategy.audit.attacks.scene import Attack, Scene
+from orchestra_strategy.audit.recorded_views import pixels
 from orchestra_strategy.data.augmentation.views import Views
 from orchestra_strategy.errors import DataError
+from orchestra_strategy.rng import torch_generator
 
-__all__ = ["Auc", "alignment_scores", "auc_with_interval", "loss_scores"]
+__all__ = ["Membership", "alignment_scores", "loss_scores"]
 
-_DRAWS = 8  # views of each kind per sample
-
-
-@dataclass(frozen=True)
-class Auc:
-    """Area under the ROC curve with its 95 % confidence interval; 0.5 is guessing.
-
-    Attributes:
-        value: The probability that a member scores higher than a non-member.
-        low: Lower end of the interval.
-        high: Upper end.
-        signal: What was thresholded: ``loss`` or ``alignment``.
-    """
-
-    value: float
-    low: float
-    high: float
-    signal: str
-
-    @property
-    def leaks(self) -> bool:
-        """Whether the interval lies above guessing."""
-        return self.low > 0.5
-
-
-def auc_with_interval(members: Tensor, others: Tensor, signal: str = "loss") -> Auc:
-    """Return the AUC of scores that are to be higher for members.
-
-    The interval is that of E. R. DeLong, D. M. DeLong, D. L. Clarke-Pearson, "Comparing the Areas
-    under Two or More Correlated Receiver Operating Characteristic Curves", Biometrics 1988. It
-    rests on a normal approximation: where members and others are separated without any overlap it
-    has no width, which says nothing of the certainty.
-
-    Args:
-        members: Scores of members, shape (m,), m >= 2.
-        others: Scores of non-members, shape (n,), n >= 2.
-        signal: What the scores are.
-
-    Raises:
-        DataError: Fewer than two scores on a side, or one that is not finite.
-
-    >>> auc_with_interval(torch.tensor([2.0, 3.0]), torch.tensor([0.0, 1.0])).value
-    1.0
-    """
-    x, y = (np.asarray(s.detach(), dtype=np.float64) for s in (members, others))
-    m, n = len(x), len(y)
-    if min(m, n) < 2:
-        raise DataError(f"Expected at least 2 members and 2 others, got {m} and {n}.")
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise DataError("Expected `members` and `others` to be finite, got NaN or infinite scores.")
-    both = np.concatenate([x, y])
-    value = float(roc_auc_score(np.repeat([1, 0], [m, n]), both))
-    ranks = rankdata(both)
-    # A sample's placement: the share of the other side that it wins against.
-    wins = (ranks[:m] - rankdata(x)) / n
-    losses = 1 - (ranks[m:] - rankdata(y)) / m
-    error = float(np.sqrt(wins.var(ddof=1) / m + losses.var(ddof=1) / n))
-    half = float(norm.ppf(0.975)) * error
-    return Auc(value, max(value - half, 0.0), min(value + half, 1.0), signal)
+_DRAWS = 4  # views of each kind per sample
 
 
 @torch.no_grad()
@@ -96,7 +39,7 @@ def alignment_scores(
 
     Args:
         model: With ``backbone``; put into evaluation mode.
-        samples: Pixels (N, C, H, W).
+        samples: Pixels (N, C, H, W), or rows (N, F).
         views: The augmentation, which is public.
         generator: Source of the attacker's own views.
     """
@@ -141,6 +84,33 @@ def loss_scores(
                 raise DataError("Expected `classes` for a supervised loss, got None.")
             found.append(-loss(model, samples[i : i + 1], classes[i : i + 1]))
             continue
-        drawn = views(samples[i : i + 1].expand(_DRAWS, -1, -1, -1), generator)
+        drawn = views(samples[i : i + 1].expand(_DRAWS, *samples.shape[1:]), generator)
         found.append(-loss(model, pixels(drawn, loss.views), drawn.pretext_target))
     return torch.stack(found)
+
+
+class Membership(Attack):
+    """Both signals on the trained encoder."""
+
+    name = "membership"
+    sees = "the encoder after the last round, and candidate samples"
+    limits = "It sets thresholds on single samples; stronger tests train many models of their own."
+
+    def run(self, scene: Scene) -> tuple[Auc, ...]:
+        """Threshold the loss, where it is known and a sample's own, and the likeness of views."""
+        party, model = scene.party, scene.party.model
+        model.eval()
+        known = known_loss(model, party.objective)
+        own_loss = isinstance(party.objective, RowwiseObjective)
+        signals = ["loss"] if own_loss and not isinstance(known, ViewsAlone) else []
+        found = []
+        for signal in (*signals, "alignment"):
+            scores = []
+            for who, samples in scene.split.sides():
+                stream = torch_generator(scene.config.seed, "attacker", 0, f"{signal} {who}")
+                if signal == "loss":
+                    scores.append(loss_scores(model, known, samples, None, scene.views, stream))
+                else:
+                    scores.append(alignment_scores(model, samples, scene.views, stream))
+            found.append(auc_with_interval(scores[0], scores[1], signal))
+        return tuple(found)

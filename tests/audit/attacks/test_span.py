@@ -5,19 +5,24 @@ import torch
 from torch import nn
 
 from orchestra_strategy.algorithms.model import orchestra_model
-from orchestra_strategy.audit.party import Row
-from orchestra_strategy.audit.reply import attacked_reply
-from orchestra_strategy.audit.span import (
+from orchestra_strategy.audit.attacks.span import (
     feature_layer,
     row_space,
     span_attack,
     use_batch_statistics,
 )
+from orchestra_strategy.audit.audited_party import Row
 from orchestra_strategy.errors import ModelError
 from orchestra_strategy.rng import torch_generator
-from tests.audit.parties import config_of, split
+from tests.audit.parties import attacked, config_of, split
 
-WIDE = {"hidden_dim": 64, "projection_dim": 32, "attack_steps": 200, "members": 32}
+WIDE = {
+    "hidden_dim": 64,
+    "projection_dim": 32,
+    "attack_steps": 200,
+    "members": 32,
+    "attacks": ["span"],
+}
 ROWS = [
     *(Row(kind, {}) for kind in ("local_gradient", "local_update", "multiuser_aggregate")),
 ]
@@ -25,7 +30,7 @@ ROWS = [
 
 def scores_of(row, strategy="fed_rotpred"):
     config = config_of(strategy, **WIDE)
-    return attacked_reply(config, row, split(config, 64), 0).leakage
+    return attacked(config, row, split(config, 64), 0).leakage
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.user_type)
@@ -106,6 +111,6 @@ def test_buffers_tell_the_batchs_own_statistics():
 
 
 def test_with_batchnorm_the_attack_gives_finite_images():
-    config = config_of("fed_rotpred", norm="batch", attack_steps=5)
-    reply = attacked_reply(config, ROWS[0], split(config), 0)
+    config = config_of("fed_rotpred", norm="batch", attack_steps=5, attacks=["span"])
+    reply = attacked(config, ROWS[0], split(config), 0)
     assert reply.found.isfinite().all()

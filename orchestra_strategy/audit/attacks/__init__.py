@@ -1,0 +1,1 @@
+"""Attacks, one object each, on what leaves a party; nothing here reads more than the server has."""
