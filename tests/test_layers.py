@@ -82,3 +82,28 @@ def test_pure_layers_import_without_secretflow():
     )
     assert done.returncode == 0, done.stderr
     assert "OrchestraFLModel" not in done.stdout
+
+
+SAME_IN_EVERY_ROOM = {"settings", "table"}
+
+
+def test_no_basename_stands_for_two_things():
+    names = [p.stem for p in modules() if not p.stem.startswith("__")]
+    twice = {name for name in names if names.count(name) > 1}
+    assert twice <= SAME_IN_EVERY_ROOM
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_module_says_in_a_noun_phrase_what_it_is(path):
+    told = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert told
+    first = told.split("\n")[0]
+    assert first.endswith((".", ":"))
+    if path.stem != "__init__":
+        assert first.split()[0] not in {"What", "How", "Which", "Who", "Where", "From", "When"}
+
+
+def test_the_tests_have_the_packages_rooms():
+    rooms = {str(p.parent.relative_to(PACKAGE)) for p in PACKAGE.rglob("__init__.py")}
+    for room in rooms - {".", "party/privacy", "audit/report"}:
+        assert list((ROOT / "tests" / room).glob("test_*.py")), room
