@@ -31,6 +31,7 @@ from orchestra_strategy.evaluation import (
 )
 from orchestra_strategy.exchange.weights import write_weights
 from orchestra_strategy.host import reveal
+from orchestra_strategy.rng import DEFAULT_SEED
 from orchestra_strategy.runtime.checks import federated_values, our_strategy
 from orchestra_strategy.runtime.training import TrainingResults, train_rounds
 from orchestra_strategy.runtime.tuning import Tuning, grid_points, refuse_private, tune
@@ -76,7 +77,7 @@ class TrainerConfig(FrozenConfig):
 
     strategy: str = "orchestra"
     rounds: int = Field(100, ge=1)
-    seed: int = Field(42, ge=0)
+    seed: int = Field(DEFAULT_SEED, ge=0)
     model: ModelConfig = Field(default_factory=ModelConfig)
     parameters: dict[str, Any] = Field(default_factory=dict)
     data_options: dict[str, Any] = Field(default_factory=dict)

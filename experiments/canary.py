@@ -30,7 +30,7 @@ from orchestra_strategy.privacy import epsilon_of
 from orchestra_strategy.privacy.mechanism import GaussianMechanism
 
 DELTA, CONFIDENCE = 1e-5, 0.95
-RECORDS, NOISE = 64, 5.0
+RECORDS, NOISE = 64, 2.0
 Array = npt.NDArray[np.float64]
 
 

@@ -104,7 +104,7 @@ def train_supervised(
     images = setting.parties * setting.users_per_party * setting.samples_per_user
 
     def encoder() -> OrchestraModel:
-        worker = next(iter(fl_model.workers.values()))
+        worker = next(iter(host.workers_of(fl_model).values()))
         weights = host.reveal(worker.apply(_encoder_weights))
         trained = build().encoder
         write_weights(trained, weights)

@@ -45,6 +45,7 @@ __all__ = [
     "reveal_within",
     "ring_limit",
     "secretflow",
+    "workers_of",
 ]
 
 _LOWEST, _BELOW = Version("1.11.0b0"), Version("1.14")
@@ -168,6 +169,12 @@ def aggregator_parties(aggregator: Any) -> tuple[str, list[str]]:
     if isinstance(aggregator, SPUAggregator):
         return "", []
     return getattr(getattr(aggregator, "device", None), "party", ""), []
+
+
+def workers_of(fl_model: Any) -> Mapping[Any, Any]:
+    """Return the parties' workers of an FLModel by PYU, which it keeps to itself."""
+    workers: Mapping[Any, Any] = fl_model._workers
+    return workers
 
 
 # Bits of an SPU's ring, and those of them that are behind the point unless it is told otherwise.

@@ -16,6 +16,7 @@ import torch
 from orchestra_strategy.errors import ParameterError
 
 __all__ = [
+    "DEFAULT_SEED",
     "SecretStreams",
     "SeededStreams",
     "Streams",
@@ -26,6 +27,9 @@ __all__ = [
 ]
 
 SECRET_BYTES = 32
+
+DEFAULT_SEED = 42
+"""The root seed where none is given: the same at all parties, which start from the same model."""
 
 # Where torch keeps the 624 words of its Mersenne Twister in a generator's state, 8 bytes for each.
 _TORCH_WORDS = slice(24, 24 + 8 * 624)

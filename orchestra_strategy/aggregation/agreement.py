@@ -1,4 +1,4 @@
-"""What the replies of one round must agree in; the majority says which of them are right."""
+"""Agreement of the replies of one round; the majority says which of them are right."""
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence

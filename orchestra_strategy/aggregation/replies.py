@@ -1,4 +1,4 @@
-"""Which of the parties' replies can be combined, and what is wrong with the others.
+"""The parties' replies: those that can be combined, and what is wrong with the others.
 
 A reply is looked at twice: by itself, and beside the others. Where they disagree, those that most
 parties agree on are right; where there is no such majority, nobody can say who is wrong.

@@ -1,4 +1,4 @@
-"""How weights are combined, also so that a minority of parties cannot move them far.
+"""Robust means of weights, which a minority of parties cannot move far.
 
 D. Yin, Y. Chen, K. Ramchandran, P. Bartlett, "Byzantine-Robust Distributed Learning: Towards
 Optimal Statistical Rates", ICML 2018, https://arxiv.org/abs/1803.01498: the coordinate-wise median

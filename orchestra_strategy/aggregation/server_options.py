@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from orchestra_strategy.aggregation.fields import AggregationFields, ClusteringFields
 from orchestra_strategy.aggregation.weighted import AggregateWeights
 from orchestra_strategy.config import FrozenConfig
+from orchestra_strategy.rng import DEFAULT_SEED
 
 __all__ = ["ServerOptions"]
 
@@ -26,7 +27,7 @@ class ServerOptions(FrozenConfig, AggregationFields, ClusteringFields):
         party_names: The parties in the order of FLModel's ``device_list``, for messages.
     """
 
-    seed: int = 42
+    seed: int = DEFAULT_SEED
     aggregate_weights: AggregateWeights | None = None
     torch_threads: int = Field(1, ge=1)
     max_local_centroids: int = Field(1024, ge=1)

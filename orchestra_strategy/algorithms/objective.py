@@ -1,4 +1,4 @@
-"""What an objective is: a function of a model and a batch that returns a loss.
+"""Objectives: functions of a model and a batch that return a loss.
 
 The objective is the first of the package's four independent choices (objective, user type, privacy,
 centroid route). Users call it without knowing which one it is.

@@ -1,4 +1,4 @@
-"""What the self-supervised objectives share: views, heads, and a target network where there is one.
+"""The bases of self-supervised objectives: views, heads, target networks.
 
 An objective of this family draws views of a batch, runs the model on those that its loss compares,
 and keeps nothing of the batch but what its method keeps. Losses are pure functions in the method's

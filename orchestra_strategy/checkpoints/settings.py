@@ -1,4 +1,4 @@
-"""What of a training's settings decides its numbers: a resumed run must have the same."""
+"""The settings that decide a training's numbers: a resumed run must have the same."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a party's array must be like, and how parties are compared without showing their data.
+"""Checks of a party's array, and of parties beside each other without showing their data.
 
 :func:`as_samples` is the gate on the party's own machine. :func:`describe_samples` reduces an array
 to a handful of plain values that may travel to the driver, where :func:`check_parties` compares the

@@ -1,4 +1,4 @@
-"""The one check that the partitions and the batches share: a whole number above its minimum."""
+"""The check of a whole number above its minimum, for options of all kinds."""
 
 from numbers import Integral
 from typing import Any
@@ -23,5 +23,5 @@ def as_count(name: str, value: Any, minimum: int = 1) -> int:
     3
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
-        raise ParameterError(f"Expected `{name}` to be an integer >= {minimum}, got {value!r}")
+        raise ParameterError(f"Expected `{name}` to be an integer >= {minimum}, got {value!r}.")
     return int(value)

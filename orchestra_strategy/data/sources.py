@@ -1,4 +1,4 @@
-"""Where the parties' samples come from, in SecretFlow's terms."""
+"""Federated data from arrays or from paths, in SecretFlow's terms."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""What an evaluation hands on: a table for people and a JSON file for programs."""
+"""The outcome of an evaluation: a table for people and a JSON file for programs."""
 
 import json
 from collections.abc import Mapping, Sequence

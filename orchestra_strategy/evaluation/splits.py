@@ -1,4 +1,4 @@
-"""Which rows an evaluation may use: train and test apart, and few labels drawn by seed."""
+"""The rows that an evaluation may use: train and test apart, and few labels drawn by seed."""
 
 import hashlib
 from collections.abc import Callable

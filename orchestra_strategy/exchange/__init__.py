@@ -1,1 +1,1 @@
-"""What travels between parties and server: its list, its forms, its checks; nobody's decisions."""
+"""What travels between parties and server: its list, its forms, its checks; no decisions."""

@@ -135,45 +135,56 @@ def meta_entries(
         num_weights: How many numbers the averaged model has.
         streams: What the party's randomness follows from, in words.
     """
-    metrics = tuple(
-        Entry(
-            *(name, (), "float64", "mean in the log", "driver"),
-            (
-                "measured on some of the party's samples after its local steps"
-                if name.startswith("health_")
-                else "mean over the round's local steps"
-            ),
-        )
-        for name in metric_names
-    )
+    metrics = tuple(_metric_entry(name) for name in metric_names)
     return (
         Entry("num_samples", (), "int64", "weight", "server", "number of the party's samples"),
         Entry("round, phase", (), "int64", "check", "server", "where the party is in the training"),
-        Entry(
-            *("data description", (), "int64", "check", "driver"),
+        _answer(
+            "data description",
             "number, shape and dtype of samples, how many values are not finite, whether pixels "
             "are in [0, 1]; rounds and rows done; rounds it was left out of, and why",
         ),
-        Entry(
-            *("random streams", (), "int64", "check", "driver"),
+        _answer(
+            "random streams",
             "what views, order of batches and draws of users follow from: " + streams,
         ),
-        Entry(
-            *("averaged weights", (num_weights,), "float32", "check", "driver"),
+        _answer(
+            "averaged weights",
             "the model that all parties have, where the driver asks for the encoder",
+            shape=(num_weights,),
+            dtype="float32",
         ),
-        Entry(
-            *("checkpoint", (), "float32", "check", "driver"),
+        _answer(
+            "checkpoint",
             "where checkpoints are on: the averaged weights and the global centroids, which all "
             "parties have; of the party which rounds it has written, or why it could not",
+            dtype="float32",
         ),
-        Entry(
-            *("collapse found", (), "float64", "check", "driver"),
+        _answer(
+            "collapse found",
             "why the party votes to stop the training, with its health; else nothing",
+            dtype="float64",
         ),
         Entry(
-            *("evaluation", (), "float64", "mean in the log", "driver"),
+            "evaluation",
+            (),
+            "float64",
+            "mean in the log",
+            "driver",
             "health and cluster scores, where the driver calls `evaluate`",
         ),
         *metrics,
     )
+
+
+def _answer(name: str, meaning: str, shape: tuple[int, ...] = (), dtype: str = "int64") -> Entry:
+    """Return the entry of an answer that the driver gets where it asks."""
+    return Entry(name, shape, dtype, "check", "driver", meaning)
+
+
+def _metric_entry(name: str) -> Entry:
+    """Return the entry of a loss, or of a number of the encoder's health."""
+    meaning = "mean over the round's local steps"
+    if name.startswith("health_"):
+        meaning = "measured on some of the party's samples after its local steps"
+    return Entry(name, (), "float64", "mean in the log", "driver", meaning)

@@ -1,4 +1,4 @@
-"""What a party says of its own encoder: label-free health, and clusters against labels.
+"""The health of a party's own encoder, without labels, and its clusters against labels.
 
 Everything here runs at the party on the party's samples; a handful of scalars leave it.
 """
@@ -20,7 +20,7 @@ from orchestra_strategy.evaluation import (
     extract_features,
     health_of,
 )
-from orchestra_strategy.party.protocol import Party
+from orchestra_strategy.party.roles import Party
 from orchestra_strategy.rng import derive_seed
 
 __all__ = [

@@ -17,7 +17,7 @@ from orchestra_strategy.party.health import (
     labels_of,
     measure_health,
 )
-from orchestra_strategy.party.protocol import Party
+from orchestra_strategy.party.roles import Party
 from orchestra_strategy.threads import torch_threads
 
 __all__ = ["Inspection"]

@@ -18,7 +18,7 @@ from orchestra_strategy.exchange.weights import (
     write_weights,
 )
 from orchestra_strategy.party.local_update import LocalUpdate
-from orchestra_strategy.party.protocol import Party
+from orchestra_strategy.party.roles import Party
 from orchestra_strategy.users import UserSingleStep
 from orchestra_strategy.users.optimizers import copied_state
 

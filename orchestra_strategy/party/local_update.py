@@ -15,7 +15,7 @@ from orchestra_strategy.data.batches import num_batches
 from orchestra_strategy.exchange.manifest import Entry
 from orchestra_strategy.exchange.payload import FloatArray
 from orchestra_strategy.exchange.weights import read_weights, weight_entries, write_weights
-from orchestra_strategy.party.protocol import Party
+from orchestra_strategy.party.roles import Party
 from orchestra_strategy.users import UserMultiStep, UserSingleStep
 from orchestra_strategy.users.optimizers import forget_broken_state
 

@@ -8,7 +8,7 @@ from orchestra_strategy.exchange.payload import FloatArray
 from orchestra_strategy.exchange.routes import Route
 from orchestra_strategy.exchange.weights import read_weights, weight_entries
 from orchestra_strategy.party.health import HEALTH_NAMES
-from orchestra_strategy.party.protocol import Party
+from orchestra_strategy.party.roles import Party
 
 __all__ = ["Reports"]
 

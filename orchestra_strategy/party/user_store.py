@@ -1,4 +1,4 @@
-"""What virtual users keep between rounds: one file per user, at the party.
+"""The store of what virtual users keep between rounds: one file per user, at the party.
 
 A folder goes with the object that made it. One whose process was killed stays behind in the folder
 for temporary files, until the same person makes the next store on that machine, which removes it.

@@ -24,12 +24,10 @@ from orchestra_strategy.party.parameters import check_wiring, refuse_fixed, stra
 from orchestra_strategy.party.privacy import unit_of
 from orchestra_strategy.party.reports import Reports
 from orchestra_strategy.privacy.settings import PrivacyFields
-from orchestra_strategy.rng import SecretStreams, SeededStreams, Streams
+from orchestra_strategy.rng import DEFAULT_SEED, SecretStreams, SeededStreams, Streams
 from orchestra_strategy.threads import torch_threads
 
 __all__ = ["PartyWorker"]
-
-_DEFAULT_SEED = 42  # FLModel's None would start every party from another model
 
 
 class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
@@ -85,7 +83,7 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
         if use_gpu and not torch.cuda.is_available():
             raise HostError("Expected a CUDA device for `num_gpus` > 0, got none; use num_gpus=0.")
         self.model_builder = builder_base
-        self.seed = _DEFAULT_SEED if random_seed is None else int(random_seed)
+        self.seed = DEFAULT_SEED if random_seed is None else int(random_seed)
         self._given = strategy_parameters(strategy_config, kwargs)
         self.config: Any = parse_config(self.config_class, self._given)
         self.check_route(self.config.route)

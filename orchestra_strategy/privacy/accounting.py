@@ -1,4 +1,4 @@
-"""What has been spent of a privacy budget, by Google's dp-accounting.
+"""The accounting of a privacy budget, by Google's dp-accounting.
 
 All mechanisms here are Gaussian, with or without Poisson sampling; neighbours differ by the
 presence of one unit (a record, or a user), "add or remove one".

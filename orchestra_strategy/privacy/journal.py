@@ -1,4 +1,4 @@
-"""What a party has released so far, on disk before it leaves the party.
+"""The journal of what a party has released, on disk before it leaves the party.
 
 A checkpoint is older than the rounds that came after it: a run that crashes has spent more than its
 last checkpoint knows. So the ledger is also written in every round, before the payload is handed

@@ -1,4 +1,4 @@
-"""What one federated round costs: its releases, and how noise is shared out among them."""
+"""The plan of one federated round: its releases, and how noise is shared out among them."""
 
 import math
 from collections import Counter

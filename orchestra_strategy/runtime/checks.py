@@ -1,4 +1,4 @@
-"""What OrchestraFLModel refuses on the driver, before any worker starts."""
+"""Refusals of OrchestraFLModel on the driver, before any worker starts."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -182,7 +182,7 @@ def _train(
             shuffle=True,
             random_seed=host_seed,
         )
-    worker = next(iter(model.workers.values()))
+    worker = next(iter(host.workers_of(model).values()))
     weights: list[npt.NDArray[np.float32]] = host.reveal(worker.get_weights())
     return weights
 

@@ -10,13 +10,15 @@ from orchestra_strategy.aggregation.server import ServerAggregation, server_aggr
 from orchestra_strategy.aggregation.server_options import ServerOptions
 from orchestra_strategy.config import parse_config
 from orchestra_strategy.data.arrays import check_parties
-from orchestra_strategy.errors import DataError, ParameterError
+from orchestra_strategy.data.option_checks import as_count
+from orchestra_strategy.errors import DataError
 from orchestra_strategy.party.parameters import (
     refuse_fixed,
     strategy_parameters,
 )
 from orchestra_strategy.party.privacy import unit_of
 from orchestra_strategy.party.user_types import USER_TYPES
+from orchestra_strategy.rng import DEFAULT_SEED
 from orchestra_strategy.runtime.checks import (
     check_aggregation,
     check_backend,
@@ -128,7 +130,7 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
             **self._parameters,
         )
         self._restored = False
-        self._seed = 42 if random_seed is None else random_seed
+        self._seed = DEFAULT_SEED if random_seed is None else random_seed
         self._consensus: int = host_kwargs["consensus_num"]
         self.stop_reason: str | None = None
         self.collapse_reason: str | None = None
@@ -137,8 +139,7 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
     @property
     def workers(self) -> Mapping[Any, Any]:
         """The parties' workers by PYU: SecretFlow's proxies, whose methods return references."""
-        workers: Mapping[Any, Any] = self._workers
-        return workers
+        return host.workers_of(self)
 
     def restored(self) -> None:
         """Say that all parties have just been put where they were at the end of a round."""
@@ -190,17 +191,14 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
             PrivacyError: The privacy budget does not allow a single round.
             ParameterError: As in the constructor.
         """
-        if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-            raise ParameterError(
-                f"Expected `epochs` to be an integer of at least 1, got {epochs!r}."
-            )
+        as_count("epochs", epochs)
         overrides = dict(strategy_kwargs or {})
         if batch_size is not None:
             overrides["batch_size"] = batch_size
         refuse_fixed(self._strategy_class.fixed_parameters, overrides)
         parse_config(self._strategy_class.config_class, {**self._parameters, **overrides})
         x, y = federated_values(x), None if y is None else federated_values(y)
-        sizes = [r["num_samples"] for r in self.check_data(x, y).values()]
+        sizes = [r["num_samples"] for r in self._described(x, y).values()]
         rate, aggregate_freq = self._host_steps(sizes, overrides)
         self._configure(overrides)
         try:
@@ -257,7 +255,7 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         """
         unit_of(self.strategy_config).check_telling(self.strategy_config)
         x, y = federated_values(x), None if y is None else federated_values(y)
-        self.check_data(x, y, min_samples=1)
+        self._described(x, y, min_samples=1)
         # Workers look at all their samples at once; one sample a step passes FLModel's limits.
         return super().evaluate(x, x if y is None else y, **{**kwargs, "batch_size": 1})
 
@@ -278,7 +276,7 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
             ParameterError: There is no such output.
         """
         x = federated_values(x)
-        self.check_data(x, min_samples=1)
+        self._described(x, min_samples=1)
         overrides = {} if output is None else {"predict_output": output}
         parse_config(self._strategy_class.config_class, {**self._parameters, **overrides})
         self._configure(overrides)
@@ -308,6 +306,12 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
             Per party: number of samples, shape and dtype of one, whether all are finite.
         """
         x, y = federated_values(x), None if y is None else federated_values(y)
+        return self._described(x, y, min_samples)
+
+    def _described(
+        self, x: Any, y: Any = None, min_samples: int | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Check FedNdarrays; see :meth:`check_data`."""
         for name, federated in (("x", x), ("y", y)):
             if federated is not None and set(federated.partitions) != set(self.workers):
                 raise DataError(
@@ -358,5 +362,5 @@ def _default_server(
     if config.sends_clusters:
         users = USER_TYPES[config.user_type].users_of(config)
         options["max_local_centroids"] = config.num_local_clusters * users
-    seed = 42 if seed is None else seed
+    seed = DEFAULT_SEED if seed is None else seed
     return server_aggregation(**options, seed=seed, party_names=party_names)

@@ -1,4 +1,4 @@
-"""What a federated linear probe checks and keeps on the driver, around SecretFlow's FLModel."""
+"""The driver's part in a federated linear probe, around SecretFlow's FLModel."""
 
 import math
 import random

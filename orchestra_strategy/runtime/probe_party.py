@@ -1,4 +1,4 @@
-"""What a party does for a federated linear probe: the functions that run where its data are."""
+"""A party's part in a federated linear probe: the functions that run where its data are."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a person sees during training, and what it cost: one row per round."""
+"""Progress of a training, and its costs: one row per round."""
 
 import time
 from collections.abc import Mapping, Sequence

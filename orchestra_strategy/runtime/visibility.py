@@ -1,4 +1,4 @@
-"""Who sees what leaves a party: it depends on the server or aggregator that FLModel was given."""
+"""The receivers of what leaves a party, by the server or aggregator that FLModel was given."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a party sends of its clusters, and what it makes of the answer, one object for each route.
+"""A party's side of the exchange of clusters, one object for each route.
 
 On route ``server`` a party's local centroids leave it, and the server clusters them; for route
 ``secure`` see :mod:`~orchestra_strategy.strategies.shared_moments`.

@@ -99,7 +99,10 @@ class OrchestraStrategy(SelfSupervisedStrategy):
             _log.warning(
                 "%s has %d samples, of which %d differ: copies count as one, and no centroid of "
                 "fewer than `k_min` = %d leaves it.",
-                *(who, samples, data.num_different, self.config.k_min),
+                who,
+                samples,
+                data.num_different,
+                self.config.k_min,
             )
         m, n_l = self.config.sizes_for(samples, who)
         wanted = (self.config.memory_size, self.config.num_local_clusters)
@@ -107,7 +110,12 @@ class OrchestraStrategy(SelfSupervisedStrategy):
             _log.warning(
                 "%s has %d samples: memory_size is %d instead of %d, num_local_clusters %d instead "
                 "of %d.",
-                *(who, samples, m, wanted[0], n_l, wanted[1]),
+                who,
+                samples,
+                m,
+                wanted[0],
+                n_l,
+                wanted[1],
             )
 
     # ---- What stays at the party -----------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the strategies of this package share: views, random streams, target networks.
+"""The base of the self-supervised strategies: views, random streams, target networks.
 
 This module must not import annotations from the future: SecretFlow reads ``train_step``'s.
 """

@@ -18,7 +18,7 @@ from orchestra_strategy.users.objectives import as_objective
 from orchestra_strategy.users.optimizers import OptimizerFn
 from orchestra_strategy.users.settings import AggregateSettings
 from orchestra_strategy.users.user_batches import data_key, num_rows
-from orchestra_strategy.users.user_means import Collected, joined
+from orchestra_strategy.users.user_means import UserOutcomes, joined
 
 __all__ = ["MultiUserAggregate"]
 
@@ -109,36 +109,36 @@ class MultiUserAggregate(UserMultiStep):
                 user-level privacy, where a user that fails counts as an update of zero.
         """
         self._refuse_weights()
-        collected = Collected()
+        outcomes = UserOutcomes()
         with self._query(server_payload):
             start = self._buffers()
             for idx in self._users_of_this_query():
                 if self.update_privacy is not None:
-                    self._add_protected(self.update_privacy, idx, server_payload, start, collected)
+                    self._add_protected(self.update_privacy, idx, server_payload, start, outcomes)
                     continue
                 try:
-                    self._add_user(idx, server_payload, start, collected)
+                    self._add_user(idx, server_payload, start, outcomes)
                 except Exception as error:
-                    collected.fail(idx, error)
+                    outcomes.fail(idx, error)
             self.optimizer.state.clear()
-            self.users_done, self.failed_users = collected.done, collected.failed
-            collected.settle(self.aggregation.min_users)
-            self._set_buffers(collected.buffers.result())
-        self.loss_means, self.steps_done = collected.loss_means(), collected.steps
-        updates = collected.updates.result()
+            self.users_done, self.failed_users = outcomes.done, outcomes.failed
+            outcomes.settle(self.aggregation.min_users)
+            self._set_buffers(outcomes.buffers.result())
+        self.loss_means, self.steps_done = outcomes.loss_means(), outcomes.steps
+        updates = outcomes.updates.result()
         if self.update_privacy is not None:
             expected = self.aggregation.users_per_round
-            updates = self._noised(updates, len(collected.done), expected)
+            updates = self._noised(updates, len(outcomes.done), expected)
         shared = self._share(
             updates,
-            num_data_points=collected.points,
-            labels=joined(collected.labels) if self.settings.provide_labels else None,
-            local_hyperparams=collected.local_hyperparams(),
-            key=collected.key,
+            num_data_points=outcomes.points,
+            labels=joined(outcomes.labels) if self.settings.provide_labels else None,
+            local_hyperparams=outcomes.local_hyperparams(),
+            key=outcomes.key,
         )
         return shared, TrueUserData(
-            data=joined([samples[data_key(samples)] for samples in collected.samples]),
-            labels=joined([samples.get("labels") for samples in collected.samples]),
+            data=joined([samples[data_key(samples)] for samples in outcomes.samples]),
+            labels=joined([samples.get("labels") for samples in outcomes.samples]),
             buffers=self._buffers(),
         )
 
@@ -152,7 +152,7 @@ class MultiUserAggregate(UserMultiStep):
         return [self.user_indices[position] for position in sorted(chosen.tolist())]
 
     def _add_user(
-        self, idx: int, payload: Mapping[str, Any], start: Sequence[Tensor], collected: Collected
+        self, idx: int, payload: Mapping[str, Any], start: Sequence[Tensor], outcomes: UserOutcomes
     ) -> None:
         """Run one user from the common start, and add its outcome to the means."""
         load_payload(self.model, payload)
@@ -167,11 +167,11 @@ class MultiUserAggregate(UserMultiStep):
         if self.update_privacy is not None:
             update = self.update_privacy.clip(update)
         weight = 1 if uniform else num_rows(samples)
-        collected.add(idx, samples, log, update, list(self.model.buffers()), weight)
+        outcomes.add(idx, samples, log, update, list(self.model.buffers()), weight)
         if self.settings.provide_local_hyperparams:
-            collected.hyperparams.append(self._hyperparams(log))
+            outcomes.hyperparams.append(self._hyperparams(log))
         if self.keep_true_data:
-            collected.samples.append(samples)
+            outcomes.samples.append(samples)
 
     def _add_protected(
         self,
@@ -179,15 +179,15 @@ class MultiUserAggregate(UserMultiStep):
         idx: int,
         payload: Mapping[str, Any],
         start: Sequence[Tensor],
-        collected: Collected,
+        outcomes: UserOutcomes,
     ) -> None:
         """Add a user of whom it must not show whether it fails: then its update is zero."""
-        done = len(collected.done)
+        done = len(outcomes.done)
         with privacy.silence:
-            self._add_user(idx, payload, start, collected)
-        if len(collected.done) == done:
+            self._add_user(idx, payload, start, outcomes)
+        if len(outcomes.done) == done:
             zeros = [torch.zeros_like(p) for p in self.model.parameters()]
-            collected.add_nothing(idx, zeros, start)
+            outcomes.add_nothing(idx, zeros, start)
 
     def _refuse_weights(self) -> None:
         if self.update_privacy is not None and self.aggregation.aggregate_weights != "uniform":

@@ -1,15 +1,16 @@
-"""From a case's configuration to its user."""
+"""The construction of a user from a case's configuration."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
 
+from orchestra_strategy.data.option_checks import as_count
 from orchestra_strategy.errors import ParameterError, did_you_mean
 from orchestra_strategy.users.aggregate import MultiUserAggregate
 from orchestra_strategy.users.dataloader import construct_dataloader, dataloaders_of
 from orchestra_strategy.users.multi_step import UserMultiStep
-from orchestra_strategy.users.settings import count, required, setting
+from orchestra_strategy.users.settings import required, setting
 from orchestra_strategy.users.single_step import UserSingleStep
 
 __all__ = ["USER_TYPES", "construct_user"]
@@ -21,7 +22,7 @@ def _single(user_class: Factory) -> Factory:
     def build(
         model: nn.Module, loss_fn: Any, cfg_case: Any, setup: Mapping[str, Any], **options: Any
     ) -> UserSingleStep:
-        idx = count("user_idx", required(cfg_case.user, "cfg_user", "user_idx", "an integer"), 0)
+        idx = as_count("user_idx", required(cfg_case.user, "cfg_user", "user_idx", "an integer"), 0)
         dataloader = construct_dataloader(cfg_case.data, setting(cfg_case, "impl"), idx)
         return user_class(model, loss_fn, dataloader, setup, idx, cfg_case.user, **options)
 

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from orchestra_strategy.data.option_checks import as_count
 from orchestra_strategy.data.partition import iid_partition
 from orchestra_strategy.errors import DataError, ParameterError, did_you_mean
 from orchestra_strategy.rng import torch_generator
-from orchestra_strategy.users.settings import count, flag, required, setting
+from orchestra_strategy.users.settings import flag, required, setting
 
 __all__ = [
     "PARTITIONS",
@@ -67,11 +68,11 @@ def construct_dataloader(cfg_data: Any, cfg_impl: Any, user_idx: int) -> DataLoa
 def dataloaders_of(cfg_data: Any, cfg_impl: Any) -> Callable[[int], DataLoader[Any]]:
     """Return the way from a user's index to its data loader; the data are split once for all."""
     dataset, labels = _dataset(cfg_data)
-    users = count("default_clients", required(cfg_data, "cfg_data", "default_clients", "users"))
-    size = count("batch_size", required(cfg_data, "cfg_data", "batch_size", "samples per batch"))
-    seed = count("seed", setting(cfg_data, "seed", 0), least=0)
+    users = as_count("default_clients", required(cfg_data, "cfg_data", "default_clients", "users"))
+    size = as_count("batch_size", required(cfg_data, "cfg_data", "batch_size", "samples per batch"))
+    seed = as_count("seed", setting(cfg_data, "seed", 0), minimum=0)
     partition = setting(cfg_data, "partition", "random")
-    workers = count("threads", setting(cfg_impl, "threads", 0), least=0)
+    workers = as_count("threads", setting(cfg_impl, "threads", 0), minimum=0)
     parts = user_indices(partition, labels, len(dataset), users, seed)  # type: ignore[arg-type]
 
     def of(user_idx: int) -> DataLoader[Any]:

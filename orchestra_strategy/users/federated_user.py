@@ -1,4 +1,4 @@
-"""What all users share: their own copy of the model, their settings, and how a gradient is made."""
+"""The base of all users: their own copy of the model, their settings, one private gradient."""
 
 import copy
 from abc import ABC, abstractmethod

@@ -1,4 +1,4 @@
-"""What goes back and forth between server and user, in the form that the field's attacks read.
+"""Messages between server and user, in the form that the field's attacks read.
 
 J. Geiping, H. Bauermeister, H. Dröge, M. Moeller, "Inverting Gradients: How easy is it to break
 privacy in federated learning?", NeurIPS 2020, https://arxiv.org/abs/2003.14053.

@@ -1,4 +1,4 @@
-"""From the two forms of a loss to one: an objective ``f(model, batch)``."""
+"""The one form of a loss that users take: an objective ``f(model, batch)``."""
 
 from typing import Any
 

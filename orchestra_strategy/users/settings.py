@@ -1,10 +1,11 @@
-"""What the users' configurations may hold."""
+"""The users' configurations, read by attribute and checked."""
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from orchestra_strategy.data.option_checks import as_count
 from orchestra_strategy.errors import ParameterError, did_you_mean
 from orchestra_strategy.privacy.local_privacy import LocalPrivacy
 
@@ -12,7 +13,6 @@ __all__ = [
     "AggregateSettings",
     "StepSettings",
     "UserSettings",
-    "count",
     "flag",
     "local_privacy",
     "required",
@@ -49,12 +49,14 @@ class UserSettings:
         if not streaming:
             points = required(cfg, "cfg_user", "num_data_points", "an integer, or 'all'")
         return cls(
-            num_data_points=None if points in (None, "all") else count("num_data_points", points),
+            num_data_points=(
+                None if points in (None, "all") else as_count("num_data_points", points)
+            ),
             provide_num_data_points=flag(cfg, "provide_num_data_points"),
             provide_labels=flag(cfg, "provide_labels"),
             provide_buffers=flag(cfg, "provide_buffers"),
             provide_local_hyperparams=flag(cfg, "provide_local_hyperparams"),
-            seed=count("seed", setting(cfg, "seed", 0), least=0),
+            seed=as_count("seed", setting(cfg, "seed", 0), minimum=0),
             privacy=local_privacy(cfg),
         )
 
@@ -88,7 +90,7 @@ class StepSettings:
         if streaming:
             return cls(None, None, rate)
         steps, size = (
-            count(name, required(cfg, "cfg_user", name, "an integer"))
+            as_count(name, required(cfg, "cfg_user", name, "an integer"))
             for name in ("num_local_updates", "num_data_per_local_update_step")
         )
         if num_data_points is not None and size > num_data_points:
@@ -123,13 +125,13 @@ class AggregateSettings:
                 f"Expected `aggregate_weights` to be one of {', '.join(map(repr, known))}, got "
                 f"{weights!r}; {did_you_mean(str(weights), known)}."
             )
-        per_round = count("users_per_round", setting(cfg, "users_per_round", num_users))
+        per_round = as_count("users_per_round", setting(cfg, "users_per_round", num_users))
         if per_round > num_users:
             raise ParameterError(
                 f"Expected `users_per_round` to be at most the number of users, got {per_round} "
                 f"> {num_users}."
             )
-        least = count("min_users", setting(cfg, "min_users", per_round))
+        least = as_count("min_users", setting(cfg, "min_users", per_round))
         if least > per_round:
             raise ParameterError(
                 f"Expected `min_users` to be at most `users_per_round`, got {least} > {per_round}."
@@ -156,21 +158,6 @@ def required(cfg: Any, owner: str, name: str, rule: str) -> Any:
     if value is _MISSING:
         raise ParameterError(f"Expected `{owner}` to have `{name}` ({rule}), got none.")
     return value
-
-
-def count(name: str, value: Any, least: int = 1) -> int:
-    """Return an integer of at least ``least``.
-
-    Raises:
-        ParameterError: It is none.
-    """
-    try:
-        number = value.__index__()
-    except AttributeError:
-        number = None
-    if number is None or isinstance(value, bool) or number < least:
-        raise ParameterError(f"Expected `{name}` to be an integer >= {least}, got {value!r}.")
-    return int(number)
 
 
 def flag(cfg: Any, name: str) -> bool:

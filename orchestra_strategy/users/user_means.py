@@ -12,7 +12,7 @@ from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.errors import DataError, OrchestraError
 from orchestra_strategy.users.user_batches import StepLog, data_key, mean_losses, num_rows
 
-__all__ = ["Collected", "RunningMean", "joined"]
+__all__ = ["RunningMean", "UserOutcomes", "joined"]
 
 
 class RunningMean:
@@ -67,7 +67,7 @@ _logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Collected:
+class UserOutcomes:
     """Means and lists over the users so far; of tensors as large as the model, one sum each.
 
     Attributes:

@@ -180,13 +180,6 @@ def test_state_survives_bit_for_bit(model, objective, batch):
     assert torch.equal(objective.memory.rows, other.memory.rows)
 
 
-def test_local_centroids_come_from_the_memory(model, objective, batch):
-    objective(model, batch)
-    clusters = objective.local_clusters(2, 4, torch.Generator().manual_seed(0))
-    assert clusters.centroids.shape == (2, 16)
-    assert clusters.sizes.tolist() == [4, 4]
-
-
 def test_a_step_without_centroids_is_refused(model, objective, batch):
     objective.centroids = None
     with pytest.raises(OrchestraError, match="round 0"):

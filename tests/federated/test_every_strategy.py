@@ -74,7 +74,9 @@ def test_plain_fl_model_works_with_a_baseline(devices):
     x = toy.data(devices)
     history = model.fit(x, x, epochs=2, aggregate_freq=10**6, verbose=0)
     assert len(history["global_history"]["train_loss"]) == 2
-    temperatures = [w.apply(lambda w: w.objective.settings) for w in model.workers.values()]
+    temperatures = [
+        w.apply(lambda w: w.objective.settings) for w in host.workers_of(model).values()
+    ]
     assert [tuple(t) for t in host.reveal(temperatures)] == [(0.2,), (0.2,)]
 
 

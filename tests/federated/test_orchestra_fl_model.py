@@ -20,7 +20,7 @@ def partition(devices, **arrays):
 
 
 def workers(model):
-    return {d.party: w for d, w in model.workers.items()}
+    return {d.party: w for d, w in host.workers_of(model).items()}
 
 
 def ask(worker, func):
@@ -70,7 +70,7 @@ def count_batches(worker):
 
 def test_parties_keep_the_batch_size_asked_for_and_see_all_their_data(devices):
     model = toy.build(devices, local_epochs=2)
-    for worker in model.workers.values():
+    for worker in host.workers_of(model).values():
         worker.apply(count_batches)
     model.fit(toy.data(devices), epochs=1, batch_size=16)
     # Twice; the last two batches of a pass share what is left: 25 and 20.
@@ -187,7 +187,7 @@ def test_global_random_generators_are_left_alone(devices):
     np.random.seed(3)
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
     model = toy.build(devices)
-    for worker in model.workers.values():
+    for worker in host.workers_of(model).values():
         worker.build_dataset(toy.data(devices).partitions[worker.device])
         worker.train_step(None, 0, 1)
     assert torch.equal(torch.get_rng_state(), torch_state)
@@ -303,7 +303,7 @@ def test_a_missing_party_and_a_bare_array_are_refused(devices):
 
 @pytest.mark.parametrize("epochs", [0, 1.5, True])
 def test_bad_epochs_are_refused(devices, epochs):
-    with pytest.raises(ParameterError, match="`epochs` to be an integer of at least 1"):
+    with pytest.raises(ParameterError, match="`epochs` to be an integer >= 1"):
         toy.build(devices).fit(toy.data(devices), epochs=epochs)
 
 

@@ -83,7 +83,7 @@ def test_nothing_of_the_clusters_leaves_in_round_0():
     alice.apply_weights(wire)
     first = first_clusters(4, 16, seed=7)
     assert torch.equal(alice.objective.centroids, first.C)
-    assert torch.equal(alice.shared.clusters.C, first.C)
+    assert torch.equal(alice.centroids.clusters.C, first.C)
 
 
 def test_with_hardly_any_noise_clusters_are_those_of_all_parties_samples(devices):

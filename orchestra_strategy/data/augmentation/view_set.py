@@ -1,4 +1,4 @@
-"""What a view set is, the scale that models expect, and the checks that all views share."""
+"""View sets, the scale that models expect, and the checks that all views share."""
 
 import math
 from typing import Any, ClassVar, NamedTuple, Protocol

@@ -1,4 +1,4 @@
-"""Which options of a CSV table go together, and with which features."""
+"""The options of a CSV table, checked before a file is opened."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence

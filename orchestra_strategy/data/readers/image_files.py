@@ -1,4 +1,4 @@
-"""Which files an image folder has, in which order, and of which class."""
+"""The files of an image folder, in their order, with their classes."""
 
 import os
 from collections.abc import Sequence

@@ -16,21 +16,24 @@ from orchestra_strategy.data.readers.local_data import LocalData
 from orchestra_strategy.data.readers.numpy_files import load_npy, load_npz
 from orchestra_strategy.errors import DataError, ParameterError, did_you_mean
 
-__all__ = ["check_options", "load_local"]
+__all__ = ["READERS", "SUFFIXES", "check_options", "load_local"]
 
-_LOADERS: dict[str, Callable[..., LocalData]] = {
+READERS: dict[str, Callable[..., LocalData]] = {
     "an image folder": load_image_folder,
     "CIFAR batches": load_cifar_batches,
     "a .npy file": load_npy,
     "a .npz file": load_npz,
     "a CSV table": load_csv,
 }
-_SUFFIXES = {
+"""What reads a path, by kind; its keyword-only arguments are the options of reading."""
+
+SUFFIXES = {
     ".npy": "a .npy file",
     ".npz": "a .npz file",
     ".csv": "a CSV table",
     ".csv.gz": "a CSV table",
 }
+"""The kind of a file by the end of its name."""
 
 
 def load_local(path: str | Path, **options: Any) -> LocalData:
@@ -57,7 +60,7 @@ def load_local(path: str | Path, **options: Any) -> LocalData:
                 f"Expected options of {kind}, which is what `{path}` is, got `{name}`: "
                 f"{did_you_mean(name, known)}."
             )
-    return _LOADERS[kind](path, **options)
+    return READERS[kind](path, **options)
 
 
 def check_options(options: Mapping[str, Any]) -> None:
@@ -71,7 +74,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     ...
     orchestra_strategy.errors.ParameterError: Expected ... did you mean `image_size`? Known: ...
     """
-    known = {name for kind in _LOADERS for name in _options(kind)}
+    known = {name for kind in READERS for name in _options(kind)}
     for name in options:
         if name not in known:
             raise ParameterError(
@@ -86,15 +89,15 @@ def _kind(path: Path) -> str:
         return "CIFAR batches"
     if path.is_dir():
         return "an image folder"
-    for suffix, kind in _SUFFIXES.items():
+    for suffix, kind in SUFFIXES.items():
         if path.name.lower().endswith(suffix):
             return kind
     raise DataError(
-        f"Expected `{path}` to be {', '.join(_LOADERS)} (told by {', '.join(_SUFFIXES)}, or by "
+        f"Expected `{path}` to be {', '.join(READERS)} (told by {', '.join(SUFFIXES)}, or by "
         "names such as data_batch_1), got none of these."
     )
 
 
 def _options(kind: str) -> list[str]:
-    parameters = inspect.signature(_LOADERS[kind]).parameters.values()
+    parameters = inspect.signature(READERS[kind]).parameters.values()
     return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]

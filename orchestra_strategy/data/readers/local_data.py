@@ -1,4 +1,4 @@
-"""What every source of a party's data returns, and what all readers share.
+"""The common result of all readers, and the checks that they share.
 
 Messages of the readers may travel to the driver. They name files, columns and row numbers, and
 never repeat what a cell or a label holds.

@@ -1,4 +1,4 @@
-"""What all pictures share: a figure of one's own, the colours, a plain axis, the way to the file.
+"""The common parts of all pictures: a figure of one's own, colours, a plain axis, the file.
 
 Matplotlib is optional and imported inside the functions. Figures are drawn on their own Agg canvas
 and never through pyplot, so the caller's backend and open figures are left alone.

@@ -1,4 +1,4 @@
-"""What privacy costs and what it buys: utility and leakage over epsilon, side by side."""
+"""Utility and leakage over epsilon, side by side."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What protects a party's data: one object for each value of the parameter ``privacy``."""
+"""The protection of a party's data: one object for each value of the parameter ``privacy``."""
 
 from typing import Any
 

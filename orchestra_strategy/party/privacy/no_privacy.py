@@ -10,7 +10,7 @@ from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.data.augmentation.view_set import Views
 from orchestra_strategy.data.augmentation.views import build_views
 from orchestra_strategy.exchange.manifest import Entry
-from orchestra_strategy.party.protocol import Party
+from orchestra_strategy.party.roles import Party
 from orchestra_strategy.privacy.journal import PrivacyJournal
 from orchestra_strategy.rng import Streams
 from orchestra_strategy.users import UserSingleStep

@@ -1,4 +1,4 @@
-"""What all protected units have in common: plan of a round, budget, ledger, journal, silence."""
+"""The base of protected units: plan of a round, budget, ledger, journal, silence."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -22,7 +22,7 @@ from orchestra_strategy.party.privacy.refusals import (
     refuse_unprotected,
 )
 from orchestra_strategy.party.privacy.rehearsal import rehearse
-from orchestra_strategy.party.protocol import Party
+from orchestra_strategy.party.roles import Party
 from orchestra_strategy.privacy.accounting import PrivacyLedger, Release, find_noise_multiplier
 from orchestra_strategy.privacy.journal import PrivacyJournal
 from orchestra_strategy.privacy.mechanism import GaussianMechanism
@@ -177,7 +177,8 @@ class ProtectedUnit(NoPrivacy, ABC):
                 _log.warning(
                     "`delta` is %g, not below 1 / %d: with so many units, a mechanism that shows "
                     "one of them would pass.",
-                    *(config.delta, units),
+                    config.delta,
+                    units,
                 )
             source = NoiseSource(config.noise_seed, self.party.party)
             self._mechanism = GaussianMechanism(self.ledger, source)

@@ -13,7 +13,7 @@ from orchestra_strategy.party.privacy.refusals import (
     refuse_coupled,
     refuse_virtual_users,
 )
-from orchestra_strategy.party.protocol import Party
+from orchestra_strategy.party.roles import Party
 from orchestra_strategy.privacy.plan import RoundPlan, record_level_plan
 from orchestra_strategy.privacy.record_level import (
     RecordLevelPrivacy,

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from orchestra_strategy.algorithms.moments import Moments
 from orchestra_strategy.party.privacy.protected import ProtectedUnit
-from orchestra_strategy.party.protocol import Party
+from orchestra_strategy.party.roles import Party
 from orchestra_strategy.privacy.plan import RoundPlan, user_level_plan
 from orchestra_strategy.privacy.private_moments import user_moments
 from orchestra_strategy.privacy.user_level import UserLevelPrivacy

@@ -1,4 +1,4 @@
-"""What a strategy refuses with differential privacy on: whatever no noise would cover."""
+"""Refusals under differential privacy: whatever no noise would cover."""
 
 from collections.abc import Collection, Iterable
 from typing import Any

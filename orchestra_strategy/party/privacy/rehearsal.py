@@ -16,6 +16,7 @@ from torch import Tensor
 
 from orchestra_strategy.aggregation.server import ServerAggregation
 from orchestra_strategy.aggregation.server_options import ServerOptions
+from orchestra_strategy.party.roles import Party
 from orchestra_strategy.privacy.accounting import Release
 from orchestra_strategy.privacy.mechanism import GaussianMechanism
 from orchestra_strategy.rng import numpy_generator
@@ -35,7 +36,7 @@ class _WithoutNoise(GaussianMechanism):
         return [tensor.detach().clone() for tensor in tensors]
 
 
-def rehearse(party: Any) -> None:
+def rehearse(party: Party) -> None:
     """Run a stand-in of a party through round 0 and one round of training.
 
     Args:
@@ -86,7 +87,7 @@ def _made_up(samples: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
     return generator.random(shape, np.float32)
 
 
-def _exchange(party: Any, payload: Any) -> Any:
+def _exchange(party: Party, payload: Any) -> Any:
     """Return what comes back to a party that is the only one."""
     if party.config.route == "secure":
         return payload

@@ -1,4 +1,4 @@
-"""What the objects of this room ask of the strategy that holds them."""
+"""The roles that the objects of this room see of each other: party and kind of user."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
