@@ -77,14 +77,14 @@ class AuditConfig(FrozenConfig):
     images: int = Field(4, ge=4, multiple_of=2)
     replies: int = Field(2, ge=1)
     attack_steps: int = Field(250, ge=1)
-    members: int = Field(400, ge=8)
+    members: int = Field(300, ge=8)
     rounds: int = Field(3, ge=1)
     backbone: str | None = None
     norm: Literal["group", "group+batch", "batch"] = "group"
     hidden_dim: int = Field(128, ge=1)
     projection_dim: int = Field(128, ge=1)
     seed: int = Field(0, ge=0)
-    threads: int = Field(1, ge=1)
+    threads: int = Field(2, ge=1)
 
     @field_validator("user_types", "privacy", "attacks")
     @classmethod
