@@ -1,19 +1,27 @@
-"""Snippets of README, guide and pages, each document run in order as one program; and links."""
+"""Snippets of README, guide and pages, each document run in order as one program; and links.
 
+A snippet below ``<!-- not run: reason -->`` has to be Python, and is not run.
+"""
+
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 
-from orchestra_strategy.aggregation.server_options import ServerOptions
-from orchestra_strategy.strategies.registry import lookup_strategy, registered_strategies
+from orchestra_strategy.data.readers.loading import READERS
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
-DOCUMENTS = ["CONTRIBUTING.md", "CUSTOM_STRATEGY_GUIDE.md", "README.md", "README.zh-CN.md", *PAGES]
+READMES = ["README.md", "README.zh-CN.md"]
+DOCUMENTS = ["CONTRIBUTING.md", "CUSTOM_STRATEGY_GUIDE.md", *READMES, *PAGES]
 WITHOUT_SNIPPETS = {
     *("CONTRIBUTING.md", "docs/architecture.md", "docs/parameters.md", "docs/results.md")
 }
+SNIPPET = re.compile(
+    r"^(?:<!-- not run: (?P<reason>.+) -->\n)?```python\n(?P<code>.*?)^```",
+    flags=re.DOTALL | re.MULTILINE,
+)
 
 
 def text_of(document):
@@ -21,16 +29,17 @@ def text_of(document):
 
 
 def snippets_of(document):
-    return re.findall(r"^```python\n(.*?)^```", text_of(document), flags=re.DOTALL | re.MULTILINE)
+    """(code, reason not to run it or None) of each."""
+    return [(m["code"], m["reason"]) for m in SNIPPET.finditer(text_of(document))]
 
 
 @pytest.mark.parametrize("document", sorted({*DOCUMENTS} - WITHOUT_SNIPPETS))
 def test_snippets_run(document, capsys):
-    snippets = snippets_of(document)
+    snippets = [compile(code, document, "exec") for code, why in snippets_of(document) if not why]
     assert snippets, f"{document} has no snippet"
     namespace = {"__name__": f"snippets_of_{Path(document).stem.lower()}"}
     for snippet in snippets:
-        exec(compile(snippet, document, "exec"), namespace)
+        exec(snippet, namespace)
     assert capsys.readouterr().out.strip()
 
 
@@ -39,14 +48,35 @@ def test_no_snippet_goes_unrun(document):
     assert not snippets_of(document)
 
 
+def test_few_snippets_are_not_run():
+    unrun = {}
+    for document in DOCUMENTS:
+        for code, why in snippets_of(document):
+            if why:
+                compile(code, document, "exec")
+                unrun[document] = why
+    assert unrun == {
+        "docs/data.md": "needs one process for each party",
+        "docs/what_leaves.md": "an SPU has no debug mode",
+    }
+
+
+def prose_of(document):
+    return re.sub(r"^```.*?^```", "", text_of(document), flags=re.DOTALL | re.MULTILINE)
+
+
 def anchors_of(document):
-    headings = re.findall(r"^#+ (.+)$", text_of(document), flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+    """What GitHub makes of the headings; the second one of the same words ends in -1."""
+    found = []
+    for heading in re.findall(r"^#+ (.+)$", prose_of(document), flags=re.MULTILINE):
+        found.append(re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-"))
+    times = {anchor: found.count(anchor) for anchor in found}
+    return {f"{a}-{i}" if i else a for a, count in times.items() for i in range(count)}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document):
-    for target in re.findall(r"\]\(([^)\s]+)\)", text_of(document)):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose_of(document)):
         if target.startswith(("http://", "https://")):
             continue
         path, _, anchor = target.partition("#")
@@ -56,16 +86,47 @@ def test_links_lead_somewhere(document):
             assert anchor in anchors_of(file.resolve().relative_to(ROOT)), f"{document}: {target}"
 
 
-def test_the_readme_is_short():
-    assert len(text_of("README.md").splitlines()) <= 150
+@pytest.mark.parametrize("readme", READMES)
+def test_a_readme_leads_to_every_page(readme):
+    assert [page for page in PAGES if f"]({page})" not in text_of(readme)] == []
 
 
-def test_every_parameter_is_explained():
-    told = text_of("docs/parameters.md")
-    names = set(ServerOptions.model_fields)
-    for name in registered_strategies():
-        cls = lookup_strategy(name.removesuffix("_torch"))
-        if cls.__module__.startswith("orchestra_strategy."):
-            names |= set(cls.config_class.model_fields)
-            assert f"`{name.removesuffix('_torch')}`" in told
-    assert not [name for name in sorted(names) if f"| `{name}` |" not in told]
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_files_that_are_named_are_there(document):
+    roots = ("benchmarks", "experiments", "examples", "orchestra_strategy", "scripts", "tests")
+    named = re.findall(rf"`((?:{'|'.join(roots)})/[\w./]*)`", text_of(document))
+    modules = re.findall(r"python -m ([a-z_.]+)", text_of(document))
+    files = [ROOT / name for name in named]
+    files += [
+        (
+            ROOT / module.replace(".", "/") / "__main__.py"
+            if (ROOT / module.replace(".", "/")).is_dir()
+            else ROOT / f"{module.replace('.', '/')}.py"
+        )
+        for module in modules
+    ]
+    assert [str(file.relative_to(ROOT)) for file in files if not file.exists()] == []
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_the_readme_is_short(readme):
+    assert len(text_of(readme).splitlines()) <= 150
+
+
+def test_of_each_data_source_every_option_is_named():
+    options = {
+        parameter.name
+        for reader in READERS.values()
+        for parameter in inspect.signature(reader).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    told = text_of("docs/data.md")
+    assert [name for name in sorted(options) if f"`{name}`" not in told] == []
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_a_readme_has_the_measured_numbers_of_the_page(readme):
+    numbers = re.findall(r"\d[\d.]*(?: ± [\d.]+)?", text_of("docs/results.md"))
+    cells = re.findall(r"\d[\d.]*(?: ± [\d.]+)", text_of(readme))
+    assert len(cells) == 9
+    assert [cell for cell in cells if cell not in numbers] == []
