@@ -6,9 +6,11 @@ A snippet below ``<!-- not run: reason -->`` has to be Python, and is not run.
 import inspect
 import re
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+from orchestra_strategy.data import VIEWS
 from orchestra_strategy.data.readers.loading import READERS
 
 ROOT = Path(__file__).parents[1]
@@ -38,8 +40,9 @@ def test_snippets_run(document, capsys):
     snippets = [compile(code, document, "exec") for code, why in snippets_of(document) if not why]
     assert snippets, f"{document} has no snippet"
     namespace = {"__name__": f"snippets_of_{Path(document).stem.lower()}"}
-    for snippet in snippets:
-        exec(snippet, namespace)
+    with mock.patch.dict(VIEWS):  # what a snippet adds goes with it
+        for snippet in snippets:
+            exec(snippet, namespace)
     assert capsys.readouterr().out.strip()
 
 

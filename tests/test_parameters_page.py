@@ -21,6 +21,7 @@ from orchestra_strategy.privacy.settings import PrivacyFields
 from orchestra_strategy.strategies.orchestra_config import OrchestraConfig
 from orchestra_strategy.strategies.registry import lookup_strategy
 
+PACKAGE = "orchestra_strategy."  # not those that a snippet of the guide registers
 PAGE = (Path(__file__).parents[1] / "docs" / "parameters.md").read_text(encoding="utf-8")
 SHARED = {
     "Every strategy": StrategyConfig,
@@ -32,9 +33,7 @@ SHARED = {
 OURS = {
     name.removesuffix("_torch"): cls
     for name in registered_strategies()
-    if (cls := lookup_strategy(name.removesuffix("_torch"))).__module__.startswith(
-        "orchestra_strategy."
-    )
+    if (cls := lookup_strategy(name.removesuffix("_torch"))).__module__.startswith(PACKAGE)
 }
 
 
