@@ -133,3 +133,13 @@ def test_a_readme_has_the_measured_numbers_of_the_page(readme):
     cells = re.findall(r"\d[\d.]*(?: ± [\d.]+)", text_of(readme))
     assert len(cells) == 9
     assert [cell for cell in cells if cell not in numbers] == []
+
+
+def test_both_readmes_have_the_same_parts():
+    def parts(readme):
+        text = text_of(readme)
+        code = "".join(re.sub(r" *#.*", "", code) for code, _ in snippets_of(readme))
+        links = re.findall(r"\]\(([^)\s]+)\)", text)
+        return len(re.findall(r"^## ", text, flags=re.MULTILINE)), code, links[1:]
+
+    assert parts("README.md") == parts("README.zh-CN.md")
