@@ -20,6 +20,7 @@ DOCUMENTS = ["CONTRIBUTING.md", "CUSTOM_STRATEGY_GUIDE.md", *READMES, *PAGES]
 WITHOUT_SNIPPETS = {
     *("CONTRIBUTING.md", "docs/architecture.md", "docs/parameters.md", "docs/results.md")
 }
+PUBLIC = ("audit", "data", "evaluation", "users")
 SNIPPET = re.compile(
     r"^(?:<!-- not run: (?P<reason>.+) -->\n)?```python\n(?P<code>.*?)^```",
     flags=re.DOTALL | re.MULTILINE,
@@ -44,6 +45,15 @@ def test_snippets_run(document, capsys):
         for snippet in snippets:
             exec(snippet, namespace)
     assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("document", sorted({*DOCUMENTS} - WITHOUT_SNIPPETS))
+def test_snippets_import_public_names_alone(document):
+    code = "".join(code for code, _ in snippets_of(document))
+    rooms = "|".join(PUBLIC)
+    ours = re.findall(r"^\s*(?:from|import) (orchestra_strategy\S*)", code, flags=re.MULTILINE)
+    wrong = [name for name in ours if not re.fullmatch(rf"orchestra_strategy(\.({rooms}))?", name)]
+    assert wrong == []
 
 
 @pytest.mark.parametrize("document", sorted(WITHOUT_SNIPPETS))
