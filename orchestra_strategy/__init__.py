@@ -1,78 +1,80 @@
 """Unsupervised federated learning for SecretFlow: Orchestra (ICML 2022) as a plug-in.
 
-Importing this package registers its strategies with SecretFlow, if that is installed, so that
-``FLModel(strategy="orchestra", backend="torch", ...)`` finds them. Without SecretFlow the pure
-layers (``algorithms``, ``data``, ``users``, ``privacy``, ``evaluation``) can still be imported.
+Once this package is imported, ``FLModel(strategy="orchestra", backend="torch", ...)`` finds its
+strategies, whichever of the two was imported first. Without SecretFlow the pure layers
+(``algorithms``, ``data``, ``users``, ``privacy``, ``evaluation``) can still be imported.
 """
 
+from importlib import import_module
 from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
-from orchestra_strategy.aggregation.weighted import weighted_mean
-from orchestra_strategy.algorithms.model import OrchestraModel, orchestra_model
-from orchestra_strategy.algorithms.objective import LossParts
-from orchestra_strategy.errors import OrchestraError
+from orchestra_strategy.host_hook import register_when_asked
+from orchestra_strategy.public_names import ROOMS, WITH_HOST, WITHOUT_HOST
+
+if TYPE_CHECKING:
+    from orchestra_strategy.aggregation.server import server_aggregation as server_aggregation
+    from orchestra_strategy.aggregation.weighted import weighted_mean as weighted_mean
+    from orchestra_strategy.algorithms.model import OrchestraModel as OrchestraModel
+    from orchestra_strategy.algorithms.model import orchestra_model as orchestra_model
+    from orchestra_strategy.algorithms.objective import LossParts as LossParts
+    from orchestra_strategy.data.sources import fed_from_paths as fed_from_paths
+    from orchestra_strategy.data.sources import fed_labelled_from_paths as fed_labelled_from_paths
+    from orchestra_strategy.data.sources import fed_ndarray as fed_ndarray
+    from orchestra_strategy.errors import OrchestraError as OrchestraError
+    from orchestra_strategy.runtime.federated_probe import (
+        federated_linear_probe as federated_linear_probe,
+    )
+    from orchestra_strategy.runtime.fl_model import OrchestraFLModel as OrchestraFLModel
+    from orchestra_strategy.runtime.session import session as session
+    from orchestra_strategy.strategies.base import FederatedStrategy as FederatedStrategy
+    from orchestra_strategy.strategies.baselines import FedBYOLStrategy as FedBYOLStrategy
+    from orchestra_strategy.strategies.baselines import FedRotPredStrategy as FedRotPredStrategy
+    from orchestra_strategy.strategies.baselines import FedSimCLRStrategy as FedSimCLRStrategy
+    from orchestra_strategy.strategies.baselines import FedSimSiamStrategy as FedSimSiamStrategy
+    from orchestra_strategy.strategies.baselines import FedSpecLossStrategy as FedSpecLossStrategy
+    from orchestra_strategy.strategies.orchestra import OrchestraStrategy as OrchestraStrategy
+    from orchestra_strategy.strategies.private import (
+        OrchestraPrivateStrategy as OrchestraPrivateStrategy,
+    )
+    from orchestra_strategy.strategies.registry import register_strategy as register_strategy
+    from orchestra_strategy.strategies.registry import (
+        registered_strategies as registered_strategies,
+    )
+    from orchestra_strategy.strategies.self_supervised import (
+        SelfSupervisedStrategy as SelfSupervisedStrategy,
+    )
+    from orchestra_strategy.strategies.simple import (
+        OrchestraSimpleStrategy as OrchestraSimpleStrategy,
+    )
+    from orchestra_strategy.strategies.variants import (
+        OrchestraAdvancedStrategy as OrchestraAdvancedStrategy,
+    )
+    from orchestra_strategy.strategies.variants import (
+        OrchestraAggregateStrategy as OrchestraAggregateStrategy,
+    )
+    from orchestra_strategy.strategies.variants import (
+        OrchestraSingleStepStrategy as OrchestraSingleStepStrategy,
+    )
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "LossParts",
-    "OrchestraError",
-    "OrchestraModel",
-    "__version__",
-    "orchestra_model",
-    "weighted_mean",
-]
+_NAMES = {**WITHOUT_HOST, **(WITH_HOST if find_spec("secretflow") is not None else {})}
 
-if find_spec("secretflow") is not None:
-    from orchestra_strategy.aggregation.server import server_aggregation
-    from orchestra_strategy.data.sources import (
-        fed_from_paths,
-        fed_labelled_from_paths,
-        fed_ndarray,
-    )
-    from orchestra_strategy.runtime.federated_probe import federated_linear_probe
-    from orchestra_strategy.runtime.fl_model import OrchestraFLModel
-    from orchestra_strategy.runtime.session import session
-    from orchestra_strategy.strategies.base import FederatedStrategy
-    from orchestra_strategy.strategies.baselines import (
-        FedBYOLStrategy,
-        FedRotPredStrategy,
-        FedSimCLRStrategy,
-        FedSimSiamStrategy,
-        FedSpecLossStrategy,
-    )
-    from orchestra_strategy.strategies.orchestra import OrchestraStrategy
-    from orchestra_strategy.strategies.private import OrchestraPrivateStrategy
-    from orchestra_strategy.strategies.registry import register_strategy, registered_strategies
-    from orchestra_strategy.strategies.self_supervised import SelfSupervisedStrategy
-    from orchestra_strategy.strategies.simple import OrchestraSimpleStrategy
-    from orchestra_strategy.strategies.variants import (
-        OrchestraAdvancedStrategy,
-        OrchestraAggregateStrategy,
-        OrchestraSingleStepStrategy,
-    )
+__all__ = ["__version__", *sorted(_NAMES)]
 
-    __all__ += [
-        "FedBYOLStrategy",
-        "FedRotPredStrategy",
-        "FedSimCLRStrategy",
-        "FedSimSiamStrategy",
-        "FedSpecLossStrategy",
-        "FederatedStrategy",
-        "OrchestraAdvancedStrategy",
-        "OrchestraAggregateStrategy",
-        "OrchestraFLModel",
-        "OrchestraPrivateStrategy",
-        "OrchestraSimpleStrategy",
-        "OrchestraSingleStepStrategy",
-        "OrchestraStrategy",
-        "SelfSupervisedStrategy",
-        "fed_from_paths",
-        "fed_labelled_from_paths",
-        "fed_ndarray",
-        "federated_linear_probe",
-        "register_strategy",
-        "registered_strategies",
-        "server_aggregation",
-        "session",
-    ]
+
+def __getattr__(name: str) -> Any:
+    if name in ROOMS:
+        return import_module(f"{__name__}.{name}")
+    if name not in _NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.{_NAMES[name]}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *ROOMS})
+
+
+register_when_asked()

@@ -1,21 +1,54 @@
-"""The command ``orchestra-fl``."""
+"""The command ``orchestra-fl``: unsupervised federated learning for SecretFlow.
 
+Exit codes: 0 done, 1 refused, 2 wrong arguments or settings, 3 the parties' settings differ, 4 a
+party was lost, 5 a party refused, 130 interrupted.
+"""
+
+import signal
+import sys
 from collections.abc import Sequence
 
-from orchestra_strategy.audit.command import SentenceParser, add_arguments, audit_command
+from orchestra_strategy import __version__
+from orchestra_strategy.commands.parser import SentenceParser
+from orchestra_strategy.commands.table import COMMANDS, load_command
 from orchestra_strategy.errors import OrchestraError
 
 __all__ = ["main"]
 
+_INTERRUPTED = 128 + signal.SIGINT
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the sub-command that the arguments name; a refusal ends with its sentence."""
-    parser = SentenceParser(prog="orchestra-fl", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    audit = commands.add_parser("audit", help="measure what a server could learn of one's data")
-    add_arguments(audit)
-    arguments = parser.parse_args(argv)
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments name; a refusal is one sentence on standard error.
+
+    Args:
+        argv: The arguments after the program's name; those of this process by default.
+
+    Returns:
+        The exit code, see the top of this file.
+    """
+    given = sys.argv[1:] if argv is None else list(argv)
+    arguments = _parser(given[0] if given else None).parse_args(given)
     try:
-        audit_command(arguments)
+        return load_command(arguments.command).run(arguments)
     except OrchestraError as error:
-        audit.error(str(error))
+        print(str(error), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return _INTERRUPTED
+
+
+def _parser(command: str | None) -> SentenceParser:
+    """Return a parser that knows all commands, and the arguments of the one that is given."""
+    purpose, codes = (__doc__ or "").split("\n\n")
+    parser = SentenceParser(prog="orchestra-fl", description=purpose, epilog=codes)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name in COMMANDS:
+        told = load_command(name).HELP
+        sentence = f"{told[0].upper()}{told[1:]}."
+        one = commands.add_parser(name, help=told, description=sentence)
+        if name == command:  # of another, they are not asked for
+            load_command(name).add_arguments(one)
+    return parser

@@ -6,6 +6,7 @@ the remedy where there is one.
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import ClassVar
 
 __all__ = [
     "CheckpointError",
@@ -22,11 +23,19 @@ __all__ = [
 
 
 class OrchestraError(ValueError):
-    """Base of all errors that this package raises on purpose."""
+    """Base of all errors that this package raises on purpose.
+
+    Attributes:
+        exit_code: What ``orchestra-fl`` ends with.
+    """
+
+    exit_code: ClassVar[int] = 1
 
 
 class ParameterError(OrchestraError):
     """A parameter is unknown, out of its range, or contradicts another one."""
+
+    exit_code = 2
 
 
 class DataError(OrchestraError):

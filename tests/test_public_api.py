@@ -1,7 +1,11 @@
 """The public lists name what exists, and the registry does what it says."""
 
+import ast
 import importlib
 import pkgutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Tuple
 
 import numpy as np
@@ -10,6 +14,7 @@ import pytest
 import orchestra_strategy
 from orchestra_strategy import host, register_strategy, registered_strategies
 from orchestra_strategy.errors import HostError, ParameterError, RegistrationError
+from orchestra_strategy.public_names import WITH_HOST, WITHOUT_HOST
 from orchestra_strategy.strategies.registry import lookup_strategy
 
 
@@ -22,6 +27,68 @@ def test_every_public_name_exists():
         names = getattr(module, "__all__", [])
         missing = [name for name in names if not hasattr(module, name)]
         assert not missing, f"{module.__name__}: {missing}"
+
+
+def test_type_checkers_see_the_names_that_are_looked_up():
+    tree = ast.parse(Path(orchestra_strategy.__file__).read_text(encoding="utf-8"))
+    checked = next(
+        node
+        for node in tree.body
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    )
+    seen = {
+        alias.asname: node.module.removeprefix("orchestra_strategy.")
+        for node in checked.body
+        for alias in node.names
+    }
+    assert seen == {**WITHOUT_HOST, **WITH_HOST}
+
+
+def test_the_package_alone_imports_nothing_heavy():
+    program = (
+        "import sys, orchestra_strategy\n"
+        "heavy = {'numpy', 'pydantic', 'secretflow', 'secretflow_fl', 'torch'}\n"
+        "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+FIRST = "import orchestra_strategy"
+SECOND = "from secretflow_fl.ml.nn import FLModel"
+ROOM = "import orchestra_strategy.strategies.variants"
+
+
+@pytest.mark.parametrize("lines", [(FIRST, SECOND), (SECOND, FIRST), (ROOM, SECOND)])
+def test_secretflow_finds_ours_whichever_is_imported_first(lines):
+    program = "\n".join(
+        [
+            *lines,
+            "import secretflow as sf, torch",
+            "from secretflow_fl.ml.nn.core.torch import TorchModel",
+            "sf.init(parties=['alice', 'bob'], debug_mode=True)",
+            "alice, bob = sf.PYU('alice'), sf.PYU('bob')",
+            "from functools import partial",
+            "from orchestra_strategy import orchestra_model, server_aggregation",
+            "build = partial(orchestra_model, backbone='conv4', in_channels=1)",
+            "model = TorchModel(model_fn=build, loss_fn=None, optim_fn=None)",
+            "fl = FLModel(server=alice, device_list=[alice, bob], model=model,",
+            "             strategy='fed_simclr', backend='torch',",
+            "             server_agg_method=server_aggregation())",
+            "print(next(iter(fl._workers.values())).actor_class)",
+        ]
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "SimCLR" in done.stdout
+
+
+def test_a_name_that_is_not_there_is_told_as_such():
+    with pytest.raises(AttributeError, match="has no attribute 'OrchestraFlModel'"):
+        getattr(orchestra_strategy, "OrchestraFlModel")  # noqa: B009
+    assert {"audit", "session"} <= set(dir(orchestra_strategy))
 
 
 def test_ours_and_the_hosts_are_listed():

@@ -1,6 +1,8 @@
-"""``python -m orchestra_strategy.audit``."""
+"""``python -m orchestra_strategy.audit``: the same as ``orchestra-fl audit``."""
 
-from orchestra_strategy.audit.command import main
+import sys
+
+from orchestra_strategy.cli import main
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(["audit", *sys.argv[1:]]))

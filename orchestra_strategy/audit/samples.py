@@ -1,6 +1,5 @@
 """The audited party's data, dealt to members and others."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -17,7 +16,7 @@ from orchestra_strategy.data.readers.local_data import LocalData
 from orchestra_strategy.errors import DataError, ParameterError
 from orchestra_strategy.rng import numpy_generator
 
-__all__ = ["AuditedTable", "Split", "option_values", "read_data", "split_of"]
+__all__ = ["AuditedTable", "Split", "read_data", "split_of"]
 
 
 @dataclass(frozen=True)
@@ -56,40 +55,6 @@ class Split:
     def sides(self) -> tuple[tuple[str, Tensor], tuple[str, Tensor]]:
         """Return members and others by name."""
         return ("members", self.members), ("others", self.others)
-
-
-def option_values(given: list[str]) -> dict[str, Any]:
-    """Read ``name=value``; values are JSON, and words need no quotes.
-
-    Raises:
-        ParameterError: There is no ``=``, or a value is neither.
-
-    >>> option_values(["image_size=32", "mode=RGB", 'columns=["age", "height"]'])
-    {'image_size': 32, 'mode': 'RGB', 'columns': ['age', 'height']}
-    """
-    found = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not (name and equals):
-            raise ParameterError(
-                f"Expected `--data-option` to be name=value, got {text!r}; such as image_size=32."
-            )
-        found[name] = json_value(f"--data-option {name}", value)
-    return found
-
-
-def json_value(name: str, text: str) -> Any:
-    """Read a JSON value; words need no quotes.
-
-    Raises:
-        ParameterError: It is neither; named is ``name``.
-    """
-    try:
-        return json.loads(text)
-    except ValueError:
-        if text and not set(text) & set("{}[]\"'"):
-            return text
-        raise ParameterError(f"Expected `{name}` to be a JSON value, got {text}.") from None
 
 
 def read_data(path: str, **options: Any) -> LocalData:

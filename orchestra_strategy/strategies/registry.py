@@ -1,5 +1,6 @@
 """Registration with the host: checked, and repeatable."""
 
+import importlib
 import inspect
 import typing
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from orchestra_strategy.errors import ParameterError, RegistrationError, did_you
 __all__ = ["lookup_strategy", "register_strategy", "registered_strategies"]
 
 T = TypeVar("T", bound=type)
+
+_OURS = "orchestra_strategy.strategies."
 
 _ADVICE = (
     "Write `from typing import Tuple` and `-> Tuple[np.ndarray, int]`, in a module without "
@@ -61,7 +64,10 @@ def register_strategy(*, strategy_name: str, backend: str = "torch") -> Callable
 
     def register(cls: T) -> T:
         check_train_step(cls)
-        host.load_builtin_strategies()  # their names count as taken, too
+        # The names of SecretFlow's own strategies, and of this package's, count as taken.
+        host.load_builtin_strategies()
+        if not cls.__module__.startswith(_OURS):
+            load_ours()
         table = host.dispatcher_table()
         name = f"{strategy_name}_{backend}"
         holder = table.get(name)
@@ -78,6 +84,11 @@ def register_strategy(*, strategy_name: str, backend: str = "torch") -> Callable
     return register
 
 
+def load_ours() -> None:
+    """Register every strategy of this package."""
+    importlib.import_module(f"{_OURS}built_in")
+
+
 def _identity(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
@@ -85,6 +96,7 @@ def _identity(cls: type) -> str:
 def registered_strategies() -> list[str]:
     """Return every registered name, the host's own included, e.g. ``"orchestra_torch"``; sorted."""
     host.load_builtin_strategies()
+    load_ours()
     return sorted(name for name in host.dispatcher_table() if name.endswith("_torch"))
 
 
@@ -96,6 +108,7 @@ def lookup_strategy(strategy_name: str) -> type[Any]:
     """
     table = host.dispatcher_table()
     host.load_builtin_strategies()
+    load_ours()
     if f"{strategy_name}_torch" not in table:
         known = [name.removesuffix("_torch") for name in table if name.endswith("_torch")]
         raise ParameterError(

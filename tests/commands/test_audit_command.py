@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from orchestra_strategy import cli
+from orchestra_strategy.audit.attacks.table import ATTACKS
+from orchestra_strategy.audit.settings import AuditConfig
+from orchestra_strategy.commands import audit_command
 from tests.algorithms.tiny import images
 from tests.audit.parties import PLAIN, SMALL, TINY
 from tests.evaluation.test_html_report import Page
@@ -28,6 +31,22 @@ def run(folder, *arguments):
     page = Page((out / "audit.html").read_text(encoding="utf-8"))
     assert page.open == []
     return json.loads((out / "audit.json").read_text()), page
+
+
+def status(arguments):
+    """The exit code, of the parser or of the command."""
+    try:
+        return cli.main(arguments)
+    except SystemExit as stopped:
+        return stopped.code
+
+
+def test_the_help_has_the_defaults_of_the_settings():
+    settings = AuditConfig()
+    assert {name: getattr(settings, name) for name in audit_command.DEFAULTS} == (
+        audit_command.DEFAULTS
+    )
+    assert list(ATTACKS) == list(audit_command.ATTACKS)
 
 
 def test_the_command_writes_a_report(folder, capsys):
@@ -86,7 +105,7 @@ def test_privacy_settings_from_the_command_line(folder):
 
 
 def test_parameters_of_the_strategy_from_the_command_line(folder):
-    names = ("--set", "lr", "0.5", "--set", "views", "grey")
+    names = ("--set", "lr=0.5", "--set", "views=grey")
     report, _ = run(folder, "--user-types", "local_update", "--privacy", "none", *names)
     assert report["config"]["parameters"] == {**TINY, "lr": 0.5, "views": "grey"}
 
@@ -111,8 +130,8 @@ def test_an_image_folder_in_colour(folder):
         (["--out", __file__], "Expected `--out` to be a folder, got the file"),
         (["--config", "nowhere"], "`--config` to be a JSON file, got `nowhere`: No such file"),
         (["--strategy", "x"], "`strategy` to be one that can be audited, got 'x'; known: `fed_"),
-        (["--set", "temprature", "1"], "got `temprature`; did you mean `temperature`"),
-        (["--set", "lr", "{"], "Expected `--set lr` to be a JSON value, got {"),
+        (["--set", "temprature=1"], "got `temprature`; did you mean `temperature`"),
+        (["--set", "lr={"], "Expected `--set lr` to be a JSON value, got {"),
         (["--noise", "1"], "Expected `--privacy` with `--noise`, got none; say what it protects"),
         (
             ["--privacy", "none", "--epsilon", "2"],
@@ -136,9 +155,7 @@ def test_an_image_folder_in_colour(folder):
 )
 def test_bad_arguments_end_with_a_sentence(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(["audit", *arguments])
-    assert stopped.value.code == 2
+    assert status(["audit", *arguments]) in (1, 2)  # of data or a model that cannot be used: 1
     told = capsys.readouterr().err
     assert told.startswith(("Expected ", "orchestra-fl"))
     assert "usage" not in told
@@ -148,8 +165,7 @@ def test_bad_arguments_end_with_a_sentence(arguments, message, capsys, tmp_path,
 
 def test_a_configuration_file_is_one_object(tmp_path, capsys):
     (tmp_path / "list.json").write_text("[1]")
-    with pytest.raises(SystemExit):
-        cli.main(["audit", "--data", "digits", "--config", str(tmp_path / "list.json")])
+    assert cli.main(["audit", "--data", "digits", "--config", str(tmp_path / "list.json")]) == 2
     assert "`--config` to hold one JSON object, got list" in " ".join(
         capsys.readouterr().err.split()
     )
@@ -159,8 +175,7 @@ def test_a_configuration_file_is_one_object(tmp_path, capsys):
 def test_a_configuration_file_that_cannot_be_read_is_named(tmp_path, capsys, content):
     path = tmp_path / "config.json"
     path.write_bytes(content)
-    with pytest.raises(SystemExit):
-        cli.main(["audit", "--data", "digits", "--config", str(path)])
+    assert cli.main(["audit", "--data", "digits", "--config", str(path)]) == 2
     told = " ".join(capsys.readouterr().err.split())
     assert f"Expected `--config` to be a JSON file, got `{path}`: " in told
 
@@ -230,6 +245,6 @@ def test_every_reading_option_is_at_hand_and_a_misspelt_one_is_named(folder, cap
     chosen = 'columns=["a", "b", "d", "e"]'
     report, _ = run(folder, *ONE, "--data", str(path), "--data-option", chosen)
     assert report["sample_shape"] == [4]
-    with pytest.raises(SystemExit):
-        run(folder, *ONE, "--data", str(path), "--data-option", "colums=1")
+    wrong = ("--data", str(path), "--data-option", "colums=1", "--out", str(folder / "wrong"))
+    assert status(["audit", *ONE, *wrong]) in (1, 2)
     assert "did you mean `columns`" in " ".join(capsys.readouterr().err.split())

@@ -1,0 +1,45 @@
+"""The names that ``from orchestra_strategy import ...`` gives, and the module of each.
+
+They are looked up here when they are asked for, so that the package alone imports in no time: the
+command's help does not wait for torch and SecretFlow.
+"""
+
+__all__ = ["ROOMS", "WITHOUT_HOST", "WITH_HOST"]
+
+ROOMS = ("audit", "data", "errors", "evaluation", "host", "users")
+"""Modules that are attributes of the package without an import of their own."""
+
+WITHOUT_HOST = {
+    "LossParts": "algorithms.objective",
+    "OrchestraError": "errors",
+    "OrchestraModel": "algorithms.model",
+    "orchestra_model": "algorithms.model",
+    "weighted_mean": "aggregation.weighted",
+}
+"""Names that need no SecretFlow, with their module."""
+
+WITH_HOST = {
+    "FedBYOLStrategy": "strategies.baselines",
+    "FedRotPredStrategy": "strategies.baselines",
+    "FedSimCLRStrategy": "strategies.baselines",
+    "FedSimSiamStrategy": "strategies.baselines",
+    "FedSpecLossStrategy": "strategies.baselines",
+    "FederatedStrategy": "strategies.base",
+    "OrchestraAdvancedStrategy": "strategies.variants",
+    "OrchestraAggregateStrategy": "strategies.variants",
+    "OrchestraFLModel": "runtime.fl_model",
+    "OrchestraPrivateStrategy": "strategies.private",
+    "OrchestraSimpleStrategy": "strategies.simple",
+    "OrchestraSingleStepStrategy": "strategies.variants",
+    "OrchestraStrategy": "strategies.orchestra",
+    "SelfSupervisedStrategy": "strategies.self_supervised",
+    "fed_from_paths": "data.sources",
+    "fed_labelled_from_paths": "data.sources",
+    "fed_ndarray": "data.sources",
+    "federated_linear_probe": "runtime.federated_probe",
+    "register_strategy": "strategies.registry",
+    "registered_strategies": "strategies.registry",
+    "server_aggregation": "aggregation.server",
+    "session": "runtime.session",
+}
+"""Names that only exist where SecretFlow is installed, with their module."""
