@@ -33,12 +33,14 @@ from orchestra_strategy.exchange.weights import write_weights
 from orchestra_strategy.host import reveal
 from orchestra_strategy.rng import DEFAULT_SEED
 from orchestra_strategy.runtime.checks import federated_values, our_strategy
+from orchestra_strategy.runtime.common_settings import agree_on_training
 from orchestra_strategy.runtime.training import TrainingResults, train_rounds
 from orchestra_strategy.runtime.tuning import Tuning, grid_points, refuse_private, tune
 
 __all__ = ["FederatedOrchestraTrainer", "ModelConfig", "TrainerConfig", "TrainingResults"]
 
 
+_OF_THE_RUN = ("strategy", "rounds", "seed", "checkpoint_every", "keep_checkpoints")
 _NOT_OF_A_TRIAL = {"out_dir", "progress", "rounds"} | {
     *("checkpoint_dir", "checkpoint_every", "keep_checkpoints")
 }
@@ -205,6 +207,7 @@ class FederatedOrchestraTrainer:
             DataError: A party's data cannot be used.
             CheckpointError: ``checkpoint_dir`` has the checkpoints of another training.
         """
+        self._agree("train")
         fl_model = self.setup_model()
         if self._checkpoints is not None:
             self._checkpoints.reopen(fl_model.workers)
@@ -232,6 +235,7 @@ class FederatedOrchestraTrainer:
                 to another training: the first setting that differs is named.
             DataError: The samples are not the same.
         """
+        self._agree("resume")
         checkpoints = self._open_checkpoints()
         shared = checkpoints.read(round_index)
         refuse_other_settings(shared.settings, checkpoints.settings)
@@ -256,21 +260,34 @@ class FederatedOrchestraTrainer:
             )
         return self._checkpoints.write(self.fl_model.workers)
 
+    def _parameters(self) -> dict[str, Any]:
+        """Return all of the strategy's parameters, with their defaults."""
+        route = "server" if self.aggregator is None else "secure"
+        config_class = our_strategy(self.config.strategy).config_class
+        parameters = parse_config(config_class, {**self.config.parameters, "route": route})
+        return dict(parameters.model_dump())
+
+    def _agree(self, action: str) -> None:
+        """Compare what is about to begin with the other parties of a cluster."""
+        config, aggregator = self.config, self.aggregator
+        run = {name: getattr(config, name) for name in _OF_THE_RUN}
+        run["checkpoints"] = config.checkpoint_dir is not None
+        server = self.server.party if aggregator is None else type(aggregator).__name__
+        parties = [device.party for device in self.devices]
+        model = config.model.model_dump()
+        agree_on_training(action, run, model, self._parameters(), parties, server)
+
     def _open_checkpoints(self) -> Checkpoints:
         config = self.config
         if config.checkpoint_dir is None:
             raise CheckpointError(
                 "Expected `checkpoint_dir` to be a folder, got None; set it for checkpoints."
             )
-        parameters = parse_config(
-            our_strategy(config.strategy).config_class,
-            {**config.parameters, "route": "server" if self.aggregator is None else "secure"},
-        )
         settings = numbers_settings(
             config.strategy,
             config.seed,
             config.model.model_dump(),
-            parameters.model_dump(),
+            self._parameters(),
             [device.party for device in self.devices],
             self.aggregator,
         )

@@ -10,11 +10,15 @@ from typing import ClassVar
 
 __all__ = [
     "CheckpointError",
+    "ClusterError",
     "DataError",
     "HostError",
     "ModelError",
     "OrchestraError",
     "ParameterError",
+    "PeerFailedError",
+    "PeerLostError",
+    "PeersDifferError",
     "PrivacyError",
     "RegistrationError",
     "ReplyError",
@@ -64,6 +68,22 @@ class ReplyError(OrchestraError):
 
 class HostError(OrchestraError):
     """SecretFlow is missing, of an unsupported version, or wired in a way that cannot work."""
+
+
+class ClusterError(OrchestraError):
+    """A job over several machines cannot start or go on."""
+
+
+class PeersDifferError(ClusterError):
+    """The parties do not agree on what to do; each difference is named."""
+
+
+class PeerLostError(ClusterError):
+    """A party does not answer any more."""
+
+
+class PeerFailedError(ClusterError):
+    """A party has stopped with an error, or was interrupted."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

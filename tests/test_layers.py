@@ -24,8 +24,9 @@ MAY_IMPORT = {
     "party": PARTY,
     "strategies": PARTY | {"strategies"},
     "audit": PARTY | {"strategies", "audit"},
-    "runtime": PARTY | {"strategies", "runtime"},
-    "commands": PARTY | {"strategies", "audit", "runtime", "commands"},
+    "cluster": {"cluster"},
+    "runtime": PARTY | {"strategies", "cluster", "runtime"},
+    "commands": PARTY | {"strategies", "audit", "cluster", "runtime", "commands"},
 }
 HOST_PACKAGES = {"secretflow", "secretflow_fl", "sfl", "spu", "fed"}
 

@@ -1,18 +1,20 @@
-"""Start and stop SecretFlow for one machine: in process (debug) or on a local Ray (local)."""
+"""Start and stop SecretFlow: in process (debug), on a local Ray, or as one party of a cluster."""
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 from orchestra_strategy import host
+from orchestra_strategy.cluster.settings import ClusterSettings
 from orchestra_strategy.errors import HostError
+from orchestra_strategy.runtime.cluster_session import cluster_session
 
 __all__ = ["logical_cpus", "quiet_host_logs", "session"]
 
-Mode = Literal["debug", "local"]
+Mode = Literal["debug", "local", "cluster"]
 
 _NOT_OURS = frozenset({"absl", "fed", "jax", "ray", "secretflow", "secretflow_fl", "sfl", "spu"})
 
@@ -59,41 +61,64 @@ def quiet_host_logs() -> Iterator[None]:
 
 @contextmanager
 def session(
-    parties: Sequence[str], mode: Mode = "local", quiet: bool = True
+    parties: Sequence[str] | None = None,
+    mode: Mode = "local",
+    quiet: bool = True,
+    cluster: ClusterSettings | Mapping[str, Any] | None = None,
 ) -> Iterator[list[Any]]:
     """Run SecretFlow for the length of a block.
 
     Args:
-        parties: Names of the parties, each once; name the server too if it is no party.
+        parties: Names of the parties, each once; name the server too if it is no party. Not in
+            cluster mode, where they stand in ``cluster``.
         mode: ``"debug"`` runs everything in this process, one thing after the other; ``"local"``
-            starts a Ray on this machine with one process per party.
+            starts a Ray on this machine with one process per party; ``"cluster"`` is one party of
+            several, each with its own process running the same script.
         quiet: Silence the logs that are not this package's.
+        cluster: Addresses, keys and limits for cluster mode, see
+            :class:`~orchestra_strategy.cluster.settings.ClusterSettings`.
 
     Yields:
         One PYU per name, in order.
 
     Raises:
         HostError: Bad names or an unknown mode.
+        ClusterError: In cluster mode, parties do not come, differ, are lost, or have stopped.
 
     Example:
         ``with session(["alice", "bob"]) as (alice, bob): ...``
     """
-    names = [parties] if isinstance(parties, str) else list(parties)
-    if not names or len(set(names)) != len(names) or not all(isinstance(n, str) for n in names):
-        raise HostError(f"Expected `parties` to be different names, at least one, got {names!r}.")
-    if mode not in ("debug", "local"):
-        raise HostError(f"Expected `mode` to be 'debug' or 'local', got {mode!r}.")
+    if mode not in ("debug", "local", "cluster"):
+        raise HostError(f"Expected `mode` to be 'debug', 'local' or 'cluster', got {mode!r}.")
+    if (mode == "cluster") != (cluster is not None) or (mode == "cluster" and parties is not None):
+        raise HostError(
+            "Expected `cluster` with `mode='cluster'`, in place of `parties`, and with no other "
+            f"mode, got mode={mode!r} with parties={parties!r}."
+        )
+    level = "error" if quiet else "info"
     with quiet_host_logs() if quiet else nullcontext():
-        _init(names, mode, quiet)
+        if cluster is not None:
+            with cluster_session(cluster, level) as devices:
+                yield devices
+            return
+        names = _names(parties)
+        _init(names, mode, quiet, level)
         try:
             yield [host.PYU(name) for name in names]
         finally:
             host.secretflow.shutdown()
 
 
-def _init(names: list[str], mode: Mode, quiet: bool) -> None:
+def _names(parties: Any) -> list[str]:
+    names = [parties] if isinstance(parties, str) else list(parties or [])
+    if not names or len(set(names)) != len(names) or not all(isinstance(n, str) for n in names):
+        raise HostError(f"Expected `parties` to be different names, at least one, got {names!r}.")
+    return names
+
+
+def _init(names: list[str], mode: Mode, quiet: bool, level: str) -> None:
     root_level = logging.getLogger().level
-    common = {"parties": names, "logging_level": "error" if quiet else "info"}
+    common = {"parties": names, "logging_level": level}
     if mode == "debug":
         host.secretflow.init(**common, debug_mode=True)
     else:

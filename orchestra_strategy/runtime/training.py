@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 
 from orchestra_strategy.checkpoints.driver import Checkpoints, tell_how_to_resume
+from orchestra_strategy.runtime.cluster_session import plain_errors
+from orchestra_strategy.runtime.common_settings import agree_on_manifest
 from orchestra_strategy.runtime.fl_model import OrchestraFLModel
 from orchestra_strategy.runtime.manifest_table import manifest_table
 from orchestra_strategy.runtime.privacy_budget import spent
@@ -68,6 +70,7 @@ def train_rounds(
         OrchestraError: Training cannot go on; with checkpoints, the message says how to resume.
     """
     manifest = fl_model.manifest()
+    agree_on_manifest(manifest)
     if console is not None:
         console.print(manifest_table(manifest))
     up = sum(row["bytes"] for row in manifest if row["when"] in ("round", "both"))
@@ -79,7 +82,8 @@ def train_rounds(
     try:
         if rounds > len(past):
             left = rounds - len(past)
-            fl_model.fit(federated_data, epochs=left, callbacks=[*own, *callbacks])
+            with plain_errors():
+                fl_model.fit(federated_data, epochs=left, callbacks=[*own, *callbacks])
         if fl_model.collapse_reason is not None:
             progress.on_epoch_end()  # the host leaves before it tells of the last round
         if checkpoints is not None:

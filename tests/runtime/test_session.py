@@ -14,7 +14,7 @@ def test_bad_names_are_refused(names):
 
 
 def test_an_unknown_mode_is_refused():
-    with pytest.raises(HostError, match="`mode` to be 'debug' or 'local', got 'ray'"):
+    with pytest.raises(HostError, match="`mode` to be 'debug', 'local' or 'cluster', got 'ray'"):
         session(["a"], mode="ray").__enter__()
 
 

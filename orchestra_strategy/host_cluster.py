@@ -1,0 +1,143 @@
+"""SecretFlow's cluster mode over our own port: the other half of the border to SecretFlow.
+
+SecretFlow's gRPC proxy (``secretflow/distributed/fed/proxy/grpc``, 1.11 to 1.13) waits without
+limit for what a peer sends, reads it by a block-list, listens on all interfaces, hands server
+credentials to its client channels (so TLS does not start), and ends the process by a signal when a
+message cannot be sent. Here SecretFlow gets a proxy that goes over
+:class:`~orchestra_strategy.cluster.members.Members` instead.
+"""
+
+import importlib
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from orchestra_strategy import host
+from orchestra_strategy.cluster.allow_list import loads
+from orchestra_strategy.cluster.failure import failure_of
+from orchestra_strategy.cluster.members import Members
+from orchestra_strategy.errors import HostError
+
+__all__ = ["joined", "plain_error"]
+
+_FED = "secretflow.distributed.fed"
+# What FLModel sends beside arrays: each epoch's metrics.
+_MORE = frozenset({f"{host.host_root}.ml.nn.metrics.Mean"})
+
+
+def _fed(module: str) -> Any:
+    try:
+        return importlib.import_module(f"{_FED}.{module}")
+    except ModuleNotFoundError:
+        raise HostError(
+            "Expected a SecretFlow whose cluster mode works without Ray (1.11 to 1.13), got one "
+            f"without `{_FED}`; install `secretflow==1.13.0b0`."
+        ) from None
+
+
+@contextmanager
+def joined(members: Members, logging_level: str) -> Iterator[None]:
+    """Run SecretFlow's production mode, without Ray, for the length of a block.
+
+    Args:
+        members: The job's parties, who have agreed to begin.
+        logging_level: SecretFlow's.
+    """
+    root, on_interrupt = logging.getLogger(), signal.getsignal(signal.SIGINT)
+    handlers, level = list(root.handlers), root.level
+    _start(members, logging_level)
+    # SecretFlow replaces both for the whole process; Ctrl-C has to reach the user's code.
+    signal.signal(signal.SIGINT, on_interrupt)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    on_error = True
+    try:
+        yield
+        on_error = False
+    except BaseException as error:
+        members.liveness.fail(failure_of(plain_error(error), members.settings.self_party))
+        members.mailbox.close()
+        raise
+    finally:
+        members.liveness.on_failure = None
+        # Not ``secretflow.shutdown()``: after an error it would wait for a barrier with peers.
+        _fed("global_context").clear_global_context(
+            wait_for_sending=not on_error, on_error=on_error
+        )
+        importlib.import_module("secretflow.distributed").shutdown(on_error=on_error)
+
+
+def plain_error(error: BaseException) -> BaseException:
+    """Return the error that SecretFlow has wrapped for its caller, or the error itself."""
+    wrapped = _fed("exception").FedLocalError
+    while isinstance(error, wrapped):
+        error = error.cause()
+    return error
+
+
+def _start(members: Members, logging_level: str) -> None:
+    settings = members.settings
+    api = _fed("api")
+    stock = api.GrpcProxy
+    api.GrpcProxy = lambda *arguments: _proxy_class()(members, *arguments)
+    try:
+        host.secretflow.init(
+            cluster_config={
+                "parties": {name: {"address": at.address} for name, at in settings.parties.items()},
+                "self_party": settings.self_party,
+            },
+            ray_mode=False,
+            logging_level=logging_level,
+            job_name=settings.job,
+            cross_silo_comm_backend="grpc",
+            enable_waiting_for_other_parties_ready=False,
+        )
+    finally:
+        api.GrpcProxy = stock
+    context = _fed("global_context").get_global_context()
+    # Whoever holds this flag ends the session; otherwise a message that cannot be sent ends the
+    # process by a signal before anybody can say why.
+    context.acquire_shutdown_flag()
+    members.liveness.on_failure = context.set_remote_exception
+    members.liveness.check()
+
+
+def _proxy_class() -> type:
+    base: Any = _fed("proxy.base").SenderReceiverProxy
+    error_class: Any = _fed("exception").FedRemoteError
+    dumps: Any = importlib.import_module("secretflow.utils.secure_pickle").dumps
+
+    class MembersProxy(base):  # type: ignore[misc]
+        """Sends and receives over the port that the job's parties already share."""
+
+        def __init__(self, members: Members, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            self._members = members
+
+        def concurrent(self) -> bool:
+            """Several threads may use it."""
+            return True
+
+        def start(self) -> None:
+            """Nothing to do: the port is open since the handshake."""
+
+        def stop(self) -> None:
+            """Nothing to do: the port stays open until all parties have ended."""
+
+        def recv(self, src_party: str, seq_id: Any) -> Any:
+            """Wait for an object of a peer."""
+            data = self._members.take(src_party, str(seq_id))
+            return loads(data, src_party, _MORE)
+
+        def send(self, dest_party: str, data: Any, seq_id: Any) -> bool:
+            """Send an object; an error is not sent, but ends the job at every party."""
+            if isinstance(data, error_class):
+                me = self._members.settings.self_party
+                self._members.liveness.fail(failure_of(plain_error(data.cause()), me))
+                return True
+            self._members.send(dest_party, str(seq_id), dumps(data))
+            return True
+
+    return MembersProxy

@@ -1,0 +1,114 @@
+"""SecretFlow over several machines: the parties meet, agree, work, and leave together."""
+
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import metadata
+from typing import Any
+
+from orchestra_strategy import host
+from orchestra_strategy.cluster.members import Members
+from orchestra_strategy.cluster.settings import ClusterSettings
+from orchestra_strategy.config import parse_config
+
+__all__ = ["PROTOCOL", "agree", "cluster_session", "plain_errors"]
+
+# Raised when what parties say to each other changes.
+PROTOCOL = 1
+
+_OF_EVERY_PARTY = ("orchestra-strategy", "torch", "numpy")
+
+
+class _Active:
+    """The cluster that this process is in, if any; a process can be in one alone."""
+
+    members: Members | None = None
+    passed = 0
+
+
+@contextmanager
+def cluster_session(
+    cluster: ClusterSettings | Mapping[str, Any], logging_level: str = "error"
+) -> Iterator[list[Any]]:
+    """Run this party of a cluster for the length of a block.
+
+    Args:
+        cluster: Settings, or a dictionary with their fields.
+        logging_level: SecretFlow's.
+
+    Yields:
+        One PYU per party, in the order of ``parties``.
+
+    Raises:
+        ParameterError: The settings contradict each other.
+        ClusterError: Key files or address cannot be used, parties do not come in time, differ in
+            their versions, are lost, or have stopped.
+    """
+    settings = (
+        cluster if isinstance(cluster, ClusterSettings) else parse_config(ClusterSettings, cluster)
+    )
+    # Loaded here, as it is SecretFlow's inner part that the other modes do not need.
+    from orchestra_strategy.host_cluster import joined, plain_error
+
+    members = Members(settings)
+    try:
+        members.agree("start", _versions(settings))
+        _Active.members, _Active.passed = members, 0
+        with joined(members, logging_level):
+            yield [host.PYU(party) for party in settings.parties]
+        members.finish()
+    except BaseException as error:
+        plain = plain_error(error)
+        members.abandon(plain)
+        if plain is error:
+            raise
+        raise plain from error
+    finally:
+        _Active.members = None
+        members.close()
+
+
+def agree(topic: str, values: Mapping[str, str]) -> None:
+    """Compare settings with all parties' of the cluster; without one, do nothing.
+
+    Args:
+        topic: What is about to begin, for messages.
+        values: A text by name, the same at all parties.
+
+    Raises:
+        PeersDifferError: Something differs; all of it is named.
+        ClusterError: A party does not come to this point within ``step_timeout``.
+    """
+    members = _Active.members
+    if members is not None:
+        _Active.passed += 1
+        members.agree(f"{topic} ({_Active.passed})", values, members.settings.step_timeout)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Raise an error of this party's own work as itself, not in SecretFlow's wrapping."""
+    if _Active.members is None:
+        yield
+        return
+    from orchestra_strategy.host_cluster import plain_error
+
+    try:
+        yield
+    except Exception as error:
+        plain = plain_error(error)
+        if plain is error:
+            raise
+        raise plain from None
+
+
+def _versions(settings: ClusterSettings) -> dict[str, str]:
+    values = {f"version of {name}": metadata.version(name) for name in _OF_EVERY_PARTY}
+    return {
+        "protocol": str(PROTOCOL),
+        **values,
+        "version of SecretFlow": host.secretflow.__version__,
+        "version of python": ".".join(platform.python_version_tuple()[:2]),
+        "parties": ", ".join(settings.parties),
+        "tls": "mutual TLS" if settings.tls is not None else "plain text",
+    }

@@ -1,0 +1,60 @@
+"""Settings of a training that all parties of a cluster must have in common."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestra_strategy.runtime.cluster_session import agree
+
+__all__ = ["agree_on_manifest", "agree_on_training"]
+
+# Where a party's own machine is described: its peers' need not be the same.
+_LOCAL = frozenset({"party", "torch_threads"})
+# Compared, and not shown: whoever knows it can repeat the noise.
+_SECRET = frozenset({"noise_seed"})
+
+
+def agree_on_training(
+    action: str,
+    run: Mapping[str, Any],
+    model: Mapping[str, Any],
+    parameters: Mapping[str, Any],
+    parties: Sequence[str],
+    server: str,
+) -> None:
+    """Compare what is about to be trained with the other parties'; alone, do nothing.
+
+    Args:
+        action: ``train`` or ``resume``.
+        run: Strategy, rounds, seed, and when checkpoints are written.
+        model: The network's options.
+        parameters: The strategy's, with their defaults.
+        parties: Who trains.
+        server: Who aggregates, or which aggregator.
+
+    Raises:
+        PeersDifferError: Something differs; each such name is listed with each party's value.
+        ClusterError: A party does not come in time, is lost, or has stopped.
+    """
+    values = {"action": action, **run, "parties": list(parties), "server": server}
+    values |= {f"model.{name}": value for name, value in model.items()}
+    values |= {name: value for name, value in parameters.items() if name not in _LOCAL}
+    agree("training", {name: _text(name, value) for name, value in values.items()})
+
+
+def agree_on_manifest(manifest: Sequence[Mapping[str, Any]]) -> None:
+    """Compare what leaves a party with what the others say of it; alone, do nothing.
+
+    Raises:
+        PeersDifferError: An entry differs.
+    """
+    rows = {f"manifest entry {row['name']}": json.dumps(dict(row), default=str) for row in manifest}
+    agree("manifest", rows)
+
+
+def _text(name: str, value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
+    if name in _SECRET and value is not None:
+        return f"(sha256 {hashlib.sha256(text.encode()).hexdigest()[:12]})"
+    return text
