@@ -1,16 +1,14 @@
 """A strategy's parameters: typed, validated once at the edge, immutable inside."""
 
-import re
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any, ClassVar, Literal, TypeVar
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from orchestra_strategy.aggregation.fields import AggregationFields
 from orchestra_strategy.aggregation.table import AGGREGATIONS
-from orchestra_strategy.errors import ParameterError, did_you_mean
+from orchestra_strategy.config_problems import checked
+from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.privacy.settings import PrivacyFields
 
 __all__ = ["FrozenConfig", "StrategyConfig", "parse_config"]
@@ -161,36 +159,7 @@ def parse_config(
     ...
     orchestra_strategy.errors.ParameterError: Expected `lr` to be greater than 0, got 0.
     """
-    known = config_class.model_fields
-    problems = [
-        f"Expected a parameter of {of}, got `{name}`; {did_you_mean(name, known)}."
-        for name in values
-        if name not in known
-    ]
-    plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
-    try:
-        config = config_class(**{k: v for k, v in plain.items() if k in known})
-    except ValidationError as error:
-        for detail in error.errors():
-            hint = _nearest(detail) if detail["type"] == "literal_error" else ""
-            problems.append(_sentence(detail["loc"], detail["msg"], detail["input"], hint))
-        raise ParameterError(" ".join(problems)) from None
-    if problems:
-        raise ParameterError(" ".join(problems))
+    config, problems = checked(config_class, values, of)
+    if config is None:
+        raise ParameterError(" ".join(problem.sentence for problem in problems))
     return config
-
-
-def _sentence(location: tuple[Any, ...], message: str, got: Any, hint: str = "") -> str:
-    """Turn one of pydantic's findings into the package's error grammar."""
-    if message.startswith("Value error, "):  # a rule of ours, already in our words
-        return message.removeprefix("Value error, ") + "."
-    name = ".".join(str(part) for part in location)
-    rule = message.removeprefix("Input should be ")
-    return f"Expected `{name}` to be {rule[0].lower() + rule[1:]}, got {got!r}{hint or '.'}"
-
-
-def _nearest(detail: Mapping[str, Any]) -> str:
-    """Return a hint naming the nearest of the words that are known; empty if none is near."""
-    known = re.findall(r"'([^']*)'", detail["msg"])
-    nearest = get_close_matches(str(detail["input"]), known, n=1)
-    return f"; did you mean {nearest[0]!r}?" if nearest else ""

@@ -18,7 +18,8 @@ PAGES = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
 READMES = ["README.md", "README.zh-CN.md"]
 DOCUMENTS = ["CONTRIBUTING.md", "CUSTOM_STRATEGY_GUIDE.md", *READMES, *PAGES]
 WITHOUT_SNIPPETS = {
-    *("CONTRIBUTING.md", "docs/architecture.md", "docs/parameters.md", "docs/results.md")
+    *("CONTRIBUTING.md", "docs/architecture.md", "docs/cli.md", "docs/parameters.md"),
+    "docs/results.md",
 }
 PUBLIC = ("audit", "data", "evaluation", "users")
 SNIPPET = re.compile(

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from orchestra_strategy.commands.parser import SentenceParser
+from orchestra_strategy.commands.quiet_import import load_host
 from orchestra_strategy.errors import ParameterError
 
 __all__ = ["add_import", "import_modules"]
@@ -28,7 +29,9 @@ def import_modules(names: Sequence[str]) -> None:
 
     Raises:
         ParameterError: One cannot be imported.
+        HostError: SecretFlow cannot be used.
     """
+    load_host()
     for name in names:
         sys.path.insert(0, os.getcwd())
         try:

@@ -8,6 +8,7 @@ from orchestra_strategy.commands.parser import SentenceParser
 __all__ = ["COMMANDS", "Command", "load_command"]
 
 COMMANDS = {
+    "manifest": "manifest_command",
     "audit": "audit_command",
 }
 """Name of a command -> its module in this folder."""
