@@ -77,13 +77,19 @@ class ClusterError(OrchestraError):
 class PeersDifferError(ClusterError):
     """The parties do not agree on what to do; each difference is named."""
 
+    exit_code = 3
+
 
 class PeerLostError(ClusterError):
     """A party does not answer any more."""
 
+    exit_code = 4
+
 
 class PeerFailedError(ClusterError):
     """A party has stopped with an error, or was interrupted."""
+
+    exit_code = 5
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

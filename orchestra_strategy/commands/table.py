@@ -8,6 +8,8 @@ from orchestra_strategy.commands.parser import SentenceParser
 __all__ = ["COMMANDS", "Command", "load_command"]
 
 COMMANDS = {
+    "train": "train_command",
+    "certs": "certs_command",
     "manifest": "manifest_command",
     "audit": "audit_command",
 }

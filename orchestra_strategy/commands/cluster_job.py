@@ -1,0 +1,174 @@
+"""A job of several parties: a training, who takes part, and what each keeps to itself."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from federated_orchestra import FederatedOrchestraTrainer, TrainerConfig, TrainingResults
+from orchestra_strategy import host
+from orchestra_strategy.cluster.settings import ClusterSettings, PartyAddress, TlsFiles
+from orchestra_strategy.commands.yaml_file import read_yaml
+from orchestra_strategy.config import FrozenConfig, parse_config
+from orchestra_strategy.errors import ParameterError, did_you_mean
+from orchestra_strategy.runtime.session import session
+
+__all__ = ["ClusterJob", "Limits", "LocalPart", "party_settings", "run_job", "with_local_part"]
+
+
+class Limits(FrozenConfig):
+    """Waits of a cluster, and its name; see :class:`ClusterSettings`, which has the defaults."""
+
+    job: str = "orchestra"
+    plain_text: bool = False
+    start_timeout: float = Field(300.0, gt=0)
+    heartbeat: float = Field(2.0, gt=0)
+    peer_timeout: float = Field(30.0, gt=0)
+    step_timeout: float = Field(6 * 3600.0, gt=0)
+
+
+class LocalPart(FrozenConfig):
+    """What may be another at each party; ``{party}`` in a text stands for the party's name.
+
+    Attributes:
+        data: Path of the party's own data.
+        out_dir: Its folder for results.
+        checkpoint_dir: Its folder for checkpoints; that there is one is agreed on.
+        tls: Its key files.
+        listen: The address that it binds to.
+        num_gpus: GPUs that it uses.
+        progress: Whether it draws the progress.
+    """
+
+    data: str | None = None
+    out_dir: str | None = None
+    checkpoint_dir: str | None = None
+    tls: TlsFiles | None = None
+    listen: str | None = None
+    num_gpus: int | None = Field(None, ge=0)
+    progress: bool | None = None
+
+
+class ClusterJob(TrainerConfig):
+    """A training by several parties, the same file at each.
+
+    Attributes:
+        parties: Address of each by name.
+        server: Which of them aggregates; the first, if there is no ``aggregator``.
+        aggregator: SecretFlow's, in place of a server: ``secure`` (masks between the parties) or
+            ``plain``, which is for trials.
+        data: Path of a party's own data; with ``{party}`` for its name, or in its local part.
+        tls: Key files, likewise.
+        cluster: Limits on waiting.
+    """
+
+    parties: dict[str, PartyAddress]
+    server: str | None = None
+    aggregator: Literal["secure", "plain"] | None = None
+    data: str | None = None
+    tls: TlsFiles | None = None
+    cluster: Limits = Field(default_factory=Limits)
+
+    @model_validator(mode="after")
+    def _one_combines(self) -> "ClusterJob":
+        if self.server is not None and self.aggregator is not None:
+            raise ValueError(
+                f"Expected `server` or `aggregator`, got both ({self.server!r}, "
+                f"{self.aggregator!r}); leave one out"
+            )
+        if self.server is not None and self.server not in self.parties:
+            raise ValueError(
+                f"Expected `server` to be one of {sorted(self.parties)}, got {self.server!r}"
+            )
+        return self
+
+
+def with_local_part(job: ClusterJob, path: Path | None, party: str) -> ClusterJob:
+    """Return the job as one party runs it.
+
+    Args:
+        job: As in the file that all have.
+        path: The party's own YAML file with fields of :class:`LocalPart`; None if it has none.
+        party: Its name.
+
+    Raises:
+        ParameterError: The party is unknown, or the file says what is for all parties to say.
+    """
+    if party not in job.parties:
+        hint = did_you_mean(party, job.parties)
+        raise ParameterError(f"Expected `--party` to be a party of the job, got {party!r}; {hint}.")
+    own: dict[str, Any] = {}
+    if path is not None:
+        of = f"the local part {path} (all else is the same at every party, in the job's file)"
+        local = parse_config(LocalPart, read_yaml(path).values, of)
+        own = {name: getattr(local, name) for name in local.model_fields_set}
+    listen = own.pop("listen", None)
+    if listen is not None:
+        at = PartyAddress(address=job.parties[party].address, listen=listen)
+        own["parties"] = {**job.parties, party: at}
+    changed = job.model_copy(update=own)
+    return changed.model_copy(
+        update={
+            name: _filled(getattr(changed, name), party)
+            for name in ("data", "out_dir", "checkpoint_dir", "tls")
+        }
+    )
+
+
+def party_settings(job: ClusterJob, party: str) -> ClusterSettings:
+    """Return the settings of the cluster for one party.
+
+    Raises:
+        ParameterError: They contradict each other.
+    """
+    values = job.cluster.model_dump() | {"parties": job.parties, "tls": job.tls}
+    return parse_config(ClusterSettings, {**values, "self_party": party})
+
+
+def run_job(
+    job: ClusterJob, party: str | None, resume: bool, locals_of: dict[str, ClusterJob]
+) -> TrainingResults:
+    """Train as one party of a cluster; or, without a party, simulate all of them here.
+
+    Args:
+        job: With the party's local part.
+        party: Who this process is; None simulates.
+        resume: Whether to go on from the newest checkpoint that all have.
+        locals_of: Of a simulation, the job of each party; else the party's own alone.
+
+    Raises:
+        OrchestraError: The job cannot start or go on.
+    """
+    missing = [name for name, one in locals_of.items() if one.data is None]
+    if missing:
+        raise ParameterError(
+            f"Expected `data` to be the path of {missing[0]}'s data, got None; give it in the job "
+            "(`data: data/{party}`) or in the party's local part (`--local`)."
+        )
+    # Another party's path is its own affair: nothing here reads it.
+    paths = {name: locals_of[name].data if name in locals_of else "-" for name in job.parties}
+    where: dict[str, Any] = (
+        {"parties": list(job.parties), "mode": "debug"}
+        if party is None
+        else {"mode": "cluster", "cluster": party_settings(job, party)}
+    )
+    with session(**where) as devices:
+        of = {device.party: device for device in devices}
+        trainer = FederatedOrchestraTrainer(job, devices, **_combiner(job, of))
+        act = trainer.resume if resume else trainer.train
+        return act({device: paths[device.party] for device in devices})
+
+
+def _combiner(job: ClusterJob, of: dict[str, Any]) -> dict[str, Any]:
+    first, *_ = of.values()
+    if job.aggregator == "secure":
+        return {"aggregator": host.SecureAggregator(first, list(of.values()))}
+    if job.aggregator == "plain":
+        return {"aggregator": host.PlainAggregator(first)}
+    return {"server": of[job.server] if job.server is not None else first}
+
+
+def _filled(value: Any, party: str) -> Any:
+    if isinstance(value, TlsFiles):
+        return TlsFiles(**{name: _filled(v, party) for name, v in value.model_dump().items()})
+    return value.replace("{party}", party) if isinstance(value, str) else value

@@ -1,0 +1,123 @@
+"""Parties of a job as processes of the operating system, forked from one that has imported all.
+
+Importing SecretFlow takes seconds; a fork server that has done it starts a party in no time. Each
+party runs ``orchestra-fl train`` in a folder, and writes to ``NAME.log`` there.
+"""
+
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from tests.cluster.ports import NAMES, free_ports
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["tests.cluster.party_process", "federated_orchestra"])
+
+
+def main(folder, name, arguments, file_limit):
+    """Be a party; runs in the forked process."""
+    os.chdir(folder)
+    log = os.open(f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if file_limit is not None:  # a disk that is full
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+    from orchestra_strategy.cli import main as orchestra_fl
+
+    sys.exit(orchestra_fl(["train", *arguments]))
+
+
+class Job:
+    """A job in a folder; files, processes, and what came of them.
+
+    Args:
+        folder: An empty one.
+        parties: How many.
+        **changed: Fields of the job's file.
+    """
+
+    def __init__(self, folder, parties=2, **changed):
+        self.folder = Path(folder)
+        self.names = list(NAMES[:parties])
+        self.processes = {}
+        ports = free_ports(parties)
+        self.values = {
+            "strategy": "orchestra",
+            "rounds": 2,
+            "model": {"backbone": "conv4", "in_channels": 1, "hidden_dim": 16},
+            "parameters": {
+                **{"local_epochs": 1, "batch_size": 8, "memory_size": 16, "health_samples": 0},
+                **{"num_global_clusters": 4, "num_local_clusters": 2, "streams": "seed"},
+            },
+            "parties": {
+                name: {"address": f"127.0.0.1:{port}"}
+                for name, port in zip(self.names, ports, strict=True)
+            },
+            "data": "{party}.npy",
+            "out_dir": "out-{party}",
+            "progress": False,
+            "cluster": {"start_timeout": 15, "heartbeat": 0.2, "peer_timeout": 2},
+            **changed,
+        }
+        for number, name in enumerate(self.names):
+            images = np.random.default_rng(number).random((24, 1, 8, 8), np.float32)
+            np.save(self.folder / f"{name}.npy", images)
+        self.write()
+
+    def write(self, name="job.yaml", **changed):
+        """Write the job's file, or another version of it."""
+        values = {**self.values, **changed}
+        (self.folder / name).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        return name
+
+    def start(self, *names, job="job.yaml", more=(), file_limit=None):
+        """Start parties; all of them by default."""
+        for name in names or self.names:
+            arguments = [job, "--party", name, *more]
+            process = CONTEXT.Process(
+                target=main, args=(str(self.folder), name, arguments, file_limit)
+            )
+            process.start()
+            self.processes[name] = process
+        return self
+
+    def end(self, *names, seconds):
+        """Wait for parties to end by themselves, and return their exit codes."""
+        end = time.monotonic() + seconds
+        for name in names or self.names:
+            self.processes[name].join(max(end - time.monotonic(), 0.01))
+        late = [n for n in names or self.names if self.processes[n].exitcode is None]
+        assert not late, f"{late} still run after {seconds} s:\n" + "\n".join(map(self.log, late))
+        return {name: self.processes[name].exitcode for name in names or self.names}
+
+    def send(self, name, number):
+        """Send a party a signal."""
+        os.kill(self.processes[name].pid, number)
+
+    def wait_for(self, pattern, seconds=30):
+        """Wait for a file."""
+        end = time.monotonic() + seconds
+        while not list(self.folder.glob(pattern)):
+            assert time.monotonic() < end, (pattern, [self.log(n) for n in self.processes])
+            time.sleep(0.02)
+
+    def log(self, name):
+        """Return all that a party has printed."""
+        path = self.folder / f"{name}.log"
+        return path.read_text(encoding="utf-8") if path.exists() else ""
+
+    def close(self):
+        """Leave no process behind."""
+        for process in self.processes.values():
+            if process.exitcode is None:
+                process.kill()
+            process.join(10)

@@ -1,0 +1,52 @@
+"""Whole jobs: ``orchestra-fl train`` in a process per party."""
+
+import json
+
+import numpy as np
+import pytest
+
+from orchestra_strategy.cli import main
+from orchestra_strategy.cluster import make_certificates
+
+pytestmark = pytest.mark.cluster
+KEYS = {"ca": "keys/ca.pem", "cert": "keys/{party}.pem", "key": "keys/{party}.key"}
+
+
+def history(folder):
+    return json.loads((folder / "results.json").read_text(encoding="utf-8"))["history"]
+
+
+@pytest.mark.parametrize("combiner", [{"server": "bob"}, {"aggregator": "secure"}], ids=str)
+def test_three_parties_with_tls_do_what_one_process_does(job, tmp_path, monkeypatch, combiner):
+    made = job(3, tls=KEYS, **combiner)
+    make_certificates(tmp_path / "keys", made.names)
+    made.start()
+    assert made.end(seconds=90) == dict.fromkeys(made.names, 0), made.log("alice")
+    each = [history(tmp_path / f"out-{name}") for name in made.names]
+    assert each[0] == each[1] == each[2]
+    monkeypatch.chdir(tmp_path)
+    made.write("alone.yaml", out_dir="alone", tls=None)
+    assert main(["train", "alone.yaml", "--simulate"]) == 0
+    alone = history(tmp_path / "alone")
+    assert alone.keys() == each[0].keys()
+    for name, values in alone.items():
+        np.testing.assert_allclose(each[0][name], values, rtol=1e-4, err_msg=name)
+
+
+def test_a_late_party_is_waited_for(job):
+    made = job().start("alice")
+    made.processes["alice"].join(2.0)
+    made.start("bob")
+    assert made.end(seconds=60) == {"alice": 0, "bob": 0}, made.log("alice")
+
+
+def test_a_party_has_a_part_of_its_own(job, tmp_path):
+    made = job(data=None)
+    (tmp_path / "elsewhere").mkdir()
+    for name in made.names:
+        (tmp_path / f"{name}.npy").rename(tmp_path / "elsewhere" / f"{name}.npy")
+        local = tmp_path / f"{name}.yaml"
+        local.write_text("data: elsewhere/{party}.npy\nout_dir: mine\n", encoding="utf-8")
+        made.start(name, more=["--local", f"{name}.yaml"])
+    assert made.end(seconds=60) == {"alice": 0, "bob": 0}, made.log("alice")
+    assert (tmp_path / "mine" / "results.json").exists()
