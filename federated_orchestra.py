@@ -21,6 +21,7 @@ from orchestra_strategy.algorithms.model import OrchestraModel
 from orchestra_strategy.checkpoints.driver import Checkpoints
 from orchestra_strategy.checkpoints.settings import numbers_settings, refuse_other_settings
 from orchestra_strategy.config import FrozenConfig, parse_config
+from orchestra_strategy.encoder_file import ENCODER_FILE, write_encoder
 from orchestra_strategy.errors import CheckpointError, OrchestraError
 from orchestra_strategy.evaluation import (
     ProbeResult,
@@ -69,7 +70,8 @@ class TrainerConfig(FrozenConfig):
         data_options: How the parties read their data where they are given as paths, see
             :func:`~orchestra_strategy.data.load_local`.
         num_gpus: GPUs per party.
-        out_dir: Folder for ``results.json``, a text or a path; None writes nothing.
+        out_dir: Folder for ``results.json`` and ``encoder.npz``, a text or a path; None writes
+            nothing.
         progress: Whether to draw the progress bar.
         checkpoint_dir: Folder for checkpoints: each party writes its own state on its own disk,
             the driver what all have in common. A text or a path; None writes none.
@@ -201,7 +203,8 @@ class FederatedOrchestraTrainer:
             callbacks: FLModel callbacks; :meth:`encoder` gives them the model so far.
 
         Returns:
-            History, cost ledger and manifest; also written to ``out_dir/results.json``.
+            History, cost ledger and manifest; also written to ``out_dir/results.json``, and the
+            encoder to ``out_dir/encoder.npz``.
 
         Raises:
             DataError: A party's data cannot be used.
@@ -313,8 +316,22 @@ class FederatedOrchestraTrainer:
             if self._checkpoints is not None:
                 self._checkpoints.close(fl_model.workers)
         if self.config.out_dir is not None:
-            write_json(Path(self.config.out_dir) / "results.json", asdict(self.results))
+            self._write(Path(self.config.out_dir))
         return self.results
+
+    def _write(self, folder: Path) -> None:
+        """Write the results, and the encoder with all that is needed to use it."""
+        assert self.results is not None
+        write_json(folder / "results.json", asdict(self.results))
+        if self.results.rounds:
+            write_encoder(
+                folder / ENCODER_FILE,
+                self.encoder(),
+                self.model_builder.keywords,
+                self.config.seed,
+                self.config.strategy,
+                self.results.rounds,
+            )
 
     def encoder(self) -> OrchestraModel:
         """Return the global model after the last round done, on the CPU of this process.

@@ -73,7 +73,7 @@ def test_the_progress_bar_shows_losses_and_speed(devices, capsys):  # noqa: F811
     [
         ({"round": 3}, "got `round`; did you mean `rounds`"),
         ({"rounds": 0}, "`rounds` to be greater than or equal to 1, got 0"),
-        ({"model": {"backbon": "conv4"}}, "`model.backbon`"),
+        ({"model": {"backbon": "conv4"}}, "of `model`, got `backbon`; did you mean `backbone`"),
         ({"seed": -1}, "`seed` to be greater than or equal to 0"),
         ({"checkpoint_dir": ""}, r"`checkpoint_dir` to name a folder, got ''; use '\.' for"),
         (

@@ -11,6 +11,9 @@ COMMANDS = {
     "train": "train_command",
     "certs": "certs_command",
     "manifest": "manifest_command",
+    "evaluate": "evaluate_command",
+    "embed": "embed_command",
+    "export": "export_command",
     "audit": "audit_command",
 }
 """Name of a command -> its module in this folder."""

@@ -1,0 +1,159 @@
+"""``embed``, ``evaluate`` and ``export``, from the folder that a training has written."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from federated_orchestra import FederatedOrchestraTrainer
+from orchestra_strategy import fed_ndarray, orchestra_model, session
+from orchestra_strategy.commands.yaml_file import parse_yaml
+from orchestra_strategy.encoder_file import write_encoder
+from orchestra_strategy.evaluation import extract_features
+from tests.commands.jobs import JOB, status
+
+RNG = np.random.default_rng(0)
+
+
+def labelled(rows):
+    """Grey images of two classes that differ in brightness."""
+    y = np.arange(rows) % 2
+    x = RNG.random((rows, 8, 8), dtype=np.float32) * 0.5 + 0.5 * y[:, None, None]
+    return x.astype(np.float32), y
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The folder of a training, with labelled data beside it, and the trainer's own features."""
+    folder = tmp_path_factory.mktemp("run")
+    x, y = labelled(40)
+    np.savez(folder / "train.npz", x=x, y=y)
+    test_x, test_y = labelled(20)
+    np.savez(folder / "test.npz", x=test_x, y=test_y)
+    np.save(folder / "plain.npy", test_x)
+    config = {**parse_yaml(JOB), "out_dir": str(folder / "out"), "progress": False}
+    with session(["alice", "bob"], mode="debug") as devices:
+        trainer = FederatedOrchestraTrainer(config, devices)
+        trainer.train(fed_ndarray({d: labelled(40)[0] for d in devices}))
+        features = trainer.embed(test_x)
+        scores = trainer.evaluate(x, y, test_x, test_y, labels_per_class=(2, None), seeds=2)
+    return folder, features, scores
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv"])
+def test_embed_writes_the_trainers_features(trained, suffix, tmp_path, capsys):
+    folder, features, _ = trained
+    out = tmp_path / f"features{suffix}"
+    assert status("embed", folder / "out", folder / "test.npz", "--out", out) == 0
+    assert capsys.readouterr().out.endswith("features of 20 samples, 512 each\n")
+    if suffix == ".csv":
+        written = np.loadtxt(out, delimiter=",", skiprows=1, dtype=np.float32)
+    else:
+        written = np.load(out)
+    if suffix == ".npz":
+        assert written["y"].tolist() == (np.arange(20) % 2).tolist()
+        written = written["x"]
+    np.testing.assert_array_equal(written, features)
+
+
+def test_evaluate_gives_the_trainers_numbers(trained, tmp_path, capsys):
+    folder, _, scores = trained
+    data = ("--train", folder / "train.npz", "--test", folder / "test.npz")
+    few = ("--labels-per-class", "2", "all", "--draws", "2", "--seed", "42")
+    arguments = ("evaluate", folder / "out" / "encoder.npz", *data, *few)
+    assert status(*arguments, "--json", tmp_path / "scores.json") == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("orchestra", "untrained", "pixels", "kNN"))
+    written = json.loads((tmp_path / "scores.json").read_text())
+    assert list(written) == ["orchestra", "untrained", "pixels"]
+    for name, probes in scores.items():
+        assert written[name]["all"]["values"] == list(probes["all"].values)
+        assert written[name]["knn"]["values"] == list(probes["knn"].values)
+
+
+def test_torchscript_takes_pixels_and_needs_nothing_of_ours(trained, tmp_path, capsys):
+    folder, features, _ = trained
+    out = tmp_path / "encoder.pt"
+    assert status("export", folder / "out", "--out", out, "--size", 8, 8) == 0
+    assert "float32 images in [0, 1] of shape (n, 1, 8, 8) -> features (n, 512)" in (
+        capsys.readouterr().out
+    )
+    x = torch.from_numpy(np.load(folder / "plain.npy"))[:, None]
+    with torch.no_grad():
+        np.testing.assert_allclose(torch.jit.load(out)(x).numpy(), features, atol=1e-5)
+
+
+def test_weights_are_the_backbones(trained, tmp_path):
+    folder, features, _ = trained
+    out = tmp_path / "weights.pt"
+    assert status("export", folder / "out", "--out", out, "--format", "weights") == 0
+    model = orchestra_model("conv4", in_channels=1)
+    model.backbone.load_state_dict(torch.load(out, weights_only=True))
+    found = extract_features(model, np.load(folder / "plain.npy"))
+    np.testing.assert_allclose(found, features, atol=1e-6)
+
+
+def test_onnx_is_written_or_refused_in_a_sentence(trained, tmp_path, capsys):
+    folder = trained[0]
+    arguments = ("export", folder / "out", "--format", "onnx", "--out", tmp_path / "encoder.onnx")
+    assert status(*arguments, "--size", 8, 8) == 0
+    content = (tmp_path / "encoder.onnx").read_bytes()
+    assert b"samples" in content
+    assert b"features" in content
+    (tmp_path / "encoder.onnx").unlink()
+    assert status(*arguments, "--size", 28, 28) == 1  # pools 7 positions to 2
+    assert "Expected an encoder that ONNX can express" in capsys.readouterr().err
+    assert not (tmp_path / "encoder.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("embed", "{run}", "nowhere"), "Expected data in `nowhere`, got no such file"),
+        (("embed", "{data}", "{data}/plain.npy"), "Expected a trained encoder in"),
+        (("embed", "{run}", "{data}/colour.npy"), "images of 1 channel(s), as the encoder was"),
+        (("embed", "{run}", "{data}/plain.npy", "--out", "x.txt"), "`--out` to end in .npy, .npz"),
+        (("embed", "{run}", "{data}/plain.npy", "--out", "no/x.npy"), "got no folder `no`"),
+        (
+            ("evaluate", "{run}", "--train", "{data}/train.npz", "--test", "{data}/plain.npy"),
+            "plain.npy` to have labels, got none",
+        ),
+        (
+            ("evaluate", "{run}", "--train", "{data}/train.npz", "--test", "{data}/train.npz"),
+            "Expected `train_x` and `test_x` to be disjoint, got 40 of 40",
+        ),
+        (
+            (
+                *("evaluate", "{run}", "--train", "{data}/train.npz", "--test", "{data}/test.npz"),
+                *("--labels-per-class", "some"),
+            ),
+            "`--labels-per-class` to be whole numbers from 1 on, or all, got 'some'",
+        ),
+        (("export", "{run}", "--out", "x.pt"), "Expected `--size HEIGHT WIDTH` of the images"),
+        (("export", "{run}", "--out", "x.onnx"), "Expected `--out` to end in .pt, got `x.onnx`"),
+        (("export", "{run}", "--out", "x.pt", "--size", "0", "8"), "two numbers from 1 on"),
+    ],
+)
+def test_what_cannot_be_is_refused(arguments, message, trained, tmp_path, monkeypatch, capsys):
+    folder = trained[0]
+    monkeypatch.chdir(tmp_path)
+    np.save(folder / "colour.npy", np.zeros((4, 3, 8, 8), np.float32))
+    filled = [a.format(run=folder / "out", data=folder) for a in arguments]
+    assert status(*filled) in (1, 2)
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_encoder_of_tables(tmp_path, capsys):
+    options = {"backbone": "mlp", "in_channels": 3, "heads": ()}
+    model = orchestra_model(**options)
+    write_encoder(tmp_path / "encoder.npz", model, options, 0, "orchestra", 1)
+    np.save(tmp_path / "table.npy", np.zeros((4, 3), np.float32))
+    np.save(tmp_path / "wide.npy", np.zeros((4, 5), np.float32))
+    out = ("--out", tmp_path / "f.npy")
+    assert status("embed", tmp_path, tmp_path / "table.npy", *out) == 0
+    assert status("embed", tmp_path, tmp_path / "wide.npy", *out) == 1
+    assert "a table of 3 columns" in capsys.readouterr().err
+    assert status("export", tmp_path, "--out", tmp_path / "e.pt") == 0
+    assert "a table of shape (n, 3) -> features (n, 256)" in capsys.readouterr().out
