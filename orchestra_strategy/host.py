@@ -1,4 +1,4 @@
-"""SecretFlow, seen from here: the only file that names its paths.
+"""SecretFlow, seen from here: with the other ``host*.py`` the only file that names its paths.
 
 ``secretflow`` up to 1.13 carries ``secretflow_fl``; its successor is the package ``sfl``. Both have
 the same classes under ``<root>.ml.nn``. Everything else in this package imports from this file.
@@ -7,12 +7,10 @@ the same classes under ``<root>.ml.nn``. Everything else in this package imports
 import importlib
 import os
 from collections.abc import Mapping
-from importlib import metadata, util
 from typing import Any
 
-from packaging.version import InvalidVersion, Version
-
 from orchestra_strategy.errors import HostError
+from orchestra_strategy.host_find import check_versions, find_root, is_installed
 
 __all__ = [
     "PYU",
@@ -48,70 +46,7 @@ __all__ = [
     "workers_of",
 ]
 
-_LOWEST, _BELOW = Version("1.11.0b0"), Version("1.14")
-
-
-def is_installed() -> bool:
-    """Whether SecretFlow can be imported at all."""
-    return util.find_spec("secretflow") is not None
-
-
-def check_versions(secretflow_version: str, has_secretflow_fl: bool, has_sfl: bool) -> str:
-    """Decide which package carries FLModel, or refuse the combination in a sentence.
-
-    Args:
-        secretflow_version: The installed version of ``secretflow``.
-        has_secretflow_fl: Whether ``secretflow_fl`` can be imported.
-        has_sfl: Whether ``sfl`` can be imported.
-
-    Returns:
-        ``"secretflow_fl"`` or ``"sfl"``.
-
-    Raises:
-        HostError: Both or neither are there, or the version is not supported.
-
-    >>> check_versions("1.13.0b0", has_secretflow_fl=True, has_sfl=False)
-    'secretflow_fl'
-    """
-    if has_secretflow_fl and has_sfl:
-        raise HostError(
-            "Expected one of `secretflow_fl` and `sfl` to be installed, got both: SecretFlow "
-            "refuses to start with both. Uninstall one of them."
-        )
-    if has_sfl:
-        return "sfl"
-    try:
-        version = Version(secretflow_version)
-    except InvalidVersion as error:
-        raise HostError(
-            f"Expected a version of SecretFlow that can be read, got {secretflow_version!r}."
-        ) from error
-    if not _LOWEST <= version < _BELOW:
-        raise HostError(
-            f"Expected secretflow>={_LOWEST},<{_BELOW} (or the package `sfl`), got {version}: "
-            "install a supported release, e.g. `pip install secretflow==1.13.0b0`."
-        )
-    if not has_secretflow_fl:
-        raise HostError(
-            f"Expected secretflow {version} to carry `secretflow_fl`, which cannot be found: "
-            "reinstall it."
-        )
-    return "secretflow_fl"
-
-
-def _find_root() -> str:
-    if not is_installed():
-        raise HostError(
-            "Expected SecretFlow to be installed: `pip install 'secretflow>=1.11.0b0,<1.14'`."
-        )
-    return check_versions(
-        metadata.version("secretflow"),
-        has_secretflow_fl=util.find_spec("secretflow_fl") is not None,
-        has_sfl=util.find_spec("sfl") is not None,
-    )
-
-
-host_root = _find_root()
+host_root = find_root()
 
 # TensorFlow, which SecretFlow imports, reads this once, when it is loaded.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

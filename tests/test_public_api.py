@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Tuple
 
 import numpy as np
+import packaging
 import pytest
 
 import orchestra_strategy
@@ -16,6 +17,8 @@ from orchestra_strategy import host, register_strategy, registered_strategies
 from orchestra_strategy.errors import HostError, ParameterError, RegistrationError
 from orchestra_strategy.public_names import WITH_HOST, WITHOUT_HOST
 from orchestra_strategy.strategies.registry import lookup_strategy
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_every_public_name_exists():
@@ -165,7 +168,8 @@ def test_an_unknown_strategy_is_refused_with_the_nearest_name():
     ("version", "fl", "sfl", "message"),
     [
         ("1.10.0b1", True, False, "got 1.10.0b1: install a supported release"),
-        ("1.14.0", False, False, "got 1.14.0: install a supported release"),
+        ("1.14.0", False, False, "got secretflow 1.14.0 alone, .* has moved to `sfl`: install"),
+        ("1.14.0b0", False, False, "got secretflow 1.14.0b0 alone, .* `pip install secretflow==1"),
         ("1.13.0b0", True, True, "got both"),
         ("1.13.0b0", False, False, "to carry `secretflow_fl`"),
         ("unknown", True, False, "can be read, got 'unknown'"),
@@ -180,3 +184,48 @@ def test_unsupported_hosts_are_refused_with_a_sentence(version, fl, sfl, message
 def test_supported_hosts(version):
     assert host.check_versions(version, True, False) == "secretflow_fl"
     assert host.check_versions("0.1", False, True) == "sfl"
+
+
+def fake_install(folder, distribution, version, packages):
+    """Put packages on a path, as a wheel leaves them."""
+    for package in packages:
+        (folder / package).mkdir(parents=True)
+        (folder / package / "__init__.py").write_text("raise ImportError('not while looking')")
+    about = folder / f"{distribution.replace('-', '_')}-{version}.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\n")
+    (about / "METADATA").open("a").write(f"Version: {version}\n")
+
+
+@pytest.mark.parametrize(
+    ("distribution", "version", "packages", "answer"),
+    [
+        # A genuine sfl brings a secretflow_fl without `ml`, on top of secretflow-lite.
+        ("secretflow-lite", "1.14.0b0", ("secretflow", "secretflow_fl", "sfl", "sfl/ml"), "sfl"),
+        ("secretflow-lite", "1.13.0b0", ("secretflow", "secretflow_fl/ml"), "secretflow_fl"),
+        ("secretflow", "1.12.0b0", ("secretflow", "secretflow_fl/ml"), "secretflow_fl"),
+        ("secretflow", "1.14.0b0", ("secretflow", "secretflow_fl"), "moved to `sfl`"),
+        ("secretflow", "1.13.0b0", ("secretflow_fl/ml",), "Expected SecretFlow to be installed"),
+        ("secretflow", "1.13.0b0", ("secretflow", "secretflow_fl/ml", "sfl/ml"), "got both"),
+    ],
+)
+def test_what_is_installed_is_found_without_importing_it(
+    distribution, version, packages, answer, tmp_path
+):
+    fake_install(tmp_path, distribution, version, packages)
+    program = (
+        "import sys\n"
+        "sys.path = [p for p in sys.path if 'site-packages' not in p]\n"
+        f"sys.path[:0] = {[str(tmp_path), str(ROOT)]!r}\n"
+        f"sys.path.append({str(Path(packaging.__path__[0]).parent)!r})\n"
+        "import packaging.version\n"
+        "sys.path.pop()\n"
+        "from orchestra_strategy import host_find, errors\n"
+        "try:\n    print(host_find.find_root())\n"
+        "except errors.HostError as error:\n    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert answer in done.stdout

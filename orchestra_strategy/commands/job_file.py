@@ -43,11 +43,16 @@ def add_job(parser: SentenceParser) -> None:
 
 
 def read_job(arguments: argparse.Namespace) -> "TrainerConfig":
-    """Return the settings of a training, checked; see :func:`read_job_as`."""
+    """Return the settings of a training, checked; see :func:`read_job_as`.
+
+    A job with ``parties`` is one of :class:`~orchestra_strategy.commands.cluster_job.ClusterJob`.
+    """
     load_host()
     from federated_orchestra import TrainerConfig
+    from orchestra_strategy.commands.cluster_job import ClusterJob
 
-    return read_job_as(TrainerConfig, arguments)
+    of_parties = "parties" in read_yaml(arguments.job).values
+    return read_job_as(ClusterJob if of_parties else TrainerConfig, arguments)
 
 
 def read_job_as(config_class: type[ConfigT], arguments: argparse.Namespace) -> ConfigT:

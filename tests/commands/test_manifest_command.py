@@ -39,6 +39,17 @@ def test_the_secure_route_names_the_aggregator(tmp_path, capsys):
     assert any("carol" in row["seen_by"] for row in rows)
 
 
+def test_a_job_for_several_machines_says_who_takes_part(tmp_path, capsys):
+    parties = "".join(f"  {n}: {{address: 'h{i}:1'}}\n" for i, n in enumerate(("xu", "yan", "zoe")))
+    job = write_job(
+        tmp_path, f"{JOB}parties:\n{parties}server: yan\ncluster: {{plain_text: true}}\n"
+    )
+    assert status("manifest", job, "--json") == 0
+    seen = {row["seen_by"] for row in json.loads(capsys.readouterr().out)}
+    assert any("yan" in who for who in seen)
+    assert not any("alice" in who for who in seen)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
