@@ -10,6 +10,7 @@ __all__ = ["COMMANDS", "Command", "load_command"]
 COMMANDS = {
     "train": "train_command",
     "certs": "certs_command",
+    "doctor": "doctor_command",
     "manifest": "manifest_command",
     "evaluate": "evaluate_command",
     "embed": "embed_command",
