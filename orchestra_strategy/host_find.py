@@ -7,15 +7,16 @@ from packaging.version import InvalidVersion, Version
 
 from orchestra_strategy.errors import HostError
 
-__all__ = ["check_versions", "find_root", "installed_version", "is_installed"]
+__all__ = ["NAME", "check_versions", "find_root", "installed_version", "is_installed"]
 
+NAME = "secretflow"
 _LOWEST, _BELOW = Version("1.11.0b0"), Version("1.14.0.dev0")  # 1.14.0b0 is below 1.14
-_DISTRIBUTIONS = ("secretflow", "secretflow-lite")
+_DISTRIBUTIONS = (NAME, "secretflow-lite")
 
 
 def is_installed() -> bool:
     """Whether SecretFlow can be imported at all."""
-    return util.find_spec("secretflow") is not None
+    return util.find_spec(NAME) is not None
 
 
 def check_versions(secretflow_version: str, has_secretflow_fl: bool, has_sfl: bool) -> str:

@@ -38,16 +38,16 @@ def check_secretflow() -> Finding:
         root = host_find.find_root()
         load_host()
     except HostError as error:
-        return Finding("secretflow", "bad", str(error))
+        return Finding(host_find.NAME, "bad", str(error))
     except Exception as error:  # whatever a broken installation raises
         return Finding(
-            "secretflow",
+            host_find.NAME,
             "bad",
             f"Expected SecretFlow to be importable, got {type(error).__name__}: {error}; install "
             "it into an environment of its own, `pip install secretflow==1.13.0b0`.",
         )
     beside = ", ".join(f"{name} {_version(name)}" for name in _BESIDE)
-    return Finding("secretflow", "ok", f"{host_find.installed_version()} ({root}; {beside})")
+    return Finding(host_find.NAME, "ok", f"{host_find.installed_version()} ({root}; {beside})")
 
 
 def check_cpus() -> Finding:
