@@ -11,10 +11,14 @@ COMMANDS = {
     "train": "train_command",
     "certs": "certs_command",
     "doctor": "doctor_command",
+    "partition": "partition_command",
+    "plan": "plan_command",
     "manifest": "manifest_command",
+    "tune": "tune_command",
     "evaluate": "evaluate_command",
     "embed": "embed_command",
     "export": "export_command",
+    "report": "report_command",
     "audit": "audit_command",
 }
 """Name of a command -> its module in this folder."""

@@ -36,17 +36,15 @@ def parties_of(config: TrainerConfig, arguments: argparse.Namespace) -> list[str
 
 @contextmanager
 def trial_of(
-    config: TrainerConfig, arguments: argparse.Namespace, **changes: Any
+    config: TrainerConfig, arguments: argparse.Namespace, secret_streams: bool = True
 ) -> Iterator[FederatedOrchestraTrainer]:
     """Yield a trainer of a job, with all parties in this process.
-
-    Random streams are the parties' secret, as they are across companies, unless the job says
-    otherwise.
 
     Args:
         config: The job.
         arguments: Of a parser with :func:`add_parties`.
-        **changes: Other fields of the configuration.
+        secret_streams: Whether ``streams="auto"`` is the parties' secret, as it is across
+            companies, and not the seed.
 
     Raises:
         OrchestraError: The job cannot be run in that way.
@@ -59,11 +57,11 @@ def trial_of(
     server = arguments.server or getattr(config, "server", None) or parties[0]
     aggregator = getattr(config, "aggregator", None)
     names = parties if server in parties else [*parties, server]
-    parameters = {"streams": "secret", **config.parameters}
-    if parameters["streams"] == "auto":
+    parameters = dict(config.parameters)
+    if secret_streams and parameters.get("streams", "auto") == "auto":
         parameters["streams"] = "secret"
     own = {"progress": False, "out_dir": None, "checkpoint_dir": None, "parameters": parameters}
-    job = config.model_copy(update={**own, **changes})
+    job = config.model_copy(update=own)
     with session(names, mode="debug") as everyone:
         devices, centre = everyone[: len(parties)], everyone[names.index(server)]
         how: dict[str, Any] = {"server": centre}

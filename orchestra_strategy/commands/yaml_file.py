@@ -8,7 +8,7 @@ import yaml
 
 from orchestra_strategy.errors import ParameterError
 
-__all__ = ["Place", "YamlFile", "parse_yaml", "read_yaml"]
+__all__ = ["Place", "YamlFile", "parse_value", "parse_yaml", "read_yaml"]
 
 Place = tuple[str | int, ...]
 
@@ -60,6 +60,23 @@ def parse_yaml(text: str) -> Any:
     (0.001, [1, 'a'], None)
     """
     return yaml.load(text, _Loader)
+
+
+def parse_value(option: str, text: str) -> tuple[str, Any]:
+    """Return name and value of an option such as ``--set name=value``, the value as YAML.
+
+    Raises:
+        ParameterError: There is no ``=``, or the value is no YAML.
+    """
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise ParameterError(f"Expected `{option}` to be name=value, got {text!r}.")
+    try:
+        return name, parse_yaml(value)
+    except yaml.YAMLError:
+        raise ParameterError(
+            f"Expected the value of `{option} {name}` to be YAML, got {value!r}."
+        ) from None
 
 
 def read_yaml(path: Path) -> YamlFile:
