@@ -18,7 +18,7 @@ from orchestra_strategy import host
 from orchestra_strategy.cluster.allow_list import loads
 from orchestra_strategy.cluster.failure import failure_of
 from orchestra_strategy.cluster.members import Members
-from orchestra_strategy.errors import HostError
+from orchestra_strategy.errors import ClusterError, HostError
 
 __all__ = ["joined", "plain_error"]
 
@@ -104,6 +104,13 @@ def _start(members: Members, logging_level: str) -> None:
     members.liveness.check()
 
 
+def _note(error: ClusterError) -> None:
+    """Have the main thread raise an error of a sending thread, where it waits."""
+    context = _fed("global_context").get_global_context(assert_none=False)
+    if context is not None and context.get_last_exception() is None:
+        context.set_remote_exception(error)
+
+
 def _proxy_class() -> type:
     base: Any = _fed("proxy.base").SenderReceiverProxy
     error_class: Any = _fed("exception").FedRemoteError
@@ -137,7 +144,12 @@ def _proxy_class() -> type:
                 me = self._members.settings.self_party
                 self._members.liveness.fail(failure_of(plain_error(data.cause()), me))
                 return True
-            self._members.send(dest_party, str(seq_id), dumps(data))
+            try:
+                self._members.send(dest_party, str(seq_id), dumps(data))
+            except ClusterError as error:
+                _note(error)
+                # The one kind that SecretFlow does not print the stack of: the main thread raises.
+                raise error_class(dest_party, error) from None
             return True
 
     return MembersProxy

@@ -132,7 +132,10 @@ class Liveness:
     def note_trouble(self, peer: str, text: str) -> None:
         """Note what the transport says of a call that did not get through."""
         with self._lock:
-            self._peers[peer].trouble = text
+            known = self._peers[peer]
+            # A refusal says more than the silence after the peer has ended because of it.
+            if not known.trouble.startswith("PERMISSION_DENIED"):
+                known.trouble = text
 
     def trouble(self, peer: str) -> str:
         """Return what the transport said when a peer was last called without success."""
@@ -147,6 +150,7 @@ class Liveness:
                 peer
                 for peer, known in self._peers.items()
                 if known.knows != self._state
+                and known.state != "failed"  # ends for a reason of its own
                 and known.heard is not None
                 and now - known.heard < self._limit
             ]

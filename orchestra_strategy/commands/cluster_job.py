@@ -11,6 +11,8 @@ from orchestra_strategy.cluster.settings import ClusterSettings, PartyAddress, T
 from orchestra_strategy.commands.yaml_file import read_yaml
 from orchestra_strategy.config import FrozenConfig, parse_config
 from orchestra_strategy.errors import ParameterError, did_you_mean
+from orchestra_strategy.runtime.checks import our_strategy
+from orchestra_strategy.runtime.common_settings import as_text, comparable
 from orchestra_strategy.runtime.session import session
 
 __all__ = ["ClusterJob", "Limits", "LocalPart", "party_settings", "run_job", "with_local_part"]
@@ -125,6 +127,20 @@ def party_settings(job: ClusterJob, party: str) -> ClusterSettings:
     return parse_config(ClusterSettings, {**values, "self_party": party})
 
 
+def common_settings(job: ClusterJob, action: str) -> dict[str, str]:
+    """Return all that must be the same at every party, as texts by name.
+
+    Compared before an aggregator is made, which would wait for the others already.
+    """
+    values = job.model_dump(exclude={*LocalPart.model_fields, "parties", "cluster"}, mode="json")
+    values["action"] = action
+    values["checkpoints"] = job.checkpoint_dir is not None
+    config_class = our_strategy(job.strategy).config_class
+    values |= comparable(parse_config(config_class, values.pop("parameters")).model_dump())
+    values |= {f"model.{name}": value for name, value in values.pop("model").items()}
+    return {name: as_text(name, value) for name, value in values.items()}
+
+
 def run_job(
     job: ClusterJob, party: str | None, resume: bool, locals_of: dict[str, ClusterJob]
 ) -> TrainingResults:
@@ -150,7 +166,11 @@ def run_job(
     where: dict[str, Any] = (
         {"parties": list(job.parties), "mode": "debug"}
         if party is None
-        else {"mode": "cluster", "cluster": party_settings(job, party)}
+        else {
+            "mode": "cluster",
+            "cluster": party_settings(job, party),
+            "common": common_settings(job, "resume" if resume else "train"),
+        }
     )
     with session(**where) as devices:
         of = {device.party: device for device in devices}

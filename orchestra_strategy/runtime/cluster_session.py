@@ -28,21 +28,24 @@ class _Active:
 
 @contextmanager
 def cluster_session(
-    cluster: ClusterSettings | Mapping[str, Any], logging_level: str = "error"
+    cluster: ClusterSettings | Mapping[str, Any],
+    logging_level: str = "error",
+    common: Mapping[str, str] | None = None,
 ) -> Iterator[list[Any]]:
     """Run this party of a cluster for the length of a block.
 
     Args:
         cluster: Settings, or a dictionary with their fields.
         logging_level: SecretFlow's.
+        common: What has to be the same at all parties beside their versions, a text by name.
 
     Yields:
         One PYU per party, in the order of ``parties``.
 
     Raises:
         ParameterError: The settings contradict each other.
-        ClusterError: Key files or address cannot be used, parties do not come in time, differ in
-            their versions, are lost, or have stopped.
+        ClusterError: Key files or address cannot be used, parties do not come in time,
+            differ, are lost, or have stopped.
     """
     settings = (
         cluster if isinstance(cluster, ClusterSettings) else parse_config(ClusterSettings, cluster)
@@ -52,7 +55,7 @@ def cluster_session(
 
     members = Members(settings)
     try:
-        members.agree("start", _versions(settings))
+        members.agree("start", {**_versions(settings), **(common or {})})
         _Active.members, _Active.passed = members, 0
         with joined(members, logging_level):
             yield [host.PYU(party) for party in settings.parties]
@@ -77,12 +80,15 @@ def agree(topic: str, values: Mapping[str, str]) -> None:
 
     Raises:
         PeersDifferError: Something differs; all of it is named.
-        ClusterError: A party does not come to this point within ``step_timeout``.
+        ClusterError: A party does not come to this point in time.
     """
     members = _Active.members
     if members is not None:
         _Active.passed += 1
-        members.agree(f"{topic} ({_Active.passed})", values, members.settings.step_timeout)
+        limits = members.settings
+        # All come to the first point right after the start; before a later one is work.
+        seconds = limits.start_timeout if _Active.passed == 1 else limits.step_timeout
+        members.agree(f"{topic} ({_Active.passed})", values, seconds)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestra_strategy.runtime.cluster_session import agree
 
-__all__ = ["agree_on_manifest", "agree_on_training"]
+__all__ = ["agree_on_manifest", "agree_on_training", "as_text", "comparable"]
 
 # Where a party's own machine is described: its peers' need not be the same.
 _LOCAL = frozenset({"party", "torch_threads"})
@@ -39,8 +39,8 @@ def agree_on_training(
     """
     values = {"action": action, **run, "parties": list(parties), "server": server}
     values |= {f"model.{name}": value for name, value in model.items()}
-    values |= {name: value for name, value in parameters.items() if name not in _LOCAL}
-    agree("training", {name: _text(name, value) for name, value in values.items()})
+    values |= comparable(parameters)
+    agree("training", {name: as_text(name, value) for name, value in values.items()})
 
 
 def agree_on_manifest(manifest: Sequence[Mapping[str, Any]]) -> None:
@@ -53,8 +53,16 @@ def agree_on_manifest(manifest: Sequence[Mapping[str, Any]]) -> None:
     agree("manifest", rows)
 
 
-def _text(name: str, value: Any) -> str:
+def comparable(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a strategy's parameters that must be the same at all parties."""
+    return {name: value for name, value in parameters.items() if name not in _LOCAL}
+
+
+def as_text(name: str, value: Any) -> str:
+    """Return a setting's value as parties show it to each other; of a secret, a fingerprint."""
+    if value is None:
+        return "nothing"
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
-    if name in _SECRET and value is not None:
+    if name in _SECRET:
         return f"(sha256 {hashlib.sha256(text.encode()).hexdigest()[:12]})"
     return text

@@ -65,6 +65,7 @@ def session(
     mode: Mode = "local",
     quiet: bool = True,
     cluster: ClusterSettings | Mapping[str, Any] | None = None,
+    common: Mapping[str, str] | None = None,
 ) -> Iterator[list[Any]]:
     """Run SecretFlow for the length of a block.
 
@@ -77,6 +78,8 @@ def session(
         quiet: Silence the logs that are not this package's.
         cluster: Addresses, keys and limits for cluster mode, see
             :class:`~orchestra_strategy.cluster.settings.ClusterSettings`.
+        common: In cluster mode, what must be the same at all parties, a text by name; compared
+            before anything else. A trainer compares its own settings, too.
 
     Yields:
         One PYU per name, in order.
@@ -98,7 +101,7 @@ def session(
     level = "error" if quiet else "info"
     with quiet_host_logs() if quiet else nullcontext():
         if cluster is not None:
-            with cluster_session(cluster, level) as devices:
+            with cluster_session(cluster, level, common) as devices:
                 yield devices
             return
         names = _names(parties)

@@ -65,7 +65,7 @@ class Job:
             "data": "{party}.npy",
             "out_dir": "out-{party}",
             "progress": False,
-            "cluster": {"start_timeout": 15, "heartbeat": 0.2, "peer_timeout": 2},
+            "cluster": {"start_timeout": 20, "heartbeat": 0.2, "peer_timeout": 6},
             **changed,
         }
         for number, name in enumerate(self.names):
