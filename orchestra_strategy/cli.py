@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 refused, 2 wrong arguments or settings, 3 the parties' set
 party was lost, 5 a party refused, 130 interrupted.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -34,6 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OrchestraError as error:
         print(str(error), file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # whoever read the output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"Expected to use `{error.filename}`, got: {error.strerror}.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return _INTERRUPTED

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from orchestra_strategy.commands.own_modules import add_import, import_modules
 from orchestra_strategy.commands.parser import SentenceParser
+from orchestra_strategy.commands.quiet_import import load_host
 from orchestra_strategy.errors import ParameterError
 
 __all__ = ["DEFAULTS", "HELP", "add_arguments", "run"]
@@ -70,6 +71,7 @@ def add_arguments(parser: SentenceParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the audit, show its table and write its report."""
+    load_host()
     from rich.console import Console
 
     from orchestra_strategy.audit.report import write_report

@@ -5,8 +5,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from orchestra_strategy.commands.data_arguments import add_data_option, labels_of
-from orchestra_strategy.commands.name_values import name_values
+from orchestra_strategy.commands.data_arguments import add_data_option, labels_of, read_path
 from orchestra_strategy.commands.parser import SentenceParser
 from orchestra_strategy.errors import ParameterError
 
@@ -48,7 +47,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Write a file for each party, and one for tests."""
     import numpy as np
 
-    from orchestra_strategy.audit.samples import read_data
     from orchestra_strategy.files import write_private
     from orchestra_strategy.rng import numpy_generator
 
@@ -58,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ParameterError(
             f"Expected `--test-fraction` to be in [0, 1), got {arguments.test_fraction:g}."
         )
-    data = read_data(arguments.data, **name_values("--data-option", arguments.data_option))
+    data = _read(arguments)
     order = numpy_generator(arguments.seed, "partition", 0, "test").permutation(len(data))
     num_test = round(arguments.test_fraction * len(data))
     rest = np.sort(order[num_test:])
@@ -73,6 +71,23 @@ def run(arguments: argparse.Namespace) -> int:
         write_private(path, buffer.getvalue())
         print(f"{path}: {len(rows)} samples{_classes(name, arrays)}")
     return 0
+
+
+def _read(arguments: argparse.Namespace) -> Any:
+    """Return the data set: scikit-learn's digits, or what is in a path."""
+    if arguments.data != "digits" or Path("digits").exists():
+        return read_path(arguments.data, arguments)
+    from sklearn.datasets import load_digits
+
+    from orchestra_strategy.data import LocalData
+
+    if arguments.data_option:
+        raise ParameterError(
+            "Expected no `--data-option` for scikit-learn's digits, got "
+            f"{arguments.data_option[0]!r}."
+        )
+    digits = load_digits()
+    return LocalData((digits.images / 16.0).astype("float32"), digits.target.astype("int64"))
 
 
 def _files(folder: Path, names: list[str]) -> list[Path]:

@@ -1,14 +1,19 @@
 """The command itself: names, help in no time, exit codes."""
 
+import errno
 import resource
+import signal
 import subprocess
 import sys
+import time
 
+import numpy as np
 import pytest
 
 from orchestra_strategy import __version__, cli
 from orchestra_strategy.commands import table
 from orchestra_strategy.errors import OrchestraError
+from tests.commands.jobs import write_job
 
 
 def started(*arguments):
@@ -80,6 +85,10 @@ class LostError(OrchestraError):
         (OrchestraError("Expected `x`, got `y`."), 1, "Expected `x`, got `y`.\n"),
         (LostError("Party `bob` is gone."), 4, "Party `bob` is gone.\n"),
         (KeyboardInterrupt(), 130, "Interrupted.\n"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "out/x"),
+            *(1, "Expected to use `out/x`, got: No space left on device.\n"),
+        ),
     ],
 )
 def test_an_error_is_a_sentence_and_a_code(error, code, told, monkeypatch, capsys):
@@ -89,3 +98,47 @@ def test_an_error_is_a_sentence_and_a_code(error, code, told, monkeypatch, capsy
     monkeypatch.setattr(table.load_command("audit"), "run", refuse)
     assert status("audit") == code
     assert capsys.readouterr().err == told
+
+
+def test_an_error_that_nobody_expected_keeps_its_traceback(monkeypatch):
+    def broken(arguments):
+        raise OSError("something else")
+
+    monkeypatch.setattr(table.load_command("audit"), "run", broken)
+    with pytest.raises(OSError, match="something else"):
+        status("audit")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("audit", "--data", "nowhere"), ("partition", "x", "--parties", "a", "--out", "o")],
+)
+def test_a_refusal_is_one_line_and_nothing_else(arguments):
+    done = started(*arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "got no such file or folder" in done.stderr
+
+
+def test_ctrl_c_ends_with_its_code(tmp_path):
+    np.savez(tmp_path / "data.npz", x=np.zeros((40, 8, 8), np.float32))
+    grid = ("--grid", "lr=[0.1]", "--data", "data.npz", "--trial-rounds", "100000")
+    command = [sys.executable, "-m", "orchestra_strategy", "tune", write_job(tmp_path), *grid]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    try:
+        time.sleep(8.0)  # in the middle of it, or of an import
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert told.endswith("Interrupted.\n")
+    assert "Traceback" not in told
+
+
+def test_output_that_nobody_reads_is_no_error(tmp_path):
+    command = f"{sys.executable} -m orchestra_strategy manifest {write_job(tmp_path)} | true"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=60, cwd=tmp_path
+    )
+    assert done.stderr == ""

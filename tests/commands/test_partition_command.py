@@ -60,6 +60,7 @@ def test_digits_are_at_hand(tmp_path):
         (("{d}/all.npz", "--parties", "a", "a"), "different names that make file names"),
         (("{d}/all.npz", "--parties", "../a"), "different names that make file names"),
         (("{d}/all.npz", "--parties", "test", "--test-fraction", "0.1"), "different names that"),
+        (("digits", "--data-option", "a=1"), "no `--data-option` for scikit-learn's digits"),
         (("nowhere",), "Expected data in `nowhere`"),
     ],
 )
