@@ -19,7 +19,7 @@ READMES = ["README.md", "README.zh-CN.md"]
 DOCUMENTS = ["CONTRIBUTING.md", "CUSTOM_STRATEGY_GUIDE.md", *READMES, *PAGES]
 WITHOUT_SNIPPETS = {
     *("CONTRIBUTING.md", "docs/architecture.md", "docs/cli.md", "docs/parameters.md"),
-    *("docs/cluster.md", "docs/reliability.md", "docs/results.md"),
+    *("docs/reliability.md", "docs/results.md"),
 }
 PUBLIC = ("audit", "data", "evaluation", "users")
 SNIPPET = re.compile(
