@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from orchestra_strategy import __version__
+from orchestra_strategy.commands.interrupts import interrupts_kept
 from orchestra_strategy.commands.parser import SentenceParser
 from orchestra_strategy.commands.table import COMMANDS, load_command
 from orchestra_strategy.errors import OrchestraError
@@ -31,7 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else list(argv)
     arguments = _parser(given[0] if given else None).parse_args(given)
     try:
-        return load_command(arguments.command).run(arguments)
+        with interrupts_kept():
+            return load_command(arguments.command).run(arguments)
     except OrchestraError as error:
         print(str(error), file=sys.stderr)
         return error.exit_code

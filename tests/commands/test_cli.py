@@ -132,8 +132,26 @@ def test_ctrl_c_ends_with_its_code(tmp_path):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert told.endswith("Interrupted.\n")
+    assert "Interrupted.\n" in told
     assert "Traceback" not in told
+
+
+class Destroyed:
+    """Interrupts where Python ignores exceptions, as a callback of the garbage collector does."""
+
+    def __del__(self):
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_that_python_ignores_is_not_lost(monkeypatch, capsys):
+    def run(arguments):
+        Destroyed()
+        time.sleep(5.0)
+        return 0
+
+    monkeypatch.setattr(table.load_command("audit"), "run", run)
+    assert status("audit") == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
 
 
 def test_output_that_nobody_reads_is_no_error(tmp_path):
