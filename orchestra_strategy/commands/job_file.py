@@ -10,7 +10,7 @@ import yaml
 
 from orchestra_strategy.commands.parser import SentenceParser
 from orchestra_strategy.commands.quiet_import import load_host
-from orchestra_strategy.commands.yaml_file import Place, parse_yaml, read_yaml
+from orchestra_strategy.commands.yaml_file import Place, parse_value, read_yaml
 from orchestra_strategy.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -99,27 +99,18 @@ def _changed(values: dict[str, Any], changes: Sequence[str]) -> tuple[dict[str, 
     result = deepcopy(values)
     places: list[Place] = []
     for change in changes:
-        dotted, equals, text = change.partition("=")
-        names = dotted.split(".")
-        if not (equals and all(names)):
-            raise ParameterError(
-                f"Expected `--set` to be name=value, got {change!r}; such as parameters.lr=0.01."
-            )
+        dotted, value = parse_value("--set", change)
+        *parents, last = dotted.split(".")
         inner = result
-        for name in names[:-1]:
+        for name in parents:
             inner = inner.setdefault(name, {})
             if not isinstance(inner, dict):
                 raise ParameterError(
                     f"Expected `--set {dotted}` to change a setting within `{name}`, which is "
                     f"{inner!r} and has none."
                 )
-        try:
-            inner[names[-1]] = parse_yaml(text)
-        except yaml.YAMLError:
-            raise ParameterError(
-                f"Expected the value of `--set {dotted}` to be YAML, got {text!r}."
-            ) from None
-        places.append(tuple(names))
+        inner[last] = value
+        places.append((*parents, last))
     return result, places
 
 
