@@ -70,6 +70,7 @@ def test_few_snippets_are_not_run():
                 compile(code, document, "exec")
                 unrun[document] = why
     assert unrun == {
+        "docs/cluster.md": "needs the other party",
         "docs/data.md": "needs one process for each party",
         "docs/what_leaves.md": "an SPU has no debug mode",
     }
