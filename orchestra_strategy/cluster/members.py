@@ -19,6 +19,7 @@ __all__ = ["Members"]
 _LOG = logging.getLogger(__name__)
 _POLL = 0.3  # seconds between two questions
 _TELL = 15.0  # seconds between two lines on who is waited for
+_SLOW = 60.0  # seconds of waiting after which a peer is called slow, and between two lines on it
 
 
 class Members:
@@ -38,6 +39,7 @@ class Members:
         self.settings, self.tell = settings, tell
         self.mailbox = Mailbox()
         self._topics: dict[str, dict[str, str]] = {}
+        self._told_of: dict[str, float] = {}
         self._lock = threading.Lock()
         self.liveness = Liveness(
             settings.self_party,
@@ -107,7 +109,13 @@ class Members:
         Raises:
             ClusterError: It is lost or has stopped, or ``step_timeout`` is over.
         """
-        return self.mailbox.take(peer, key, self.settings.step_timeout, self.liveness.check)
+        begun = time.monotonic()
+
+        def check() -> None:
+            self.liveness.check()
+            self._tell_of_slow(peer, time.monotonic() - begun)
+
+        return self.mailbox.take(peer, key, self.settings.step_timeout, check)
 
     def finish(self) -> None:
         """Say that all is done here, and stay until the others have done, too, and know it.
@@ -142,6 +150,15 @@ class Members:
         self.mailbox.close()
         self.liveness.stop()
         self._wire.stop()
+
+    def _tell_of_slow(self, peer: str, waited: float) -> None:
+        """Say that a peer is alive and slow, once in a while, however many threads wait for it."""
+        now = time.monotonic()
+        with self._lock:
+            if waited < _SLOW or now - self._told_of.get(peer, -_SLOW) < _SLOW:
+                return
+            self._told_of[peer] = now
+        self.tell(f"{peer} is slow: alive, and waited for since {waited:.0f} s")
 
     def _stay_until_told(self) -> None:
         end = time.monotonic() + self.settings.peer_timeout

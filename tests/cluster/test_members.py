@@ -106,13 +106,18 @@ def test_silence_is_a_loss():
         assert time.monotonic() - begun < 4
 
 
-def test_a_slow_peer_that_beats_is_not_lost():
+def test_a_slow_peer_that_beats_is_not_lost(monkeypatch):
+    monkeypatch.setattr("orchestra_strategy.cluster.members._SLOW", 1.5)
     with members(step_timeout=3.0) as (alice, bob):
         at_each([alice, bob], agree())
+        lines = []
+        alice.tell = lines.append
         sender = threading.Timer(2.5, lambda: bob.send("alice", "1", b"late"))
         sender.start()  # longer than peer_timeout
         assert alice.take("bob", "1") == b"late"
         sender.join()
+    assert len(lines) == 1
+    assert lines[0].startswith("bob is slow: alive, and waited for since")
 
 
 @pytest.mark.parametrize(
