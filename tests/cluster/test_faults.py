@@ -86,9 +86,10 @@ def test_data_that_one_cannot_read_end_the_job_for_all(job, tmp_path, combiner):
     made = job(**combiner)
     (tmp_path / "bob.npy").unlink()
     made.start()
-    assert made.end(seconds=LIMIT) == {"alice": 1, "bob": 1}
+    # Whoever comes to it first says so himself, and the other may hear of it before.
+    assert sorted(made.end(seconds=LIMIT).values()) in ([1, 1], [1, 5])
     for party in made.names:
-        assert "bob" in made.log(party)
+        assert "party `bob`: Expected data in" in made.log(party)
         assert "Traceback" not in made.log(party)
 
 
