@@ -2,7 +2,7 @@
 
 import sys
 
-from orchestra_strategy.cli import main
+from orchestra_strategy.cli import process
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(process())

@@ -11,13 +11,32 @@ from collections.abc import Sequence
 
 from orchestra_strategy import __version__
 from orchestra_strategy.commands.interrupts import interrupts_kept
+from orchestra_strategy.commands.last_resort import ends_within
 from orchestra_strategy.commands.parser import SentenceParser
 from orchestra_strategy.commands.table import COMMANDS, load_command
 from orchestra_strategy.errors import OrchestraError
 
-__all__ = ["main"]
+__all__ = ["main", "process"]
 
 _INTERRUPTED = 128 + signal.SIGINT
+_GRACE = 20.0  # seconds for threads that are still at work when the command is done
+
+
+def process() -> int:
+    """Be the process of the command: what ``orchestra-fl`` starts.
+
+    Returns:
+        The exit code; the process ends soon after, whatever its threads do.
+    """
+    code = 1  # of an error that is nobody's refusal
+    try:
+        code = main()
+    except SystemExit as error:  # argparse's own end
+        code = error.code if isinstance(error.code, int) else 1
+        raise
+    finally:
+        ends_within(_GRACE, code)
+    return code
 
 
 def main(argv: Sequence[str] | None = None) -> int:

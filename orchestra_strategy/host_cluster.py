@@ -47,13 +47,15 @@ def joined(members: Members, logging_level: str) -> Iterator[None]:
     """
     root, on_interrupt = logging.getLogger(), signal.getsignal(signal.SIGINT)
     handlers, level = list(root.handlers), root.level
-    _start(members, logging_level)
-    # SecretFlow replaces both for the whole process; Ctrl-C has to reach the user's code.
-    signal.signal(signal.SIGINT, on_interrupt)
-    root.handlers[:] = handlers
-    root.setLevel(level)
     on_error = True
     try:
+        try:
+            _start(members, logging_level)
+        finally:
+            # SecretFlow replaces both for the whole process; Ctrl-C has to reach the user's code.
+            signal.signal(signal.SIGINT, on_interrupt)
+            root.handlers[:] = handlers
+            root.setLevel(level)
         yield
         on_error = False
     except BaseException as error:

@@ -14,6 +14,8 @@ from orchestra_strategy.errors import ClusterError
 __all__ = ["Liveness"]
 
 State = Literal["running", "done", "failed"]
+_AGAIN = "start it again, and all parties with `--resume`."
+
 Ask = Callable[[str, dict[str, Any], float], dict[str, Any]]
 
 
@@ -195,6 +197,3 @@ class Liveness:
                     f"stands still, or the network is cut; {_AGAIN}"
                 )
                 self._fail(Failure("lost", peer, text), None)
-
-
-_AGAIN = "start it again, and all parties with `--resume`."

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from orchestra_strategy.config import FrozenConfig
 
-__all__ = ["ClusterSettings", "PartyAddress", "TlsFiles", "is_loopback"]
+__all__ = ["ClusterSettings", "Limits", "PartyAddress", "TlsFiles", "is_loopback"]
 
 # A party's name is also the DNS name in its certificate.
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
@@ -66,30 +66,47 @@ class TlsFiles(FrozenConfig):
     key: str
 
 
-class ClusterSettings(FrozenConfig):
-    """How the parties of a job reach each other.
+class Limits(FrozenConfig):
+    """How long the parties of a job wait for each other, and what goes with it.
 
     Attributes:
-        parties: Address of each by name; the same names in each party's file.
-        self_party: Which of them this process is.
-        tls: Keys for mutual TLS.
-        plain_text: Whether to do without TLS where an address is not on this machine alone.
         job: Name of the job; calls of another are refused.
+        plain_text: Whether to do without TLS where an address is not on this machine alone.
         start_timeout: Seconds to wait for late parties.
         heartbeat: Seconds between two signs of life.
         peer_timeout: Seconds without a sign of life after which a party counts as lost.
         step_timeout: Seconds to wait for what a living party computes.
     """
 
-    parties: dict[str, PartyAddress]
-    self_party: str
-    tls: TlsFiles | None = None
-    plain_text: bool = False
     job: str = "orchestra"
+    plain_text: bool = False
     start_timeout: float = Field(300.0, gt=0)
     heartbeat: float = Field(2.0, gt=0)
     peer_timeout: float = Field(30.0, gt=0)
     step_timeout: float = Field(6 * 3600.0, gt=0)
+
+    @model_validator(mode="after")
+    def _beats_fit(self) -> "Limits":
+        if self.peer_timeout < 2 * self.heartbeat:
+            raise ValueError(
+                "Expected `peer_timeout` to be at least two heartbeats, got "
+                f"{self.peer_timeout:g} with `heartbeat={self.heartbeat:g}`"
+            )
+        return self
+
+
+class ClusterSettings(Limits):
+    """How the parties of a job reach each other.
+
+    Attributes:
+        parties: Address of each by name; the same names in each party's file.
+        self_party: Which of them this process is.
+        tls: Keys for mutual TLS.
+    """
+
+    parties: dict[str, PartyAddress]
+    self_party: str
+    tls: TlsFiles | None = None
 
     @model_validator(mode="after")
     def _can_be_reached(self) -> "ClusterSettings":
@@ -109,11 +126,6 @@ class ClusterSettings(FrozenConfig):
         addresses = [party.address for party in self.parties.values()]
         if len(set(addresses)) < len(addresses):
             raise ValueError(f"Expected each of `parties` to have its own address, got {addresses}")
-        if self.peer_timeout < 2 * self.heartbeat:
-            raise ValueError(
-                "Expected `peer_timeout` to be at least two heartbeats, got "
-                f"{self.peer_timeout:g} with `heartbeat={self.heartbeat:g}`"
-            )
         return self
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from orchestra_strategy.commands.data_arguments import add_data_option
 from orchestra_strategy.commands.own_modules import add_import, import_modules
 from orchestra_strategy.commands.parser import SentenceParser
 from orchestra_strategy.commands.quiet_import import load_host
@@ -36,13 +37,7 @@ def add_arguments(parser: SentenceParser) -> None:
         default="digits",
         help="image folder, .csv, .npz, .npy or CIFAR batches (scikit-learn's digits)",
     )
-    parser.add_argument(
-        "--data-option",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="an option of reading, as `load_local` has it, its value as JSON; may be repeated",
-    )
+    add_data_option(parser)
     add_import(parser)
     parser.add_argument("--out", type=Path, default=Path("audit_out"), help="folder for the report")
     parser.add_argument("--config", type=Path, help="JSON file with fields of AuditConfig")

@@ -6,27 +6,23 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from federated_orchestra import FederatedOrchestraTrainer, TrainerConfig, TrainingResults
-from orchestra_strategy import host
-from orchestra_strategy.cluster.settings import ClusterSettings, PartyAddress, TlsFiles
+from orchestra_strategy.cluster.settings import ClusterSettings, Limits, PartyAddress, TlsFiles
+from orchestra_strategy.commands.combiner import combiner
 from orchestra_strategy.commands.yaml_file import read_yaml
 from orchestra_strategy.config import FrozenConfig, parse_config
 from orchestra_strategy.errors import ParameterError, did_you_mean
 from orchestra_strategy.runtime.checks import our_strategy
-from orchestra_strategy.runtime.common_settings import as_text, comparable
+from orchestra_strategy.runtime.common_settings import as_texts
 from orchestra_strategy.runtime.session import session
 
-__all__ = ["ClusterJob", "Limits", "LocalPart", "party_settings", "run_job", "with_local_part"]
-
-
-class Limits(FrozenConfig):
-    """Waits of a cluster, and its name; see :class:`ClusterSettings`, which has the defaults."""
-
-    job: str = "orchestra"
-    plain_text: bool = False
-    start_timeout: float = Field(300.0, gt=0)
-    heartbeat: float = Field(2.0, gt=0)
-    peer_timeout: float = Field(30.0, gt=0)
-    step_timeout: float = Field(6 * 3600.0, gt=0)
+__all__ = [
+    "ClusterJob",
+    "LocalPart",
+    "common_settings",
+    "party_settings",
+    "run_job",
+    "with_local_part",
+]
 
 
 class LocalPart(FrozenConfig):
@@ -132,13 +128,13 @@ def common_settings(job: ClusterJob, action: str) -> dict[str, str]:
 
     Compared before an aggregator is made, which would wait for the others already.
     """
-    values = job.model_dump(exclude={*LocalPart.model_fields, "parties", "cluster"}, mode="json")
-    values["action"] = action
-    values["checkpoints"] = job.checkpoint_dir is not None
+    values = job.model_dump(
+        exclude={*LocalPart.model_fields, "parties", "cluster", "model", "parameters"}, mode="json"
+    )
+    values |= {"action": action, "checkpoints": job.checkpoint_dir is not None}
     config_class = our_strategy(job.strategy).config_class
-    values |= comparable(parse_config(config_class, values.pop("parameters")).model_dump())
-    values |= {f"model.{name}": value for name, value in values.pop("model").items()}
-    return {name: as_text(name, value) for name, value in values.items()}
+    parameters = parse_config(config_class, job.parameters).model_dump()
+    return as_texts(values, job.model.model_dump(), parameters)
 
 
 def run_job(
@@ -173,19 +169,11 @@ def run_job(
         }
     )
     with session(**where) as devices:
-        of = {device.party: device for device in devices}
-        trainer = FederatedOrchestraTrainer(job, devices, **_combiner(job, of))
+        centre = devices[list(job.parties).index(job.server)] if job.server else devices[0]
+        how = combiner(job.aggregator, centre, devices)
+        trainer = FederatedOrchestraTrainer(job, devices, **how)
         act = trainer.resume if resume else trainer.train
         return act({device: paths[device.party] for device in devices})
-
-
-def _combiner(job: ClusterJob, of: dict[str, Any]) -> dict[str, Any]:
-    first, *_ = of.values()
-    if job.aggregator == "secure":
-        return {"aggregator": host.SecureAggregator(first, list(of.values()))}
-    if job.aggregator == "plain":
-        return {"aggregator": host.PlainAggregator(first)}
-    return {"server": of[job.server] if job.server is not None else first}
 
 
 def _filled(value: Any, party: str) -> Any:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
+from orchestra_strategy.commands.own_modules import import_modules
 from orchestra_strategy.commands.parser import SentenceParser
 from orchestra_strategy.commands.quiet_import import load_host
 from orchestra_strategy.commands.yaml_file import Place, parse_value, read_yaml
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from federated_orchestra import TrainerConfig
     from orchestra_strategy.config_problems import Problem
 
-__all__ = ["add_job", "read_job", "read_job_as", "resolved_yaml"]
+__all__ = ["add_job", "job_to_use", "read_job", "read_job_as", "resolved_yaml"]
 
 ConfigT = TypeVar("ConfigT", bound="TrainerConfig")
 
@@ -40,6 +41,20 @@ def add_job(parser: SentenceParser) -> None:
         action="store_true",
         help="print all settings as they are used, defaults included, and end",
     )
+
+
+def job_to_use(arguments: argparse.Namespace) -> "TrainerConfig | None":
+    """Return a job with the user's own modules loaded; None where it was only to be printed.
+
+    Args:
+        arguments: Of a parser with :func:`add_job` and ``add_import``.
+    """
+    import_modules(arguments.modules)
+    config = read_job(arguments)
+    if arguments.print_config:
+        print(resolved_yaml(config), end="")
+        return None
+    return config
 
 
 def read_job(arguments: argparse.Namespace) -> "TrainerConfig":

@@ -3,40 +3,21 @@
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-from orchestra_strategy.errors import OrchestraError
-
-__all__ = ["exits_within"]
-
-_INTERRUPTED = 130
+__all__ = ["ends_within"]
 
 
-@contextmanager
-def exits_within(seconds: float) -> Iterator[None]:
+def ends_within(seconds: float, code: int) -> None:
     """End the process at most some seconds after its main thread has.
 
     Python waits at its end for every thread of a pool, and one may be in the middle of a step of
-    training that takes an hour. Exit code and output are those that the block has earned.
+    training that takes an hour.
 
     Args:
         seconds: Grace.
+        code: The exit code that the process has earned.
     """
-    code = 0
-    try:
-        yield
-    except OrchestraError as error:
-        code = error.exit_code
-        raise
-    except KeyboardInterrupt:
-        code = _INTERRUPTED
-        raise
-    except BaseException:
-        code = 1
-        raise
-    finally:
-        threading.Thread(target=_end, args=(seconds, code), daemon=True).start()
+    threading.Thread(target=_end, args=(seconds, code), daemon=True).start()
 
 
 def _end(seconds: float, code: int) -> None:

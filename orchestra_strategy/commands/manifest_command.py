@@ -3,8 +3,8 @@
 import argparse
 import json
 
-from orchestra_strategy.commands.job_file import add_job, read_job, resolved_yaml
-from orchestra_strategy.commands.own_modules import add_import, import_modules
+from orchestra_strategy.commands.job_file import add_job, job_to_use
+from orchestra_strategy.commands.own_modules import add_import
 from orchestra_strategy.commands.parser import SentenceParser
 from orchestra_strategy.commands.trial import add_parties, trial_of
 
@@ -27,10 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     from orchestra_strategy.runtime.manifest_table import manifest_table
 
-    import_modules(arguments.modules)
-    config = read_job(arguments)
-    if arguments.print_config:
-        print(resolved_yaml(config), end="")
+    config = job_to_use(arguments)
+    if config is None:
         return 0
     with trial_of(config, arguments) as trainer:
         rows = trainer.setup_model().manifest()

@@ -6,8 +6,8 @@ import math
 from collections import Counter
 from typing import Any
 
-from orchestra_strategy.commands.job_file import add_job, read_job, resolved_yaml
-from orchestra_strategy.commands.own_modules import add_import, import_modules
+from orchestra_strategy.commands.job_file import add_job, job_to_use
+from orchestra_strategy.commands.own_modules import add_import
 from orchestra_strategy.commands.parser import SentenceParser
 from orchestra_strategy.errors import ParameterError
 
@@ -35,10 +35,8 @@ def add_arguments(parser: SentenceParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the plan."""
-    import_modules(arguments.modules)
-    config = read_job(arguments)
-    if arguments.print_config:
-        print(resolved_yaml(config), end="")
+    config = job_to_use(arguments)
+    if config is None:
         return 0
     samples = _samples(arguments.samples)
     secure = arguments.secure or getattr(config, "aggregator", None) is not None

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from orchestra_strategy.commands.job_file import add_job, read_job_as, resolved_yaml
-from orchestra_strategy.commands.last_resort import exits_within
 from orchestra_strategy.commands.parser import SentenceParser
 from orchestra_strategy.commands.quiet_import import load_host
 
@@ -45,14 +44,15 @@ def run(arguments: argparse.Namespace) -> int:
         print(resolved_yaml(job), end="")
         return 0
     # A job that is ended by its scheduler tells its peers, as one that is by its user.
-    signal.signal(signal.SIGTERM, _interrupt)
-    with exits_within(seconds=20.0):
-        try:
-            results = run_job(job, arguments.party, arguments.resume, jobs)
-        except BaseException:
-            if job.checkpoint_dir is not None:
-                _tell_how_to_go_on(arguments, job.checkpoint_dir)
-            raise
+    on_term = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        results = run_job(job, arguments.party, arguments.resume, jobs)
+    except BaseException:
+        if job.checkpoint_dir is not None:
+            _tell_how_to_go_on(arguments, job.checkpoint_dir)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, on_term)
     _tell(results, job.out_dir)
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from federated_orchestra import FederatedOrchestraTrainer, TrainerConfig
@@ -50,7 +50,7 @@ def trial_of(
         OrchestraError: The job cannot be run in that way.
     """
     from federated_orchestra import FederatedOrchestraTrainer
-    from orchestra_strategy import host
+    from orchestra_strategy.commands.combiner import combiner
     from orchestra_strategy.runtime.session import session
 
     parties = parties_of(config, arguments)
@@ -64,9 +64,5 @@ def trial_of(
     job = config.model_copy(update=own)
     with session(names, mode="debug") as everyone:
         devices, centre = everyone[: len(parties)], everyone[names.index(server)]
-        how: dict[str, Any] = {"server": centre}
-        if arguments.secure or aggregator == "secure":
-            how = {"aggregator": host.SecureAggregator(centre, devices)}
-        elif aggregator == "plain":
-            how = {"aggregator": host.PlainAggregator(centre)}
+        how = combiner("secure" if arguments.secure else aggregator, centre, devices)
         yield FederatedOrchestraTrainer(job, devices, **how)

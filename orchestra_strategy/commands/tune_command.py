@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from orchestra_strategy.commands.job_file import add_job, read_job, resolved_yaml
-from orchestra_strategy.commands.own_modules import add_import, import_modules
+from orchestra_strategy.commands.job_file import add_job, job_to_use
+from orchestra_strategy.commands.own_modules import add_import
 from orchestra_strategy.commands.parser import SentenceParser
 from orchestra_strategy.commands.trial import add_parties, parties_of, trial_of
 from orchestra_strategy.commands.yaml_file import parse_value
@@ -43,10 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Train each point of the grid, and print them, the best first."""
     from rich.console import Console
 
-    import_modules(arguments.modules)
-    config = read_job(arguments)
-    if arguments.print_config:
-        print(resolved_yaml(config), end="")
+    config = job_to_use(arguments)
+    if config is None:
         return 0
     grid = {}
     for text in arguments.grid:

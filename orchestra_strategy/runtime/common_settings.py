@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestra_strategy.runtime.cluster_session import agree
 
-__all__ = ["agree_on_manifest", "agree_on_training", "as_text", "comparable"]
+__all__ = ["agree_on_manifest", "agree_on_training", "as_texts"]
 
 # Where a party's own machine is described: its peers' need not be the same.
 _LOCAL = frozenset({"party", "torch_threads"})
@@ -38,9 +38,7 @@ def agree_on_training(
         ClusterError: A party does not come in time, is lost, or has stopped.
     """
     values = {"action": action, **run, "parties": list(parties), "server": server}
-    values |= {f"model.{name}": value for name, value in model.items()}
-    values |= comparable(parameters)
-    agree("training", {name: as_text(name, value) for name, value in values.items()})
+    agree("training", as_texts(values, model, parameters))
 
 
 def agree_on_manifest(manifest: Sequence[Mapping[str, Any]]) -> None:
@@ -53,13 +51,22 @@ def agree_on_manifest(manifest: Sequence[Mapping[str, Any]]) -> None:
     agree("manifest", rows)
 
 
-def comparable(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of a strategy's parameters that must be the same at all parties."""
-    return {name: value for name, value in parameters.items() if name not in _LOCAL}
+def as_texts(
+    values: Mapping[str, Any], model: Mapping[str, Any], parameters: Mapping[str, Any]
+) -> dict[str, str]:
+    """Return settings as parties show them to each other, a text by name.
+
+    Args:
+        values: Of the run.
+        model: Of the network.
+        parameters: Of the strategy; those that describe a party's own machine are left out.
+    """
+    common = {name: value for name, value in parameters.items() if name not in _LOCAL}
+    network = {f"model.{name}": value for name, value in model.items()}
+    return {k: _text(k, v) for k, v in {**values, **network, **common}.items()}
 
 
-def as_text(name: str, value: Any) -> str:
-    """Return a setting's value as parties show it to each other; of a secret, a fingerprint."""
+def _text(name: str, value: Any) -> str:
     if value is None:
         return "nothing"
     text = value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)

@@ -31,9 +31,10 @@ def main(folder, name, arguments, file_limit):
     if file_limit is not None:  # a disk that is full
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
-    from orchestra_strategy.cli import main as orchestra_fl
+    from orchestra_strategy.cli import process
 
-    sys.exit(orchestra_fl(["train", *arguments]))
+    sys.argv = ["orchestra-fl", "train", *arguments]
+    sys.exit(process())
 
 
 class Job:

@@ -32,8 +32,6 @@ SOON = {"start_timeout": 4, "heartbeat": 0.2, "peer_timeout": 6}
 def test_other_settings_at_one_party_are_named_at_both(job, changed, named):
     made = job(cluster=SOON) if named == "`job`" else job()
     parts = {k: {**made.values.get(k, {}), **v} for k, v in changed.items() if isinstance(v, dict)}
-    for name in ("seed", "strategy"):
-        made.values.setdefault(name, 0)
     made.write("job.yaml", seed=0)
     other = made.write("other.yaml", **{"seed": 0, **changed, **parts})
     made.start("alice").start("bob", job=other)

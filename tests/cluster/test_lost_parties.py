@@ -41,6 +41,15 @@ def test_a_party_that_wakes_up_hears_that_it_was_given_up(job):
     assert set(made.end(seconds=LIMIT).values()) == {4}
 
 
+def test_a_party_that_stands_still_for_a_moment_is_not_given_up(job):
+    made = job(**{**LONG, "rounds": 8}).start()
+    made.wait_for(STARTED, seconds=30)
+    made.send("bob", signal.SIGSTOP)
+    time.sleep(2)  # of 6 that are allowed
+    made.send("bob", signal.SIGCONT)
+    assert made.end(seconds=60) == {"alice": 0, "bob": 0}, made.log("alice")
+
+
 @pytest.mark.parametrize("combiner", ROUTES, ids=["server", "secure"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "term"])
 def test_an_interrupted_party_says_so(job, combiner, number):

@@ -106,6 +106,18 @@ def test_silence_is_a_loss():
         assert time.monotonic() - begun < 4
 
 
+def test_data_for_a_peer_that_cannot_be_reached_yet_are_sent_again():
+    values = settings()
+    with closing(Members(parse_config(ClusterSettings, values["alice"]))) as alice:
+        sender = threading.Thread(target=alice.send, args=("bob", "1", b"again"))
+        sender.start()
+        time.sleep(1.0)  # refused so far, more than once
+        with closing(Members(parse_config(ClusterSettings, values["bob"]))) as bob:
+            assert bob.take("alice", "1") == b"again"
+            sender.join(5)
+            assert not sender.is_alive()
+
+
 def test_a_slow_peer_that_beats_is_not_lost(monkeypatch):
     monkeypatch.setattr("orchestra_strategy.cluster.members._SLOW", 1.5)
     with members(step_timeout=3.0) as (alice, bob):
