@@ -9,7 +9,7 @@ demo: setup
 	$(PY) demo_custom_strategy.py --out demo_out
 
 test: setup
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 3 --dist loadfile
 
 lint: setup
 	$(PY) -m ruff check .

@@ -77,7 +77,7 @@ def test_a_taken_port(party, capsys):
         ("tls.key=nowhere", "tls", "to be a file that can be read, got 'nowhere'"),
         ("parties.bob.address='no.such.host.invalid:1'", "party bob", "to be a known host, got"),
         ("parties.alice.listen='203.0.113.1:99'", "port", "give one of this machine as `listen`"),
-        ("cluster.peer_timeout=1", "cluster", "`peer_timeout` to be at least two heartbeats"),
+        ("cluster.peer_timeout=1", "job", "`peer_timeout` to be at least two heartbeats"),
         ("out_dir=alice.npy/out", "disk", "the file `{here}/alice.npy` in its way"),
         ("rounds=0", "job", "`--set rounds`: Expected `rounds` to be greater than or equal to 1"),
         ("parties.bob=null", "job", "`parties.bob`"),
