@@ -19,7 +19,7 @@ from rich.console import Console
 from orchestra_strategy import OrchestraFLModel, OrchestraStrategy, orchestra_model
 from orchestra_strategy.algorithms.model import OrchestraModel
 from orchestra_strategy.checkpoints.driver import Checkpoints
-from orchestra_strategy.checkpoints.settings import numbers_settings, refuse_other_settings
+from orchestra_strategy.checkpoints.settings import numbers_settings
 from orchestra_strategy.config import FrozenConfig, parse_config
 from orchestra_strategy.encoder_file import ENCODER_FILE, write_encoder
 from orchestra_strategy.errors import CheckpointError, OrchestraError
@@ -74,7 +74,7 @@ class TrainerConfig(FrozenConfig):
             nothing.
         progress: Whether to draw the progress bar.
         checkpoint_dir: Folder for checkpoints: each party writes its own state on its own disk,
-            the driver what all have in common. A text or a path; None writes none.
+            and none is written by default. A text or a path.
         checkpoint_every: Rounds between two checkpoints; the last round always has one.
         keep_checkpoints: How many are kept.
     """
@@ -228,7 +228,7 @@ class FederatedOrchestraTrainer:
         Args:
             federated_data: The same samples as before, see :meth:`train`.
             callbacks: See :meth:`train`.
-            round_index: One of the kept rounds; the newest by default.
+            round_index: A round that all parties have; by default the newest of those.
 
         Returns:
             As of :meth:`train`, of all rounds; those of the checkpoint if none are left.
@@ -238,18 +238,16 @@ class FederatedOrchestraTrainer:
                 to another training: the first setting that differs is named.
             DataError: The samples are not the same.
         """
-        self._agree("resume")
+        self._agree("resume", round_index)
         checkpoints = self._open_checkpoints()
-        shared = checkpoints.read(round_index)
-        refuse_other_settings(shared.settings, checkpoints.settings)
         fl_model = self._build({})
-        checkpoints.restore(fl_model.workers, shared)
+        past = checkpoints.restore(fl_model.workers, round_index)
         fl_model.restored()
         self.fl_model, self._checkpoints = fl_model, checkpoints
-        return self._train(federated_data, callbacks, past=shared.ledger)
+        return self._train(federated_data, callbacks, past)
 
-    def save(self) -> Path:
-        """Write a checkpoint now, and return the driver's file.
+    def save(self) -> int:
+        """Write a checkpoint now, and return its round.
 
         Raises:
             CheckpointError: There is no ``checkpoint_dir``, no round has been done, or a party
@@ -270,11 +268,11 @@ class FederatedOrchestraTrainer:
         parameters = parse_config(config_class, {**self.config.parameters, "route": route})
         return dict(parameters.model_dump())
 
-    def _agree(self, action: str) -> None:
+    def _agree(self, action: str, round_index: int | None = None) -> None:
         """Compare what is about to begin with the other parties of a cluster."""
         config, aggregator = self.config, self.aggregator
         run = {name: getattr(config, name) for name in _OF_THE_RUN}
-        run["checkpoints"] = config.checkpoint_dir is not None
+        run |= {"checkpoints": config.checkpoint_dir is not None, "round_index": round_index}
         server = self.server.party if aggregator is None else type(aggregator).__name__
         parties = [device.party for device in self.devices]
         model = config.model.model_dump()

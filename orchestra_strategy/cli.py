@@ -19,7 +19,7 @@ from orchestra_strategy.errors import OrchestraError
 __all__ = ["main", "process"]
 
 _INTERRUPTED = 128 + signal.SIGINT
-_GRACE = 20.0  # seconds for threads that are still at work when the command is done
+_GRACE = 5.0  # seconds for threads that are still at work when the command is done
 
 
 def process() -> int:

@@ -16,6 +16,7 @@ __all__ = [
     "parse_json",
     "private_folder",
     "remove_leftovers",
+    "rename",
     "write_bytes",
     "write_private",
 ]
@@ -66,10 +67,24 @@ def write_private(path: PathLike, content: bytes) -> None:
     write_bytes(path, content, PRIVATE)
 
 
-def remove_leftovers(path: PathLike) -> None:
-    """Remove what writers of ``path`` left beside it that were killed before they were done."""
-    target = Path(path)
-    for temporary in target.parent.glob(f".{target.name}.*.tmp"):
+def rename(path: PathLike, target: PathLike) -> None:
+    """Give a file another name in its folder, for good: a power cut does not undo it.
+
+    Raises:
+        OSError: The file is not there, or cannot be renamed.
+    """
+    os.replace(path, target)
+    _sync_folder(Path(target).parent)
+
+
+def remove_leftovers(folder: PathLike, names: str) -> None:
+    """Remove what writers of such files left that were killed before they were done.
+
+    Args:
+        folder: Nobody else may be writing in it.
+        names: A pattern of the files' names, as the shell's.
+    """
+    for temporary in Path(folder).glob(f".{names}.*.tmp"):
         temporary.unlink(missing_ok=True)
 
 

@@ -11,6 +11,7 @@ import importlib
 import logging
 import signal
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +26,18 @@ __all__ = ["joined", "plain_error"]
 _FED = "secretflow.distributed.fed"
 # What FLModel sends beside arrays: each epoch's metrics.
 _MORE = frozenset({f"{host.host_root}.ml.nn.metrics.Mean"})
+
+
+class _NotCancelled(logging.Filter):
+    """Keeps back that a message to a peer was cancelled: the training's own error says why."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, CancelledError)
+
+
+# SecretFlow logs it with its stack, in a thread that may still run when the training has ended.
+logging.getLogger(f"{_FED}.global_context").addFilter(_NotCancelled())
 
 
 def _fed(module: str) -> Any:

@@ -1,1 +1,1 @@
-"""A training on disk: files, what a party and the driver write, and who may use a folder."""
+"""A training on disk: a party's files in two phases, the driver who asks for them, who may use a folder."""

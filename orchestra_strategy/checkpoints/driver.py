@@ -1,67 +1,45 @@
-"""Checkpoints of a training: each party writes its own state, the driver what all have in common.
+"""Checkpoints of a training: each party writes its own state on its own disk, all in step.
 
-A round's checkpoint is complete when the driver's file is there: it is written after those of all
-parties, and only then do older ones go. So a crash at any moment leaves the one before, or this.
+The driver keeps nothing itself. It asks all parties for a step, and for the next one when all have
+done it; what it knows of the rounds so far, each party keeps for it.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from orchestra_strategy import host
-from orchestra_strategy.checkpoints.file import (
-    Label,
-    checkpoint_path,
-    kept_rounds,
-    prune,
-    read_checkpoint,
-    remove_after,
-    write_checkpoint,
+from orchestra_strategy.checkpoints.agreement import (
+    Offer,
+    choose_round,
+    common_rounds,
+    other_rounds,
 )
+from orchestra_strategy.checkpoints.settings import refuse_other_settings
 from orchestra_strategy.errors import CheckpointError
-from orchestra_strategy.files import private_folder
 
-__all__ = ["Checkpoints", "SharedState", "tell_how_to_resume"]
+__all__ = ["Checkpoints"]
 
 _log = logging.getLogger(__name__)
 
-_SHARED = "shared"
-
 # A party's state is tens of megabytes; with many virtual users more, on a slow disk.
 _DISK_SECONDS = 600.0
-
-
-@dataclass(frozen=True)
-class SharedState:
-    """What all parties have in common.
-
-    Attributes:
-        label: Round, and digest of the averaged weights.
-        settings: What decides the numbers of the training, see ``runtime.checkpoint_settings``.
-        arrays: The averaged weights by name, and the global centroids where there are some.
-        ledger: What each round cost, and its losses, one row per round.
-    """
-
-    label: Label
-    settings: dict[str, Any]
-    arrays: dict[str, Any]
-    ledger: list[dict[str, Any]]
 
 
 class Checkpoints(host.Callback):  # type: ignore[misc]
     """FLModel callback: writes a checkpoint every few rounds, and reads it back.
 
     Args:
-        folder: Below it are ``shared`` and a folder for each party; each on its owner's disk.
+        folder: Below it is a folder for each party, on its owner's disk.
         every: Rounds between two checkpoints.
         keep: How many are kept.
-        settings: See :class:`SharedState`.
+        settings: What decides the numbers of the training, see
+            :func:`~orchestra_strategy.checkpoints.settings.numbers_settings`.
 
     Attributes:
         ledger: The rows of all rounds so far, see :meth:`follow`.
-        last: The newest checkpoint that is complete, None if there is none.
+        last: The round of the newest checkpoint that all parties have; None if there is none.
     """
 
     def __init__(
@@ -71,29 +49,21 @@ class Checkpoints(host.Callback):  # type: ignore[misc]
         self.folder = str(folder)
         self.every, self.keep, self.settings = every, keep, dict(settings)
         self.ledger: list[dict[str, Any]] = []
+        self.last: int | None = None
         self._written = 0  # rows of the ledger at the last checkpoint
+        self._open = False  # whether the folders are this run's
         self._restored: int | None = None  # the round whose successors are still to be removed
-        rounds = kept_rounds(self._shared)
-        self.last = checkpoint_path(self._shared, rounds[-1]) if rounds else None
 
-    @property
-    def _shared(self) -> Path:
-        return Path(self.folder) / _SHARED
-
-    # ---- Writing ---------------------------------------------------------------------------
+    # ---- Folders ---------------------------------------------------------------------------
 
     def begin(self, workers: Mapping[Any, Any]) -> None:
         """Get ready for a new training.
 
         Raises:
-            CheckpointError: The folder has the checkpoints of another one.
+            CheckpointError: A party's folder has checkpoints of another one, or cannot be used.
         """
-        if self.last is not None:
-            raise CheckpointError(
-                f"Expected `checkpoint_dir` to have no checkpoints of another training, got "
-                f"`{self.last}`; call `resume(...)` to go on from it, or give another folder."
-            )
-        self._take_folders(workers, lambda w: w.begin_checkpoints(self.folder))
+        self._take_folders(workers, "begin")
+        self._go_back(workers, 0)  # what was prepared, and never a checkpoint
 
     def reopen(self, workers: Mapping[Any, Any]) -> None:
         """Get ready to go on with the training that wrote here last.
@@ -101,21 +71,23 @@ class Checkpoints(host.Callback):  # type: ignore[misc]
         Raises:
             CheckpointError: Another training uses the folder, or has gone on in it since.
         """
-        self._take_folders(workers, lambda w: w.reopen_checkpoints(self.folder))
+        self._take_folders(workers, "reopen")
 
     def close(self, workers: Mapping[Any, Any]) -> None:
         """Give the folders back, without a wait: a party does so when it has done its round."""
         for worker in workers.values():
             worker.close_checkpoints()
+        self._open = False
 
-    def _take_folders(self, workers: Mapping[Any, Any], take: Any) -> None:
-        private_folder(self._shared)
-        reports = self._ask(workers, take)
+    def _take_folders(self, workers: Mapping[Any, Any], step: str) -> None:
         try:
-            self._refuse(reports, "to be ready for checkpoints", "give another `checkpoint_dir`")
+            self._ask(workers, step)
         except CheckpointError:
             self.close(workers)
             raise
+        self._open = True
+
+    # ---- Writing ---------------------------------------------------------------------------
 
     def follow(self, ledger: list[dict[str, Any]]) -> None:
         """Take the rows of the rounds so far, to which more will be appended."""
@@ -124,12 +96,7 @@ class Checkpoints(host.Callback):  # type: ignore[misc]
     def on_train_begin(self, logs: Any = None) -> None:
         """Remove the rounds that come after the one that the training goes on from."""
         if self._restored is not None:
-            # The driver's first: a later round is no longer offered, wherever this is interrupted.
-            remove_after(self._shared, self._restored)
-            asked = [
-                w.abandon_checkpoints(self.folder, self._restored) for w in self._workers.values()
-            ]
-            host.reveal(asked)
+            self._go_back(self._workers, self._restored)
             self._restored = None
 
     def on_epoch_end(self, epoch: Any = None, logs: Any = None) -> None:
@@ -137,147 +104,143 @@ class Checkpoints(host.Callback):  # type: ignore[misc]
         if len(self.ledger) - self._written >= self.every:
             self.write(self._workers)
 
-    def write(self, workers: Mapping[Any, Any]) -> Path:
-        """Write a checkpoint of the present state; return the driver's file.
+    def write(self, workers: Mapping[Any, Any]) -> int:
+        """Write a checkpoint of the present state; return its round.
 
         Raises:
             CheckpointError: A party cannot write, or parties are not at the same round.
         """
-        reports = self._ask(workers, lambda w: w.save_checkpoint(self.folder))
-        self._refuse(reports, "to write its checkpoint", "look at its disk")
-        label = self._agreed(reports)
-        state: dict[str, Any] = host.reveal(next(iter(workers.values())).shared_state())
-        path = checkpoint_path(private_folder(self._shared), label.round_index)
-        content = {"settings": self.settings, "arrays": state, "ledger": self.ledger}
-        write_checkpoint(path, label, content)
-        self.last, self._written = path, len(self.ledger)
-        host.reveal([w.prune_checkpoints(self.folder, self.keep) for w in workers.values()])
-        prune(self._shared, self.keep)
-        return path
+        if self._open:
+            return self._write(workers)
+        self.reopen(workers)
+        try:
+            return self._write(workers)
+        finally:
+            self.close(workers)
 
     def finish(self, workers: Mapping[Any, Any]) -> None:
         """Write what has not been written of the rounds done."""
         if len(self.ledger) > self._written:
             self.write(workers)
 
+    def _write(self, workers: Mapping[Any, Any]) -> int:
+        common = {"settings": self.settings, "ledger": self.ledger}
+        round_index = _agreed(self._ask(workers, "prepare", common))
+        self._ask(workers, "commit", round_index)
+        self.last, self._written = round_index, len(self.ledger)
+        self._ask(workers, "prune", self.keep)
+        return round_index
+
     # ---- Reading ---------------------------------------------------------------------------
 
-    def read(self, round_index: int | None = None) -> SharedState:
-        """Return the driver's part of a checkpoint, by default of the newest.
-
-        Raises:
-            CheckpointError: There is none, or it cannot be used.
-        """
-        rounds = kept_rounds(self._shared)
-        if not rounds:
-            raise CheckpointError(
-                f"Expected a checkpoint in `{self._shared}`, got none; call `train(...)` first."
-            )
-        private_folder(self._shared)
-        if round_index is not None and round_index not in rounds:
-            raise CheckpointError(
-                f"Expected `round_index` to be one of the kept rounds {rounds}, got {round_index}."
-            )
-        chosen = rounds[-1] if round_index is None else round_index
-        try:
-            label, state = read_checkpoint(checkpoint_path(self._shared, chosen))
-        except CheckpointError as error:
-            raise CheckpointError(f"{error} {self._offer(rounds, chosen)}") from None
-        return SharedState(label, state["settings"], state["arrays"], state["ledger"])
-
-    def restore(self, workers: Mapping[Any, Any], shared: SharedState) -> None:
-        """Put all parties where they were.
+    def restore(
+        self, workers: Mapping[Any, Any], round_index: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Put all parties where they were, by default at the newest round that all have.
 
         Checkpoints of later rounds are abandoned: they go when training goes on, not before, so
         that data which are refused cost nothing.
 
+        Returns:
+            The ledger of the rounds so far.
+
         Raises:
-            CheckpointError: A party has no such checkpoint, or it cannot be used.
+            CheckpointError: There is none, a party's is missing or damaged, or it belongs to
+                another training: the first setting that differs is named.
         """
-        round_index, digest = shared.label.round_index, shared.label.digest
-        reports = self._ask(workers, lambda w: w.load_checkpoint(self.folder, round_index, digest))
         try:
-            self._refuse_unrestored(reports, round_index)
-            self._agreed(reports, digest)
+            ledger = self._restore(workers, round_index)
         except CheckpointError:
             self.close(workers)
             raise
-        self.last = checkpoint_path(self._shared, round_index)
-        self._restored = round_index
+        self._open = True
+        return ledger
+
+    def how_to_resume(self) -> str:
+        """Return the sentence that says what is left of a training which has ended by an error."""
+        if self.last is None:
+            return "No checkpoint has been written so far."
+        return (
+            f"The state after round {self.last} is in `{self.folder}`: "
+            "`FederatedOrchestraTrainer(config, devices).resume(federated_data)` goes on from it."
+        )
+
+    def tell_how_to_resume(self, error: BaseException) -> None:
+        """Add to an error's message what is left of the training, and say so in the log."""
+        told = self.how_to_resume()
+        _log.error("Training ended by %s. %s", type(error).__name__, told)
+        if not error.args:
+            error.args = (told,)
+        elif isinstance(error.args[0], str):
+            error.args = (f"{error.args[0]} {told}", *error.args[1:])
+
+    def _restore(self, workers: Mapping[Any, Any], round_index: int | None) -> list[dict[str, Any]]:
+        offers = {p: Offer(**found) for p, found in self._ask(workers, "offer").items()}
+        chosen, digest = choose_round(offers, self.folder, round_index)
+        others = common_rounds(offers)
+        told = self._ask(workers, "tell", chosen, offered=others)
+        for common in told.values():
+            refuse_other_settings(common["settings"], self.settings)
+        _agreed(self._ask(workers, "load", chosen, offered=others), (chosen, digest))
+        self.last = self._restored = chosen
+        ledger: list[dict[str, Any]] = next(iter(told.values()))["ledger"]
+        return ledger
 
     # ---- Inside ----------------------------------------------------------------------------
 
-    @staticmethod
-    def _ask(workers: Mapping[Any, Any], question: Any) -> dict[str, dict[str, Any]]:
-        asked = {device.party: question(worker) for device, worker in workers.items()}
-        answers: dict[str, dict[str, Any]]
-        answers = host.reveal_within(asked, _DISK_SECONDS, "the parties' checkpoints")
-        return answers
+    def _go_back(self, workers: Mapping[Any, Any], round_index: int) -> None:
+        # In two steps, so that no party lacks a round that another one takes for whole.
+        self._ask(workers, "demote", round_index)
+        self._ask(workers, "settle", round_index)
 
-    @staticmethod
-    def _refuse(reports: Mapping[str, Mapping[str, Any]], rule: str, remedy: str) -> None:
+    def _ask(
+        self,
+        workers: Mapping[Any, Any],
+        step: str,
+        *arguments: Any,
+        offered: Collection[int] | None = None,
+    ) -> dict[str, Any]:
+        """Have all parties do a step; return what each has found.
+
+        Raises:
+            CheckpointError: One could not, and why; with ``offered``, the rounds that are left.
+        """
+        asked = {d.party: w.checkpoint(step, self.folder, *arguments) for d, w in workers.items()}
+        reports = host.reveal_within(asked, _DISK_SECONDS, "the parties' checkpoints")
+        rule, remedy = _RULES[step]
         problems = [
-            f"Expected party `{party}` {rule}, got: {report['problem']}; {remedy}."
+            f"Expected party `{party}` {rule.format(*arguments)}, got: "
+            f"{report['problem'].rstrip('.')}; {remedy}."
             for party, report in reports.items()
             if report["problem"] is not None
         ]
         if problems:
-            raise CheckpointError(" ".join(problems))
-
-    def _refuse_unrestored(self, reports: Mapping[str, Any], round_index: int) -> None:
-        problems = []
-        for party, report in reports.items():
-            problem = report["problem"]
-            if problem is None and report["round"] != round_index:
-                problem = f"round {report['round']}: the drivers have read different checkpoints."
-            if problem is not None:
-                problems.append(
-                    f"Expected party `{party}` to have its state of round {round_index}, got: "
-                    f"{problem} It has the rounds {report['kept']}."
-                )
-        if problems:
-            everywhere = set(kept_rounds(self._shared))
-            everywhere = everywhere.intersection(*(r["kept"] for r in reports.values()))
-            offer = self._offer(sorted(everywhere), round_index)
-            raise CheckpointError(f"{' '.join(problems)} {offer}")
-
-    @staticmethod
-    def _agreed(reports: Mapping[str, Mapping[str, Any]], digest: str | None = None) -> Label:
-        """Return the round and the weights that all parties are at."""
-        first, *others = reports.items()
-        wanted = first[1]["round"], first[1]["digest"] if digest is None else digest
-        for party, report in (first, *others):
-            if (report["round"], report["digest"]) != wanted:
-                raise CheckpointError(
-                    f"Expected all parties to be at one round with the same weights, got round "
-                    f"{report['round']}, weights {report['digest'][:12]} at party `{party}` and "
-                    f"round {wanted[0]}, weights {wanted[1][:12]} elsewhere."
-                )
-        return Label(_SHARED, *wanted)
-
-    @staticmethod
-    def _offer(rounds: Sequence[int], failed: int) -> str:
-        left = [r for r in rounds if r != failed]
-        if not left:
-            return "No other round is kept; start anew."
-        return f"Round {left[-1]} is kept, too: `resume(..., round_index={left[-1]})`."
+            more = [] if offered is None else [other_rounds(offered, arguments[0])]
+            raise CheckpointError(" ".join([*problems, *more]))
+        return {party: report["found"] for party, report in reports.items()}
 
 
-def tell_how_to_resume(error: BaseException, last: Path | None) -> None:
-    """Add to an error that has ended a training what is left of it, and say so in the log.
+_DISK = "look at its disk"
+# By step: what was expected of a party, and what to do where it could not.
+_RULES = {
+    "begin": ("to be ready for checkpoints", "give another `checkpoint_dir`"),
+    "reopen": ("to be ready for checkpoints", "call `resume(...)`, or give another folder"),
+    **dict.fromkeys(("prepare", "commit"), ("to write its checkpoint", _DISK)),
+    **dict.fromkeys(("prune", "demote", "settle"), ("to remove old checkpoints", _DISK)),
+    "offer": ("to have checkpoints that can be read", "see to it, and resume again"),
+    **dict.fromkeys(("tell", "load"), ("to have its state of round {}", _DISK)),
+}
 
-    Args:
-        error: Its message is extended where it has one of its own.
-        last: The newest checkpoint.
-    """
-    told = "No checkpoint has been written so far."
-    if last is not None:
-        told = (
-            f"The state up to the last checkpoint is in `{last}`: "
-            "`FederatedOrchestraTrainer(config, devices).resume(federated_data)` goes on from it."
-        )
-    _log.error("Training ended by %s. %s", type(error).__name__, told)
-    if not error.args:
-        error.args = (told,)
-    elif isinstance(error.args[0], str):
-        error.args = (f"{error.args[0]} {told}", *error.args[1:])
+
+def _agreed(found: Mapping[str, Any], wanted: tuple[int, str] | None = None) -> int:
+    """Return the round that all parties are at, with the same weights."""
+    for party, (round_index, digest) in found.items():
+        wanted = (round_index, digest) if wanted is None else wanted
+        if (round_index, digest) != wanted:
+            raise CheckpointError(
+                f"Expected all parties to be at one round with the same weights, got round "
+                f"{round_index}, weights {digest[:12]} at party `{party}` and round {wanted[0]}, "
+                f"weights {wanted[1][:12]} elsewhere."
+            )
+    assert wanted is not None
+    return wanted[0]

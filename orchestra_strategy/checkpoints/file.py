@@ -10,10 +10,9 @@ import hashlib
 import io
 import json
 import os
-import re
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -21,17 +20,14 @@ from torch import Tensor
 
 from orchestra_strategy.checkpoints.archive import ArchiveError, check_archive
 from orchestra_strategy.errors import CheckpointError
-from orchestra_strategy.files import PRIVATE, parse_json, remove_leftovers, write_bytes
+from orchestra_strategy.files import PRIVATE, parse_json, write_bytes
 
 __all__ = [
     "SCHEMA",
     "Label",
-    "checkpoint_path",
-    "kept_rounds",
     "plain",
-    "prune",
     "read_checkpoint",
-    "remove_after",
+    "read_label",
     "write_checkpoint",
 ]
 
@@ -39,7 +35,6 @@ SCHEMA = 1
 """Of the files that this version writes; it reads those up to it."""
 
 _MAGIC = b"orchestra-strategy checkpoint\n"
-_NAME = re.compile(r"round-(\d{6,})\.ckpt")
 _LONGEST_LABEL = 65536
 
 
@@ -47,7 +42,7 @@ class Label(NamedTuple):
     """What a checkpoint says of itself.
 
     Attributes:
-        owner: ``"shared"``, or the party's name.
+        owner: The party's name.
         round_index: Rounds done.
         digest: Of the averaged weights at that time, which are the same at all parties: by it the
             files of one checkpoint know each other.
@@ -56,40 +51,6 @@ class Label(NamedTuple):
     owner: str
     round_index: int
     digest: str
-
-
-def checkpoint_path(folder: str | os.PathLike[str], round_index: int) -> Path:
-    """Return where the checkpoint of a round is.
-
-    >>> checkpoint_path("run", 7).as_posix()
-    'run/round-000007.ckpt'
-    """
-    return Path(folder) / f"round-{round_index:06d}.ckpt"
-
-
-def kept_rounds(folder: str | os.PathLike[str]) -> list[int]:
-    """Return the rounds with a complete file, ascending; empty if there is no such folder."""
-    if not Path(folder).is_dir():
-        return []
-    found = (_NAME.fullmatch(path.name) for path in Path(folder).iterdir())
-    return sorted(int(match[1]) for match in found if match)
-
-
-def prune(folder: str | os.PathLike[str], keep: int) -> None:
-    """Remove all checkpoints but the newest ``keep``, and what killed writers left of them."""
-    for round_index in kept_rounds(folder)[:-keep]:
-        path = checkpoint_path(folder, round_index)
-        remove_leftovers(path)
-        path.unlink(missing_ok=True)
-
-
-def remove_after(folder: str | os.PathLike[str], round_index: int) -> None:
-    """Remove the checkpoints of the rounds above ``round_index``, the newest first."""
-    for later in reversed(kept_rounds(folder)):
-        if later > round_index:
-            path = checkpoint_path(folder, later)
-            remove_leftovers(path)
-            path.unlink(missing_ok=True)
 
 
 def plain(value: Any, where: str = "state") -> Any:
@@ -145,24 +106,25 @@ def write_checkpoint(path: str | os.PathLike[str], label: Label, state: Mapping[
     write_bytes(path, _MAGIC + json.dumps(head).encode() + b"\n" + body, mode=PRIVATE)
 
 
+def read_label(path: str | os.PathLike[str]) -> Label:
+    """Return what a checkpoint says of itself; of the rest only the length is looked at.
+
+    Raises:
+        CheckpointError: It is missing, of a newer schema, or cut off.
+    """
+    with _opened(path) as file:
+        return _label(_head(path, file))
+
+
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[Label, dict[str, Any]]:
     """Read a checkpoint.
 
     Raises:
         CheckpointError: It is missing, of a newer schema, cut off, or damaged.
     """
-    try:
-        with open(path, "rb") as file:
-            magic, line = file.readline(len(_MAGIC)), file.readline(_LONGEST_LABEL)
-            head = _head(path, magic, line)
-            length = os.fstat(file.fileno()).st_size - file.tell()
-            if length != head["bytes"]:
-                raise _damaged(path, f"one that ends after {length} of {head['bytes']} bytes")
-            body = file.read()
-    except OSError as error:
-        raise CheckpointError(
-            f"Expected a checkpoint in `{path}`, got {error.strerror or error}."
-        ) from None
+    with _opened(path) as file:
+        head = _head(path, file)
+        body = file.read()
     if hashlib.sha256(body).hexdigest() != head["sha256"]:
         raise _damaged(path, "one whose content differs from what was written (SHA-256)")
     try:
@@ -176,10 +138,27 @@ def read_checkpoint(path: str | os.PathLike[str]) -> tuple[Label, dict[str, Any]
         raise _damaged(path, f"one that cannot be loaded ({type(error).__name__})") from error
     if not isinstance(state, dict):
         raise _damaged(path, "one without a dictionary")
-    return Label(head["owner"], head["round_index"], head["digest"]), state
+    return _label(head), state
 
 
-def _head(path: str | os.PathLike[str], magic: bytes, line: bytes) -> dict[str, Any]:
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    try:
+        with open(path, "rb") as file:
+            yield file
+    except OSError as error:
+        raise CheckpointError(
+            f"Expected a checkpoint in `{path}`, got {error.strerror or error}."
+        ) from None
+
+
+def _label(head: Mapping[str, Any]) -> Label:
+    return Label(head["owner"], head["round_index"], head["digest"])
+
+
+def _head(path: str | os.PathLike[str], file: BinaryIO) -> dict[str, Any]:
+    """Read the first two lines, and leave the file where its body begins."""
+    magic, line = file.readline(len(_MAGIC)), file.readline(_LONGEST_LABEL)
     if magic != _MAGIC:
         raise _damaged(path, "a file of another kind, or an empty one")
     try:
@@ -199,6 +178,9 @@ def _head(path: str | os.PathLike[str], magic: bytes, line: bytes) -> dict[str, 
         raise _damaged(path, "one whose first lines are not complete")
     if head["bytes"] < 0 or head["round_index"] < 0:
         raise _damaged(path, "one whose first lines have numbers below zero")
+    length = os.fstat(file.fileno()).st_size - file.tell()
+    if length != head["bytes"]:
+        raise _damaged(path, f"one that ends after {length} of {head['bytes']} bytes")
     return dict(head)
 
 

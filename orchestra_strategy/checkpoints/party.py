@@ -5,20 +5,14 @@ so that the driver can refuse in one sentence for all parties, in every mode of 
 """
 
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from orchestra_strategy.checkpoints.file import (
-    Label,
-    checkpoint_path,
-    kept_rounds,
-    prune,
-    read_checkpoint,
-    remove_after,
-    write_checkpoint,
-)
+from orchestra_strategy.checkpoints.file import Label
 from orchestra_strategy.checkpoints.folder_lock import FolderLock
+from orchestra_strategy.checkpoints.round_files import RoundFiles
 from orchestra_strategy.checkpoints.state import KeptParty, PartyState, restore, state_of
 from orchestra_strategy.errors import CheckpointError, DataError, OrchestraError
 from orchestra_strategy.exchange.weights import digest_of
@@ -48,97 +42,95 @@ class PartyCheckpoints:
         self.party = party
         self._expected_data: str | None = None
         self._lock: FolderLock | None = None
+        self._steps: dict[str, Callable[..., Any]] = {
+            "begin": self._begin,
+            "reopen": self._reopen,
+            "prepare": self._prepare,
+            "commit": RoundFiles.commit,
+            "prune": RoundFiles.prune,
+            "offer": self._offer,
+            "tell": self._tell,
+            "load": self._load,
+            "demote": RoundFiles.demote,
+            "settle": RoundFiles.settle,
+        }
 
-    def begin(self, folder: str) -> dict[str, Any]:
-        """Get ready to write below ``folder``, which must have no checkpoint of this party so far.
+    def do(self, step: str, folder: str, *arguments: Any) -> dict[str, Any]:
+        """Do a step below ``folder``, in which it is the driver that keeps the parties together.
 
-        The folder belongs to this run from now on, until :meth:`close`. What a training
-        has spent that was cut off before its first one is added to what this worker has spent,
-        unless it was this worker's.
+        Args:
+            step: ``begin`` or ``reopen`` make the folder this run's, until :meth:`close`;
+                ``prepare``, ``commit`` and ``prune`` write a round; ``offer``, ``tell`` and
+                ``load`` read one; ``demote`` and ``settle`` go back to it.
+            folder: The training's; the party's own is below it.
+            *arguments: The step's.
+
+        Returns:
+            ``found``, what the step returns, and ``problem``, why it could not; None if it could.
         """
-        own = party_folder(folder, self.party.party)
-
-        def begin() -> None:
-            self._lock_folder(own)
-            known = PrivacyJournal.path_in(own).exists()
-            if kept_rounds(own) or (known and not self.party.privacy.protected):
-                raise CheckpointError(f"it has the checkpoints of another training in `{own}`")
-            self._open_journal(own)
-
-        return self._guarded(own, begin)
-
-    def reopen(self, folder: str) -> dict[str, Any]:
-        """Go on in a folder that this party has written in before, and has given back since."""
-        own = party_folder(folder, self.party.party)
-
-        def reopen() -> None:
-            self._lock_folder(own, as_last=True)
-            self._open_journal(own)
-
-        return self._guarded(own, reopen)
+        files = RoundFiles(party_folder(folder, self.party.party), self.party.party)
+        try:
+            return {"problem": None, "found": self._steps[step](files, *arguments)}
+        except (OrchestraError, OSError, RuntimeError) as error:
+            return {"problem": str(error), "found": None}
 
     def close(self) -> None:
         """Give the folder back: another run may use it from now on."""
         if self._lock is not None:
             self._lock.release()
 
-    def save(self, folder: str) -> dict[str, Any]:
-        """Write what this party keeps; what was written before stays."""
-        own = party_folder(folder, self.party.party)
+    # ---- Steps -----------------------------------------------------------------------------
 
-        def write() -> None:
-            held = self._lock is not None and self._lock.held
-            self._lock_folder(own, as_last=True)
-            try:
-                save()
-            finally:
-                if not held:
-                    self.close()
+    def _begin(self, files: RoundFiles) -> None:
+        """Get ready to write where there is no checkpoint of this party so far.
 
-        def save() -> None:
-            if self.party.reports.awaits_average:
-                raise CheckpointError(
-                    "Expected the end of a round, got the middle of round "
-                    f"{self.party.rounds_done}: this party has trained, and no average has come "
-                    "back. The last checkpoint holds; go on from it by `resume(...)`."
-                )
-            path = checkpoint_path(own, self.party.rounds_done)
-            write_checkpoint(path, self._label(), state_of(self.party).as_dict())
+        What a training has spent that was cut off before its first one is added to what this
+        worker has spent, unless it was this worker's.
+        """
+        self._lock_folder(files.folder)
+        known = PrivacyJournal.path_in(files.folder).exists()
+        if files.committed() or (known and not self.party.privacy.protected):
+            raise CheckpointError(f"it has the checkpoints of another training in `{files.folder}`")
+        self._open_journal(files)
 
-        return self._guarded(own, write)
+    def _reopen(self, files: RoundFiles) -> None:
+        """Go on where this party has written before, and has given the folder back since."""
+        self._lock_folder(files.folder, as_last=True)
+        self._open_journal(files)
 
-    def load(self, folder: str, round_index: int, digest: str) -> dict[str, Any]:
-        """Go back to a round, whose averaged weights have ``digest``."""
-        own = party_folder(folder, self.party.party)
+    def _prepare(self, files: RoundFiles, common: dict[str, Any]) -> tuple[int, str]:
+        """Write what this party keeps, and what is common to all; what was there stays."""
+        if self.party.reports.awaits_average:
+            raise CheckpointError(
+                "Expected the end of a round, got the middle of round "
+                f"{self.party.rounds_done}: this party has trained, and no average has come "
+                "back. The last checkpoint holds; go on from it by `resume(...)`."
+            )
+        label = self._label()
+        files.prepare(label, {"common": common, "party": state_of(self.party).as_dict()})
+        return label.round_index, label.digest
 
-        def load() -> None:
-            self._lock_folder(own)
-            label, values = read_checkpoint(checkpoint_path(own, round_index))
-            if label != (self.party.party, round_index, digest):
-                raise CheckpointError(
-                    f"Expected `{checkpoint_path(own, round_index)}` to be of party "
-                    f"`{self.party.party}`, round {round_index}, with the weights {digest[:12]} of "
-                    f"the shared file, got `{label.owner}`, {label.round_index}, "
-                    f"{label.digest[:12]}: it belongs to another training."
-                )
-            restore(self.party, PartyState.from_dict(values))
-            self._expected_data = values["data"]
-            # Rounds after this one have been paid for, too.
-            self._open_journal(own, restored=True)
+    def _offer(self, files: RoundFiles) -> dict[str, Any]:
+        """Return what can be gone on from; another run keeps out from now on."""
+        if files.folder.exists():
+            self._lock_folder(files.folder)
+        digests, problems = files.offered()
+        committed = max(files.committed(), default=None)
+        return {"digests": digests, "problems": problems, "committed": committed}
 
-        return self._guarded(own, load)
+    def _tell(self, files: RoundFiles, round_index: int) -> Any:
+        """Return what the driver had this party keep."""
+        return self._read(files, round_index)["common"]
 
-    def prune(self, folder: str, keep: int) -> None:
-        """Remove all but the newest ``keep``, after all parties have written those."""
-        prune(party_folder(folder, self.party.party), keep)
-
-    def abandon(self, folder: str, round_index: int) -> None:
-        """Remove the rounds above the one that the training goes on from; its ledger stays."""
-        remove_after(party_folder(folder, self.party.party), round_index)
-
-    def shared_state(self) -> dict[str, Any]:
-        """Return what all parties have in common, for the driver's file."""
-        return {"weights": self.party.averaged_weights(), **self.party.shared_arrays()}
+    def _load(self, files: RoundFiles, round_index: int) -> tuple[int, str]:
+        """Go back to a round."""
+        state = PartyState.from_dict(self._read(files, round_index)["party"])
+        restore(self.party, state)
+        self._expected_data = state.data
+        # Rounds after this one have been paid for, too.
+        self._open_journal(files, restored=True)
+        label = self._label()
+        return label.round_index, label.digest
 
     # ---- Inside ----------------------------------------------------------------------------
 
@@ -169,25 +161,19 @@ class PartyCheckpoints:
             self._lock = FolderLock(own, run=secrets.token_hex(8))
         self._lock.acquire(as_last=as_last)
 
-    def _open_journal(self, own: Path, restored: bool = False) -> None:
-        self.party.privacy.open_journal(PrivacyJournal(own), restored)
+    @staticmethod
+    def _read(files: RoundFiles, round_index: int) -> dict[str, dict[str, Any]]:
+        _, values = files.read(round_index)
+        if sorted(values) != ["common", "party"]:
+            raise CheckpointError(
+                f"Expected the file of round {round_index} in `{files.folder}` to have `common` "
+                f"and `party`, got {sorted(values)}"
+            )
+        return values
+
+    def _open_journal(self, files: RoundFiles, restored: bool = False) -> None:
+        self.party.privacy.open_journal(PrivacyJournal(files.folder), restored)
 
     def _label(self) -> Label:
         weights = self.party.averaged_weights()
         return Label(self.party.party, self.party.rounds_done, digest_of(weights))
-
-    def _guarded(self, own: Path, action: Any) -> dict[str, Any]:
-        try:
-            action()
-        except (OrchestraError, OSError, RuntimeError) as error:
-            return self._report(own, str(error))
-        return self._report(own, None)
-
-    def _report(self, own: Path, problem: str | None) -> dict[str, Any]:
-        label = self._label()
-        return {
-            "round": label.round_index,
-            "digest": label.digest,
-            "kept": kept_rounds(own),
-            "problem": problem,
-        }

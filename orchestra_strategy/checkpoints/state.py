@@ -96,9 +96,6 @@ class KeptParty(Protocol):
     def load_kept_state(self, state: dict[str, Any]) -> None:
         """Take the state of :meth:`kept_state`."""
 
-    def shared_arrays(self) -> dict[str, Any]:
-        """Return what all parties have in common beside the weights."""
-
     def averaged_weights(self) -> Mapping[str, Any]:
         """Return the model that all parties have."""
 

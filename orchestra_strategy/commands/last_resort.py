@@ -8,10 +8,11 @@ __all__ = ["ends_within"]
 
 
 def ends_within(seconds: float, code: int) -> None:
-    """End the process at most some seconds after its main thread has.
+    """End the process at most some seconds from now, which is its main thread's end.
 
     Python waits at its end for every thread of a pool, and one may be in the middle of a step of
-    training that takes an hour.
+    training that takes an hour, or wait for a call that was cancelled, as SecretFlow's do. Only
+    then does the main thread count as ended: it is no use to wait for that.
 
     Args:
         seconds: Grace.
@@ -21,6 +22,5 @@ def ends_within(seconds: float, code: int) -> None:
 
 
 def _end(seconds: float, code: int) -> None:
-    threading.main_thread().join()
     time.sleep(seconds)
     os._exit(code)

@@ -156,9 +156,8 @@ def meta_entries(
         ),
         _answer(
             "checkpoint",
-            "where checkpoints are on: the averaged weights and the global centroids, which all "
-            "parties have; of the party which rounds it has written, or why it could not",
-            dtype="float32",
+            "where checkpoints are on: which rounds the party has written, each with a digest of "
+            "the averaged weights, or why it could not; what the driver gave it to keep",
         ),
         _answer(
             "collapse found",

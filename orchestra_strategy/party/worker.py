@@ -293,34 +293,10 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
         rounds: int | None = self.privacy.rounds_left(num_samples)
         return rounds
 
-    def begin_checkpoints(self, folder: str) -> dict[str, Any]:
-        """Get ready to write, see :class:`PartyCheckpoints`."""
-        return self.checkpoints.begin(folder)
-
-    def reopen_checkpoints(self, folder: str) -> dict[str, Any]:
-        """Go on in a folder."""
-        return self.checkpoints.reopen(folder)
+    def checkpoint(self, step: str, folder: str, *arguments: Any) -> dict[str, Any]:
+        """Do a step of writing or reading a checkpoint, see :meth:`PartyCheckpoints.do`."""
+        return self.checkpoints.do(step, folder, *arguments)
 
     def close_checkpoints(self) -> None:
         """Give the folder back."""
         self.checkpoints.close()
-
-    def save_checkpoint(self, folder: str) -> dict[str, Any]:
-        """Write what this party keeps."""
-        return self.checkpoints.save(folder)
-
-    def load_checkpoint(self, folder: str, round_index: int, digest: str) -> dict[str, Any]:
-        """Go back to a round."""
-        return self.checkpoints.load(folder, round_index, digest)
-
-    def prune_checkpoints(self, folder: str, keep: int) -> None:
-        """Remove all but the newest."""
-        self.checkpoints.prune(folder, keep)
-
-    def abandon_checkpoints(self, folder: str, round_index: int) -> None:
-        """Remove the rounds above one."""
-        self.checkpoints.abandon(folder, round_index)
-
-    def shared_state(self) -> dict[str, Any]:
-        """Return what all parties have in common, for the driver's file."""
-        return self.checkpoints.shared_state()

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from orchestra_strategy.checkpoints.driver import Checkpoints, tell_how_to_resume
+from orchestra_strategy.checkpoints.driver import Checkpoints
 from orchestra_strategy.runtime.cluster_session import plain_errors
 from orchestra_strategy.runtime.common_settings import agree_on_manifest
 from orchestra_strategy.runtime.fl_model import OrchestraFLModel
@@ -31,7 +31,8 @@ class TrainingResults:
         stop_reason: Why it ended before its last round; None if it did not.
         epsilon: The largest of the parties' privacy losses, at ``delta``; None without privacy.
         delta: See ``epsilon``.
-        checkpoint: The driver's file of the newest checkpoint; None without ``checkpoint_dir``.
+        checkpoint: The folder of the checkpoints, the newest of which is of the last round done;
+            None without ``checkpoint_dir``.
     """
 
     history: dict[str, list[float]]
@@ -90,12 +91,12 @@ def train_rounds(
             checkpoints.finish(fl_model.workers)
     except BaseException as error:
         if checkpoints is not None:
-            tell_how_to_resume(error, checkpoints.last)
+            checkpoints.tell_how_to_resume(error)
         raise
     finally:
         progress.close()
-    last = None if checkpoints is None else str(checkpoints.last)
-    return _results(fl_model, progress.ledger, manifest, last)
+    folder = None if checkpoints is None else checkpoints.folder
+    return _results(fl_model, progress.ledger, manifest, folder)
 
 
 def _results(

@@ -186,10 +186,6 @@ class FederatedStrategy(PartyWorker):
     def load_kept_state(self, state: dict[str, Any]) -> None:
         """Take the state of :meth:`kept_state`."""
 
-    def shared_arrays(self) -> dict[str, Any]:
-        """Return what all parties have in common beside the weights, for the driver's file."""
-        return {}
-
     def draw_views(self, inputs: Tensor, generator: torch.Generator) -> ViewSet | None:
         """Return views of samples for the check of the encoder's health; None skips the check."""
         return None

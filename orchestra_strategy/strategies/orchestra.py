@@ -137,11 +137,6 @@ class OrchestraStrategy(SelfSupervisedStrategy):
         if self.objective.centroids is not None:  # it has been read on the CPU
             self.objective.centroids = self.objective.centroids.to(self.exe_device)
 
-    def shared_arrays(self) -> dict[str, Any]:
-        """Return the global centroids, which all parties have."""
-        centroids = self.objective.centroids
-        return {"global_centroids": None if centroids is None else centroids.cpu().numpy()}
-
     # ---- A round ---------------------------------------------------------------------------
 
     def needs_initial_pass(self) -> bool:

@@ -18,13 +18,11 @@ from hypothesis import strategies as st
 from orchestra_strategy.checkpoints.file import (
     SCHEMA,
     Label,
-    checkpoint_path,
-    kept_rounds,
     plain,
-    prune,
     read_checkpoint,
     write_checkpoint,
 )
+from orchestra_strategy.checkpoints.round_files import RoundFiles
 from orchestra_strategy.errors import CheckpointError
 from orchestra_strategy.files import write_bytes
 
@@ -37,7 +35,7 @@ STATE = {
 
 @pytest.fixture
 def path(tmp_path):
-    found = checkpoint_path(tmp_path / "party", 3)
+    found = RoundFiles(tmp_path / "party", "alice").path(3)
     write_checkpoint(found, LABEL, STATE)
     return found
 
@@ -281,13 +279,13 @@ def test_a_process_that_dies_between_write_and_rename_loses_nothing(path):
     assert done.returncode == 9
     (leftover,) = path.parent.glob(".round-*.tmp")
     assert path.read_bytes() == before
-    assert kept_rounds(path.parent) == [3]
-    # The next of that name are not in its way, and it goes with the round that it belonged to.
+    files = RoundFiles(path.parent, "alice")
+    assert files.committed() == [3]
+    # The next of that name are not in its way, and it goes with the next checkpoint.
     write_checkpoint(path, LABEL, {"again": 1})
     assert read_checkpoint(path)[1] == {"again": 1}
-    write_checkpoint(checkpoint_path(path.parent, 4), LABEL, STATE)
-    prune(path.parent, keep=1)
-    assert kept_rounds(path.parent) == [4]
+    files.prune(keep=1)
+    assert files.committed() == [3]
     assert not leftover.exists()
 
 
@@ -310,14 +308,3 @@ def test_it_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", lambda a, b: (done.append("name"), real_replace(a, b))[1])
     write_bytes(tmp_path / "x", b"content")
     assert done == ["sync", "name", "sync"]
-
-
-def test_the_newest_are_kept_and_only_whole_files_are_listed(tmp_path):
-    for n in (1, 2, 10, 1_000_000):
-        write_checkpoint(checkpoint_path(tmp_path, n), LABEL, {})
-    (tmp_path / ".round-000003.ckpt.abc.tmp").write_bytes(b"part")
-    (tmp_path / "round-x.ckpt").write_bytes(b"other")
-    assert kept_rounds(tmp_path) == [1, 2, 10, 1_000_000]
-    prune(tmp_path, keep=2)
-    assert kept_rounds(tmp_path) == [10, 1_000_000]
-    assert kept_rounds(tmp_path / "nowhere") == []

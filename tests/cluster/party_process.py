@@ -4,6 +4,7 @@ Importing SecretFlow takes seconds; a fork server that has done it starts a part
 party runs ``orchestra-fl train`` in a folder, and writes to ``NAME.log`` there.
 """
 
+import faulthandler
 import multiprocessing
 import os
 import resource
@@ -21,16 +22,41 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.cluster.party_process", "federated_orchestra"])
 
 
-def main(folder, name, arguments, file_limit):
+def die_at(number):
+    """End this process by force when it is about to change the name of a checkpoint, or remove one.
+
+    Args:
+        number: How many times it may do so before.
+    """
+    left = [number]
+
+    def dying(real):
+        def act(path, *more, **options):
+            if Path(path).name.startswith(("round-", ".round-")) and Path(path).exists():
+                if left[0] == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left[0] -= 1
+            return real(path, *more, **options)
+
+        return act
+
+    os.replace, os.unlink = dying(os.replace), dying(os.unlink)
+    Path._accessor.unlink = staticmethod(os.unlink)  # Python 3.10 has taken it at its import
+
+
+def main(folder, name, arguments, file_limit, dies):
     """Be a party; runs in the forked process."""
     os.chdir(folder)
     log = os.open(f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
     os.dup2(log, 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    faulthandler.register(signal.SIGUSR1)  # where it is busy, for the test's message
     if file_limit is not None:  # a disk that is full
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
+    if dies is not None:
+        die_at(dies)
     from orchestra_strategy.cli import process
 
     sys.argv = ["orchestra-fl", "train", *arguments]
@@ -80,12 +106,12 @@ class Job:
         (self.folder / name).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
         return name
 
-    def start(self, *names, job="job.yaml", more=(), file_limit=None):
+    def start(self, *names, job="job.yaml", more=(), file_limit=None, dies=None):
         """Start parties; all of them by default."""
         for name in names or self.names:
             arguments = [job, "--party", name, *more]
             process = CONTEXT.Process(
-                target=main, args=(str(self.folder), name, arguments, file_limit)
+                target=main, args=(str(self.folder), name, arguments, file_limit, dies)
             )
             process.start()
             self.processes[name] = process
@@ -97,6 +123,9 @@ class Job:
         for name in names or self.names:
             self.processes[name].join(max(end - time.monotonic(), 0.01))
         late = [n for n in names or self.names if self.processes[n].exitcode is None]
+        for name in late:
+            self.send(name, signal.SIGUSR1)
+        time.sleep(0.5 if late else 0)
         assert not late, f"{late} still run after {seconds} s:\n" + "\n".join(map(self.log, late))
         return {name: self.processes[name].exitcode for name in names or self.names}
 

@@ -4,6 +4,7 @@ import logging
 import pickle
 import signal
 import threading
+from concurrent.futures import CancelledError
 from contextlib import closing
 
 import numpy as np
@@ -65,3 +66,11 @@ def test_a_session_that_fails_at_its_start_leaves_nothing_behind(both):
         if thread is not threading.main_thread() and not thread.daemon:
             thread.join(2)
     assert sum(not t.daemon for t in threading.enumerate()) <= threads
+
+
+def test_a_cancelled_message_is_not_logged_and_another_fault_is(caplog):
+    log = logging.getLogger(_fed("global_context").__name__)
+    for error in (CancelledError(), OSError("no route")):
+        log.error("Failed to send", exc_info=error)
+    assert "no route" in caplog.text
+    assert "Cancelled" not in caplog.text

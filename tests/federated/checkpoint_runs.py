@@ -6,6 +6,7 @@ import torch
 from federated_orchestra import FederatedOrchestraTrainer
 from orchestra_strategy import host, session
 from orchestra_strategy.checkpoints.party import party_folder
+from orchestra_strategy.checkpoints.round_files import RoundFiles
 from orchestra_strategy.checkpoints.state import state_of
 from orchestra_strategy.privacy import epsilon_of
 from orchestra_strategy.privacy.accounting import Release
@@ -87,8 +88,9 @@ def bobs(folder, round_index):
     return party_folder(str(folder), "bob") / f"round-{round_index:06d}.ckpt"
 
 
-def shareds(folder, round_index):
-    return folder / "shared" / f"round-{round_index:06d}.ckpt"
+def kept(folder):
+    """Rounds that each owner of a folder has committed to."""
+    return {p.name: RoundFiles(p, "").committed() for p in sorted(folder.iterdir())}
 
 
 def epsilon(releases):

@@ -9,7 +9,6 @@ import pytest
 
 from federated_orchestra import FederatedOrchestraTrainer
 from orchestra_strategy import session
-from orchestra_strategy.checkpoints.driver import Checkpoints
 from orchestra_strategy.checkpoints.file import read_checkpoint, write_checkpoint
 from orchestra_strategy.checkpoints.party import party_folder
 from orchestra_strategy.checkpoints.state import PartyState
@@ -20,9 +19,9 @@ from tests.federated.checkpoint_runs import (
     GROUP,
     PRIVATE,
     bobs,
+    kept,
     made,
     numbers,
-    shareds,
     trainer,
 )
 
@@ -46,9 +45,6 @@ def test_without_its_ledger_a_party_does_not_go_on(devices, private, content, me
 
 
 def test_a_folder_of_another_training_is_refused(devices, folder):
-    with pytest.raises(CheckpointError, match=r"no checkpoints of another .*call `resume\(...\)`"):
-        trainer(devices, 1, folder).train(toy.data(devices))
-    shutil.rmtree(folder / "shared")
     with pytest.raises(
         CheckpointError, match=r"party `alice` to be ready .* another training .*party `bob`"
     ):
@@ -84,18 +80,22 @@ def test_a_disk_that_fills_up_ends_the_training_with_the_last_checkpoint(
         real(source, target)
 
     monkeypatch.setattr(os, "replace", full)
-    message = r"party `bob` to write its checkpoint, got: .*No space left.*000001.ckpt`: `Fed"
+    message = r"party `bob` to write its checkpoint, got: .*No space left.*round 1 is in `.*`: `Fed"
     with pytest.raises(CheckpointError, match=message):
         trainer(devices, 3, tmp_path).train(toy.data(devices))
 
 
 def test_nothing_to_resume(devices, tmp_path):
-    with pytest.raises(CheckpointError, match=r"a checkpoint in `.*shared`, got none; call `train"):
+    with pytest.raises(
+        CheckpointError, match=r"of this training in `.*nowhere`, got none at any .* call `train"
+    ):
         trainer(devices, 3, tmp_path / "nowhere").resume(toy.data(devices))
 
 
 def test_a_round_that_is_not_kept(devices, folder):
-    with pytest.raises(CheckpointError, match=r"one of the kept rounds \[2, 3\], got 1"):
+    with pytest.raises(
+        CheckpointError, match=r"a round that all parties have, got 1; alice has \[2, 3\], bob"
+    ):
         trainer(devices, 4, folder).resume(toy.data(devices), round_index=1)
 
 
@@ -117,7 +117,7 @@ def test_other_settings_are_refused_by_the_first_that_differs(devices, folder, c
 def test_other_parties_are_refused(folder):
     with session(("alice", "carol"), mode="debug") as devices:
         data = fed_ndarray({d: toy.images("alice") for d in devices})
-        with pytest.raises(CheckpointError, match=r"`parties` .*'bob'\], got \['alice', 'carol'\]"):
+        with pytest.raises(CheckpointError, match=r"party `carol` .* round 3, got: no file of it"):
             trainer(devices, 4, folder).resume(data)
 
 
@@ -154,9 +154,7 @@ def test_a_damaged_party_is_named_with_its_file_and_the_older_round_is_offered(
 
 def test_a_missing_party_is_named_with_both_rounds(devices, folder):
     bobs(folder, 3).unlink()
-    message = (
-        r"party `bob` to have its state of round 3, got: .*No such file.* has the rounds \[2\]"
-    )
+    message = r"party `bob` to have its state of round 3, got: no file of it.* has the rounds \[2\]"
     with pytest.raises(CheckpointError, match=message):
         trainer(devices, 4, folder).resume(toy.data(devices))
     shutil.rmtree(folder / "party-bob")
@@ -167,7 +165,7 @@ def test_a_missing_party_is_named_with_both_rounds(devices, folder):
 def test_a_party_at_another_round_is_named_with_both(devices, folder):
     shutil.copy(bobs(folder, 2), bobs(folder, 3))
     message = (
-        r"party `bob` to have its state of round 3, got: .* of party `bob`, round 3, .*`bob`, 2,"
+        r"party `bob` to have its state of round 3, got: .* of party `bob`, round 3, .*`bob`, 2\."
     )
     with pytest.raises(CheckpointError, match=message):
         trainer(devices, 4, folder).resume(toy.data(devices))
@@ -176,31 +174,50 @@ def test_a_party_at_another_round_is_named_with_both(devices, folder):
 def test_a_party_of_another_training_is_refused(devices, folder, tmp_path):
     made(tmp_path / "other", parameters={"lr": 0.5})
     shutil.copy(bobs(tmp_path / "other", 3), bobs(folder, 3))
-    with pytest.raises(CheckpointError, match=r"party `bob` .* it belongs to another training"):
+    with pytest.raises(
+        CheckpointError, match=r"round 3 with the same weights, got .* bob .*another training"
+    ):
         trainer(devices, 4, folder).resume(toy.data(devices))
 
 
 def test_a_party_that_comes_back_with_other_weights_is_refused(devices, folder):
     label, state = read_checkpoint(bobs(folder, 3))
-    state["model"]["backbone.body.0.weight"] += 1
+    state["party"]["model"]["backbone.body.0.weight"] += 1
     write_checkpoint(bobs(folder, 3), label, state)
     with pytest.raises(CheckpointError, match=r"the same weights, got round 3, .* at party `bob`"):
         trainer(devices, 4, folder).resume(toy.data(devices))
 
 
-def test_a_damaged_file_of_the_driver_is_named_and_the_older_round_offered(devices, folder):
-    shareds(folder, 3).write_bytes(shareds(folder, 3).read_bytes()[:-10])
-    message = rf"`{shareds(folder, 3)}` to be a whole .* ends after .*`resume\(..., round_index=2"
+def test_a_file_that_is_cut_off_is_named_and_the_older_round_offered(devices, folder):
+    bobs(folder, 3).write_bytes(bobs(folder, 3).read_bytes()[:-10])
+    message = rf"`{bobs(folder, 3)}` to be a whole .* ends after .*`resume\(..., round_index=2"
     with pytest.raises(CheckpointError, match=message):
         trainer(devices, 4, folder).resume(toy.data(devices))
-    shareds(folder, 2).unlink()
+    bobs(folder, 2).unlink()
     with pytest.raises(CheckpointError, match=r"No other round is kept; start anew"):
         trainer(devices, 4, folder).resume(toy.data(devices))
 
 
-@pytest.mark.parametrize("of", [bobs, shareds])
-def test_a_newer_schema_is_refused_by_file(devices, folder, of):
-    path = of(folder, 3)
+def test_a_file_with_other_content_is_refused(devices, folder):
+    label, state = read_checkpoint(bobs(folder, 3))
+    write_checkpoint(bobs(folder, 3), label, {"party": state["party"]})
+    with pytest.raises(CheckpointError, match=r"to have `common` and `party`, got \['party'\]"):
+        trainer(devices, 4, folder).resume(toy.data(devices))
+
+
+def test_what_was_prepared_and_never_committed_is_no_training_of_another(devices, tmp_path):
+    made(tmp_path / "run", rounds=1)
+    for party in toy.PARTIES:
+        path = party_folder(str(tmp_path / "run"), party) / "round-000001.ckpt"
+        path.rename(path.with_suffix(".prepared"))
+    run = trainer(devices, 2, tmp_path / "run", checkpoint_every=2)
+    assert run.train(toy.data(devices)).rounds == 2
+    assert kept(tmp_path / "run") == {"party-alice": [2], "party-bob": [2]}
+    assert not list(tmp_path.glob("run/*/*.prepared"))
+
+
+def test_a_newer_schema_is_refused_by_file(devices, folder):
+    path = bobs(folder, 3)
     magic, line, body = path.read_bytes().split(b"\n", 2)
     line = json.dumps({**json.loads(line), "schema": 2}).encode()
     path.write_bytes(b"\n".join([magic, line, body]))
@@ -215,13 +232,6 @@ def test_parties_that_have_drifted_apart_are_not_saved(devices, tmp_path):
     bob.apply(lambda w: setattr(w, "rounds_done", 7))
     with pytest.raises(CheckpointError, match=r"at one round .* got round 7, .* `bob` and round 1"):
         run.save()
-
-
-def test_drivers_that_read_different_rounds_notice():
-    reports = {"bob": {"round": 2, "digest": "abc", "kept": [2, 3], "problem": None}}
-    message = r"`bob` to have its state of round 3, got: round 2: the drivers have read different"
-    with pytest.raises(CheckpointError, match=message):
-        Checkpoints("nowhere", 1, 1, {})._refuse_unrestored(reports, 3)
 
 
 def test_a_state_of_other_fields_is_refused():

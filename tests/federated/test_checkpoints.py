@@ -2,15 +2,12 @@
 
 import json
 import logging
-import os
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 from orchestra_strategy import host
-from orchestra_strategy.checkpoints.file import kept_rounds, read_checkpoint
-from orchestra_strategy.checkpoints.party import party_folder
+from orchestra_strategy.checkpoints.file import read_checkpoint
+from orchestra_strategy.checkpoints.party import PartyCheckpoints, party_folder
 from orchestra_strategy.data.sources import fed_ndarray
 from orchestra_strategy.errors import CheckpointError, DataError, PrivacyError
 from tests.federated import toy
@@ -20,8 +17,9 @@ from tests.federated.checkpoint_runs import (
     assert_same,
     bobs,
     epsilon,
+    flat,
+    kept,
     numbers,
-    shareds,
     states,
     trainer,
 )
@@ -29,29 +27,27 @@ from tests.federated.checkpoint_runs import (
 # ---- What is written -----------------------------------------------------------------------
 
 
-def test_results_name_the_newest_checkpoint_and_the_older_ones_are_gone(plain_run):
-    folder, results = plain_run
-    assert results.checkpoint == str(shareds(folder, 3))
-    for owner in ("shared", "party-alice", "party-bob"):
-        assert kept_rounds(folder / owner) == [2, 3]
-    assert sorted(p.name for p in folder.iterdir()) == ["party-alice", "party-bob", "shared"]
+def both(*rounds):
+    return {"party-alice": list(rounds), "party-bob": list(rounds)}
 
 
-def test_the_drivers_file_has_nothing_of_a_single_party(plain_run):
+def test_results_name_the_folder_and_the_older_ones_are_gone(plain_run):
     folder, results = plain_run
-    label, state = read_checkpoint(shareds(folder, 3))
-    assert (label.owner, label.round_index) == ("shared", 3)
-    assert sorted(state) == ["arrays", "ledger", "settings"]
-    weights = state["arrays"]["weights"]
-    assert sorted(state["arrays"]) == ["global_centroids", "weights"]
-    assert state["arrays"]["global_centroids"].shape == (4, 16)
-    assert state["ledger"] == results.ledger
-    own, bob = read_checkpoint(bobs(folder, 3))
-    assert own.digest == label.digest
-    assert sorted(bob["objective"]) == ["centroids", "memory", "moves", "target"]
-    assert np.array_equal(
-        weights["weights/backbone.body.0.weight"], bob["model"]["backbone.body.0.weight"]
-    )
+    assert results.checkpoint == str(folder)
+    assert kept(folder) == both(2, 3)
+    assert sorted(p.name for p in (folder / "party-bob").iterdir()) == [
+        *("lock", "round-000002.ckpt", "round-000003.ckpt")
+    ]
+
+
+def test_a_partys_file_has_its_state_and_what_the_driver_knows(plain_run):
+    folder, results = plain_run
+    label, state = read_checkpoint(bobs(folder, 3))
+    assert (label.owner, label.round_index) == ("bob", 3)
+    assert sorted(state) == ["common", "party"]
+    assert sorted(state["common"]) == ["ledger", "settings"]
+    assert state["common"]["ledger"] == results.ledger
+    assert sorted(state["party"]["objective"]) == ["centroids", "memory", "moves", "target"]
 
 
 def test_without_a_folder_nothing_is_written(devices, tmp_path, monkeypatch):
@@ -69,15 +65,16 @@ def test_every_and_save(devices, tmp_path):
     with pytest.raises(CheckpointError, match=r"to save, got .* no rounds of it; call `train"):
         run.save()
     run.train(toy.data(devices))
-    assert kept_rounds(tmp_path / "shared") == [2, 4, 5]
-    assert run.save() == shareds(tmp_path, 5)
+    assert kept(tmp_path) == both(2, 4, 5)
+    assert run.save() == 5
+    assert kept(tmp_path) == both(2, 4, 5)
 
 
 def test_a_further_training_of_the_same_trainer_goes_on_writing(devices, tmp_path):
     run = trainer(devices, 2, tmp_path)
     run.train(toy.data(devices))
     results = run.train(toy.data(devices))
-    assert results.checkpoint == str(shareds(tmp_path, 4))
+    assert kept(tmp_path) == both(3, 4)
     assert [row["round"] for row in results.ledger] == [3, 4]
 
 
@@ -85,7 +82,7 @@ def test_the_manifest_says_what_checkpoints_tell_the_driver(devices):
     model = toy.build(devices)
     (row,) = [row for row in model.manifest() if row["name"] == "checkpoint"]
     assert row["to"] == "driver"
-    assert "global centroids" in row["meaning"]
+    assert "digest of the averaged weights" in row["meaning"]
 
 
 # ---- Resuming ------------------------------------------------------------------------------
@@ -110,18 +107,18 @@ def test_an_older_round_can_be_chosen(devices, folder, plain_run):
 def test_rounds_after_the_chosen_one_are_abandoned_when_training_goes_on(devices, tmp_path):
     options = {"keep_checkpoints": 3}
     trainer(devices, 4, tmp_path, **options).train(toy.data(devices))
-    owners = [tmp_path / owner for owner in ("shared", "party-alice", "party-bob")]
     others = fed_ndarray({d: toy.images(d.party)[:-1] for d in devices})
     with pytest.raises(DataError, match="to be those of the checkpoint"):
         trainer(devices, 4, tmp_path, **options).resume(others, round_index=2)
-    assert [kept_rounds(owner) for owner in owners] == [[2, 3, 4]] * 3
-    with pytest.raises(RuntimeError, match=r"000003.ckpt"):  # round 3 is done anew, 4 is not
+    assert kept(tmp_path) == both(2, 3, 4)
+    with pytest.raises(RuntimeError, match="state after round 3"):  # round 3 is done anew, 4 is not
         trainer(devices, 4, tmp_path, **options).resume(
             toy.data(devices), [Interrupt(1, RuntimeError("cut"))], round_index=2
         )
-    assert [kept_rounds(owner) for owner in owners] == [[2, 3]] * 3
+    assert kept(tmp_path) == both(2, 3)
     run = trainer(devices, 4, tmp_path, **options)
-    assert run.resume(toy.data(devices)).checkpoint == str(shareds(tmp_path, 4))
+    assert run.resume(toy.data(devices)).rounds == 4
+    assert kept(tmp_path) == both(2, 3, 4)
 
 
 def test_what_only_says_when_to_end_may_change(devices, folder):
@@ -151,7 +148,7 @@ def test_an_interrupted_round_costs_that_round_alone(devices, tmp_path, caplog, 
     expected = whole.train(toy.data(devices))
     run = trainer(devices, 3, tmp_path)
     told = (
-        rf"is in `{shareds(tmp_path, 2)}`: `FederatedOrchestraTrainer\(config, devices\).resume\("
+        rf"after round 2 is in `{tmp_path}`: `FederatedOrchestraTrainer\(config, devices\).resume\("
     )
     with caplog.at_level(logging.ERROR), pytest.raises(type(error), match=told):
         run.train(toy.data(devices), callbacks=[Interrupt(2, error)])
@@ -169,28 +166,33 @@ def test_before_the_first_checkpoint_the_error_says_so(devices, tmp_path):
         run.train(toy.data(devices), callbacks=[Interrupt(0, RuntimeError("cut"))])
 
 
-@pytest.mark.parametrize("owner", ["party-alice", "party-bob", "shared"])
-def test_a_crash_between_write_and_rename_loses_nothing(devices, tmp_path, monkeypatch, owner):
-    """The files of one owner, or of two, are new, and the other ones old."""
-    whole = trainer(devices, 4, None)
-    expected = whole.train(toy.data(devices))
-    real = os.replace
+@pytest.mark.parametrize("point", range(6))
+def test_a_crash_before_any_step_of_writing_loses_nothing(
+    devices, tmp_path, monkeypatch, plain_run, point
+):
+    """Of the second checkpoint, where one is kept: both prepare, commit, and remove the first."""
+    real, left = PartyCheckpoints.do, [6 + point]
 
-    def crash(source, target):
-        if Path(target) == tmp_path / owner / "round-000003.ckpt":
-            raise KeyboardInterrupt("power cut")
-        real(source, target)
+    def crash(self, step, *arguments):
+        if step in ("prepare", "commit", "prune"):
+            if left[0] == 0:
+                raise KeyboardInterrupt("power cut")
+            left[0] -= 1
+        return real(self, step, *arguments)
 
-    monkeypatch.setattr(os, "replace", crash)
-    with pytest.raises(KeyboardInterrupt, match=r"power cut.*round-000002.ckpt"):
-        trainer(devices, 4, tmp_path, keep_checkpoints=1).train(toy.data(devices))
-    monkeypatch.setattr(os, "replace", real)
-    assert kept_rounds(tmp_path / "shared") == [2]
-    run = trainer(devices, 4, tmp_path, keep_checkpoints=1)
-    assert numbers(run.resume(toy.data(devices))) == numbers(expected)
+    monkeypatch.setattr(PartyCheckpoints, "do", crash)
+    with pytest.raises(KeyboardInterrupt, match=r"power cut The state after round"):
+        trainer(devices, 3, tmp_path, keep_checkpoints=1).train(toy.data(devices))
+    monkeypatch.setattr(PartyCheckpoints, "do", real)
+    run = trainer(devices, 3, tmp_path, keep_checkpoints=1)
+    assert numbers(run.resume(toy.data(devices))) == numbers(plain_run[1])
+    assert kept(tmp_path) == both(3)
     for party in toy.PARTIES:
-        assert_same(states(run)[party], states(whole)[party])
-        assert kept_rounds(party_folder(str(tmp_path), party)) == [4]
+        (_, ours), (_, theirs) = (
+            read_checkpoint(party_folder(str(folder), party) / "round-000003.ckpt")
+            for folder in (tmp_path, plain_run[0])
+        )
+        assert_same(flat(ours["party"]), flat(theirs["party"]))
 
 
 # ---- Privacy -------------------------------------------------------------------------------
@@ -207,9 +209,9 @@ def test_a_spent_budget_stops_with_a_checkpoint_and_goes_on_with_a_higher_one(de
     assert results.rounds == 2
     told = "the privacy budget does not allow another round at every party. Resume with a larger"
     assert told in results.stop_reason
-    assert f"The state is in `{shareds(tmp_path, 2)}`: `resume(...)`" in results.stop_reason
+    assert f"The state is in `{tmp_path}`: `resume(...)`" in results.stop_reason
     with pytest.raises(
-        PrivacyError, match=r"got 0 left at party .* resume from a checkpoint .*000002"
+        PrivacyError, match=r"got 0 left at party .* resume from a checkpoint .*round 2 is in"
     ):
         run(4, tmp_path, limit).resume(toy.data(devices))
     whole = run(4, None, 100.0)
@@ -272,7 +274,7 @@ def test_what_a_worker_has_spent_itself_counts_once(devices, tmp_path):
     workers = run.setup_model().workers.values()
     run.fl_model.fit(toy.data(devices), epochs=2)
     for _ in range(2):  # as where another party was not ready the first time
-        reports = host.reveal([w.begin_checkpoints(str(tmp_path)) for w in workers])
+        reports = host.reveal([w.checkpoint("begin", str(tmp_path)) for w in workers])
         assert [report["problem"] for report in reports] == [None, None]
     assert run.train(toy.data(devices)).epsilon == pytest.approx(epsilon(3))
 
