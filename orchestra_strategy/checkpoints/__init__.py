@@ -1,1 +1,1 @@
-"""A training on disk: a party's files in two phases, the driver who asks for them, who may use a folder."""
+"""A training on disk: a party's files, the driver who keeps them in step, who may use a folder."""

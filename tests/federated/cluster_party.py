@@ -1,6 +1,6 @@
-"""One party of the toy run as its own process: ``cluster_party.py ME PORTS OUT ROUTE``."""
+"""One party of the toy run, as a process of its own."""
 
-import sys
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,10 @@ from tests.federated import toy
 from tests.federated.checkpoint_runs import trainer
 
 
-def main(me, ports, out, route):
+def main(me, ports, out, route, log):
+    file = os.open(log, os.O_WRONLY | os.O_CREAT)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
     with quiet_host_logs():
         run(me, ports.split(","), out, route)
 
@@ -51,7 +54,3 @@ def resumed(devices, disk):
     run = trainer(devices, 2, disk)
     history = run.resume(toy.data(devices)).history
     return {"global_history": history}, toy.states(run.fl_model)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -351,23 +351,3 @@ def test_choices_of_the_server_are_for_the_constructor_alone(three):
     for name, value in (("aggregation", "median"), ("on_bad_reply", "leave_out")):
         with pytest.raises(ParameterError, match=f"`{name}` to stay as in the constructor"):
             model.fit(data(three), epochs=1, strategy_kwargs={name: value})
-
-
-# ---- Each party in a process of its own ----------------------------------------------------
-
-
-@pytest.mark.ray
-def test_both_policies_on_local_ray():
-    with session(NAMES, mode="local") as devices:
-        strict = toy.build(devices)
-        with pytest.raises(ReplyError, match=r"of party `bob` to be finite, got NaN"):
-            strict.fit(data(devices), epochs=2, callbacks=[Spoil(strict, "bob", 1)])
-        lenient = toy.build(devices, on_bad_reply="leave_out")
-        history = lenient.fit(data(devices), epochs=3, callbacks=[Spoil(lenient, "bob", 1)])
-        assert len(history["global_history"]["train_loss"]) == 3
-        assert list(lenient.left_out()) == ["bob"]
-        after = states(lenient)
-        for name, value in after["bob"].items():
-            assert np.isfinite(value).all(), name
-        name = "online/backbone.body.0.weight"
-        assert np.array_equal(after["bob"][name], after["alice"][name])

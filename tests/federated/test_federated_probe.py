@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import nn
 
-from orchestra_strategy import host, session
 from orchestra_strategy.data.sources import fed_ndarray
 from orchestra_strategy.errors import DataError, HostError, ParameterError
 from orchestra_strategy.evaluation import extract_features, linear_probe_accuracy
@@ -106,13 +105,6 @@ class TestAccuracy:
         expected = probe(encoder, devices)
         got = probe(encoder, devices, y=columns)
         assert (got.weight == expected.weight).all()
-
-    @pytest.mark.ray
-    def test_on_local_ray(self, encoder, devices):
-        expected = probe(encoder, devices).accuracy
-        host.secretflow.shutdown()
-        with session(toy.PARTIES, mode="local") as local:
-            assert probe(encoder, local).accuracy == pytest.approx(expected, abs=0.03)
 
 
 class TestState:

@@ -1,21 +1,15 @@
-"""The same rounds in process, on a local Ray, and as two processes over gRPC: bit for bit."""
+"""The same rounds in process and as two processes over gRPC: bit for bit."""
 
-import os
 import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from orchestra_strategy import host, session
-from orchestra_strategy.checkpoints.file import kept_rounds
-from orchestra_strategy.errors import HostError
+from orchestra_strategy import session
+from orchestra_strategy.checkpoints.round_files import RoundFiles
+from tests.cluster.party_process import CONTEXT
 from tests.federated import toy
-
-ROOT = Path(__file__).parents[2]
+from tests.federated.cluster_party import main
 
 
 @pytest.fixture(scope="module")
@@ -40,17 +34,6 @@ def test_the_toy_run_trains(debug_run):
     assert np.array_equal(alice["centroids"], bob["centroids"])
 
 
-@pytest.mark.ray
-def test_local_ray_equals_debug(debug_run):
-    with session(toy.PARTIES, mode="local") as devices:
-        history, states = toy.run(devices)
-    for party in toy.PARTIES:
-        assert_equal(states[party], debug_run[1][party])
-    assert history["global_history"].keys() == debug_run[0]["global_history"].keys()
-    for name, values in debug_run[0]["global_history"].items():
-        assert history["global_history"][name] == values
-
-
 def free_ports(count):
     sockets = [socket.socket() for _ in range(count)]
     for s in sockets:
@@ -64,29 +47,23 @@ def free_ports(count):
 def run_two_processes(tmp_path, route):
     """Run the toy as two processes; return what each of them revealed, by party."""
     ports = ",".join(str(p) for p in free_ports(4))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    logs = {me: tmp_path / f"{me}.log" for me in toy.PARTIES}
     parties = {
-        me: subprocess.Popen(
-            [
-                *(sys.executable, "-m", "tests.federated.cluster_party", me, ports),
-                *(str(tmp_path / f"{me}.npz"), route),
-            ],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+        me: CONTEXT.Process(
+            target=main, args=(me, ports, str(tmp_path / f"{me}.npz"), route, str(logs[me]))
         )
         for me in toy.PARTIES
     }
     try:
+        for process in parties.values():
+            process.start()
         for me, process in parties.items():
-            output, _ = process.communicate(timeout=180)
-            assert process.returncode == 0, f"{me}: {output[-4000:]}"
+            process.join(180)
+            assert process.exitcode == 0, f"{me}: {logs[me].read_text()[-4000:]}"
     finally:
         for process in parties.values():
             process.kill()
-            process.wait(10)
+            process.join(10)
     revealed = {}
     for me in toy.PARTIES:
         saved = dict(np.load(tmp_path / f"{me}.npz"))
@@ -115,18 +92,5 @@ def test_two_processes_resume_from_their_own_disks(debug_run, tmp_path):
             assert_equal(states[party], debug_run[1][party])
     for me, other in (("alice", "bob"), ("bob", "alice")):
         disk = tmp_path / f"disk-of-{me}"
-        assert kept_rounds(disk / f"party-{me}") == kept_rounds(disk / "shared") == [1, 2]
+        assert RoundFiles(disk / f"party-{me}", me).committed() == [1, 2]
         assert not (disk / f"party-{other}").exists()
-
-
-@pytest.mark.ray
-def test_a_ray_with_too_few_logical_cpus_is_refused_instead_of_hanging(monkeypatch):
-    monkeypatch.setattr("orchestra_strategy.runtime.session.logical_cpus", lambda parties: 2)
-    with session(toy.PARTIES, mode="local") as devices:
-        with pytest.raises(HostError, match=r"got 2 for 2: workers would wait.*num_cpus=16"):
-            toy.build(devices)
-        naps = {d.party: d(time.sleep)(30) for d in devices}
-        with pytest.raises(
-            HostError, match=r"a nap within 1 s, still waiting for \['alice', 'bob'\]"
-        ):
-            host.reveal_within(naps, 1, "a nap")

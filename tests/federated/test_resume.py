@@ -1,11 +1,7 @@
 """A resumed training equals the uninterrupted one, bit for bit, in all that a party keeps."""
 
-import os
-
 import pytest
 
-from orchestra_strategy import host, session
-from orchestra_strategy.errors import CheckpointError
 from tests.federated import toy
 from tests.federated.checkpoint_runs import (
     GROUP,
@@ -78,42 +74,3 @@ def test_what_is_read_back_is_what_was_written(devices, tmp_path, case):
         theirs = states(first)[party]
         theirs["/data"] = None  # none have been given to the new workers
         assert_same(states(second)[party], theirs)
-
-
-@pytest.mark.ray
-def test_resumed_on_local_ray_equals_uninterrupted_in_process(tmp_path):
-    """Each party writes from a process of its own, and is started anew in another one."""
-    with session(toy.PARTIES, mode="debug") as devices:
-        whole = trainer(devices, 3, None)
-        expected, theirs = whole.train(toy.data(devices)), states(whole)
-    with session(toy.PARTIES, mode="local") as devices:
-        trainer(devices, 1, tmp_path).train(toy.data(devices))
-        second = trainer(devices, 2, tmp_path)
-        second.resume(toy.data(devices))
-    with session(toy.PARTIES, mode="local") as devices:  # a new cluster
-        third = trainer(devices, 3, tmp_path)
-        assert numbers(third.resume(toy.data(devices))) == numbers(expected)
-        ours = states(third)
-        for party in toy.PARTIES:
-            assert_same(ours[party], theirs[party])
-        (tmp_path / "party-bob" / "round-000003.ckpt").unlink()
-        with pytest.raises(CheckpointError, match=r"party `bob` to have its state of round 3"):
-            trainer(devices, 4, tmp_path).resume(toy.data(devices))
-
-
-@pytest.mark.ray
-def test_a_worker_that_is_killed_costs_that_round_alone(tmp_path):
-    with session(toy.PARTIES, mode="debug") as devices:
-        expected = trainer(devices, 3, None).train(toy.data(devices))
-
-    class Kill(host.Callback):
-        def on_epoch_begin(self, epoch=None, logs=None):
-            if epoch == 1:
-                (bob,) = [w for d, w in run.fl_model.workers.items() if d.party == "bob"]
-                bob.apply(lambda worker: os._exit(9))
-
-    with session(toy.PARTIES, mode="local") as devices:
-        run = trainer(devices, 3, tmp_path)
-        with pytest.raises(Exception, match=r"(?i)actor.*died|died"):
-            run.train(toy.data(devices), callbacks=[Kill()])
-        assert numbers(run.resume(toy.data(devices))) == numbers(expected)

@@ -339,14 +339,6 @@ def in_process():
         return toy.run(devices, aggregator=host.SecureAggregator(devices[0], devices))[1]
 
 
-@pytest.mark.ray
-def test_local_ray(in_process):
-    with session(toy.PARTIES, mode="local") as devices:
-        _, states = toy.run(devices, aggregator=host.SecureAggregator(devices[0], devices))
-    for party in toy.PARTIES:
-        assert_equal(states[party], in_process[party])
-
-
 @pytest.mark.cluster
 def test_two_processes_over_grpc(in_process, tmp_path):
     for states in run_two_processes(tmp_path, "secure").values():

@@ -2,7 +2,6 @@
 
 import logging
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,13 +10,13 @@ from PIL import Image
 from secretflow.data import partition as partition_frame
 
 from federated_orchestra import FederatedOrchestraTrainer
-from orchestra_strategy import host, orchestra_model, session
+from orchestra_strategy import host, orchestra_model
 from orchestra_strategy.data.sources import (
     fed_from_paths,
     fed_labelled_from_paths,
     fed_ndarray,
 )
-from orchestra_strategy.errors import DataError, HostError, ParameterError
+from orchestra_strategy.errors import DataError, ParameterError
 from tests.federated import toy
 from tests.test_trainer import CONFIG
 
@@ -232,27 +231,3 @@ def test_hdataframes_with_bad_cells_are_refused(devices, value, message):
     )
     with pytest.raises(DataError, match=message):
         toy.build(devices, model=TABLE_MODEL, views="table").fit(x, epochs=1)
-
-
-# ---- On Ray --------------------------------------------------------------------------------
-
-
-@pytest.mark.ray
-def test_on_ray_each_process_reads_its_own_file(tmp_path, monkeypatch):
-    for party in toy.PARTIES:
-        np.savez(tmp_path / f"{party}.npz", x=pixels(party), y=np.zeros(toy.SIZES[party]))
-    with session(toy.PARTIES, mode="local") as devices:
-        paths = {d: tmp_path / f"{d.party}.npz" for d in devices}
-        # The driver itself could not read them: what is replaced here is not replaced there.
-        monkeypatch.setattr("orchestra_strategy.data.sources.load_local", None)
-        x, y = fed_labelled_from_paths(paths)
-        for device in devices:
-            found = host.reveal({"x": x.partitions[device], "y": y.partitions[device]})
-            assert np.array_equal(found["x"], pixels(device.party))
-            assert found["x"].dtype == np.uint8
-            assert len(found["y"]) == toy.SIZES[device.party]
-        (tmp_path / "bob.npz").write_bytes(b"no archive")
-        with pytest.raises(DataError, match=r"1 of 2 parties .*: party `bob`: .*bob.npz` to be"):
-            fed_from_paths(paths)
-        with pytest.raises(HostError, match=r"the data of all .* within 0 s, still waiting for"):
-            fed_from_paths({**paths, host.PYU("carol"): Path("x.npy")}, timeout_s=0.1)
