@@ -14,7 +14,7 @@ from orchestra_strategy.errors import ClusterError
 __all__ = ["Liveness"]
 
 State = Literal["running", "done", "failed"]
-_AGAIN = "start it again, and all parties with `--resume`."
+_AGAIN = "start it again, and let all parties go on from their last checkpoint (`--resume`)."
 
 Ask = Callable[[str, dict[str, Any], float], dict[str, Any]]
 
@@ -108,6 +108,12 @@ class Liveness:
                 known.knows = self._state
             if says["failure"] is not None:
                 self._fail(Failure.from_dict(says["failure"]), peer)
+
+    def alive(self, peer: str) -> None:
+        """Note that something has come from a peer, such as a piece of large data."""
+        with self._lock:
+            if self._peers[peer].heard is not None:
+                self._peers[peer].heard = time.monotonic()
 
     def fail(self, failure: Failure) -> None:
         """Say that this party cannot go on; peers hear of it with the next beat."""

@@ -11,7 +11,7 @@ from orchestra_strategy.cluster.failure import failure_of
 from orchestra_strategy.cluster.liveness import Liveness
 from orchestra_strategy.cluster.mailbox import Mailbox
 from orchestra_strategy.cluster.settings import ClusterSettings
-from orchestra_strategy.cluster.wire import UnreachableError, Wire
+from orchestra_strategy.cluster.wire import Calls, Handlers, UnreachableError, Wire
 from orchestra_strategy.errors import ClusterError
 
 __all__ = ["Members"]
@@ -28,13 +28,17 @@ class Members:
     Args:
         settings: Of the cluster.
         tell: Gets a line for the user where there is something to wait for.
+        connect: Makes the transport; by default a port of this job's own.
 
     Raises:
         ClusterError: Keys or address cannot be used.
     """
 
     def __init__(
-        self, settings: ClusterSettings, tell: Callable[[str], None] = _LOG.warning
+        self,
+        settings: ClusterSettings,
+        tell: Callable[[str], None] = _LOG.warning,
+        connect: Callable[[ClusterSettings, Handlers], Calls] = Wire,
     ) -> None:
         self.settings, self.tell = settings, tell
         self.mailbox = Mailbox()
@@ -48,7 +52,8 @@ class Members:
             settings.heartbeat,
             settings.peer_timeout,
         )
-        self._wire = Wire(settings, self._answer, self.mailbox.put)
+        handlers = Handlers(self._answer, self.mailbox.put, self.liveness.alive)
+        self._wire = connect(settings, handlers)
         self.liveness.start()
 
     def agree(self, topic: str, mine: Mapping[str, str], seconds: float | None = None) -> None:
@@ -70,7 +75,7 @@ class Members:
         end, told = time.monotonic() + seconds, time.monotonic()
         while missing := [p for p in self.settings.peers if p not in values]:
             for peer in missing:
-                theirs = self._topic_of(peer, topic)
+                theirs = self._topic_of(peer, topic, max(end - time.monotonic(), 0.1))
                 if theirs is not None:
                     values[peer] = theirs
             self.liveness.check()
@@ -165,9 +170,9 @@ class Members:
         while self.liveness.untold() and time.monotonic() < end:
             time.sleep(min(_POLL, self.settings.heartbeat))
 
-    def _topic_of(self, peer: str, topic: str) -> dict[str, str] | None:
+    def _topic_of(self, peer: str, topic: str, left: float) -> dict[str, str] | None:
         try:
-            reply = self._ask(peer, {"kind": "topic", "topic": topic}, 5.0)
+            reply = self._ask(peer, {"kind": "topic", "topic": topic}, min(left, 5.0))
         except UnreachableError as error:
             self.liveness.note_trouble(peer, str(error))
             return None

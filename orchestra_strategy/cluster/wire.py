@@ -3,7 +3,8 @@
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import grpc
 
@@ -11,7 +12,7 @@ from orchestra_strategy.cluster.settings import ClusterSettings, is_loopback
 from orchestra_strategy.cluster.tls_files import TlsBytes, read_tls
 from orchestra_strategy.errors import ClusterError
 
-__all__ = ["UnreachableError", "Wire"]
+__all__ = ["Calls", "Handlers", "UnreachableError", "Wire"]
 
 # SecretFlow's own limit of 500 MB is short for big encoders; this is as much as gRPC can send.
 _SIZES = [
@@ -20,12 +21,37 @@ _SIZES = [
 ]
 _SERVICE = "orchestra.Cluster"
 
-Answer = Callable[[str, dict[str, Any]], dict[str, Any]]
-Store = Callable[[str, str, bytes], None]
-
 
 class UnreachableError(ClusterError):
     """A call did not get through; the text says what the transport knows of it."""
+
+
+@dataclass(frozen=True)
+class Handlers:
+    """Who gets what comes from peers; called in threads of the transport.
+
+    Attributes:
+        answer: Answers a peer's message; called with the peer's name.
+        store: Takes data that a peer sends: its name, a key, bytes.
+        alive: Hears that something has come from a peer that is neither.
+    """
+
+    answer: Callable[[str, dict[str, Any]], dict[str, Any]]
+    store: Callable[[str, str, bytes], None]
+    alive: Callable[[str], None]
+
+
+class Calls(Protocol):
+    """What a party needs of a transport."""
+
+    def ask(self, peer: str, message: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """Send a peer a message, and return what it answers."""
+
+    def send(self, peer: str, key: str, data: bytes, seconds: float) -> None:
+        """Hand data to a peer."""
+
+    def stop(self) -> None:
+        """End."""
 
 
 class Wire:
@@ -33,15 +59,14 @@ class Wire:
 
     Args:
         settings: Of the cluster.
-        answer: Answers a peer's message; called with the peer's name, in a thread of the server.
-        store: Takes a piece of data that a peer sends: its name, a key, bytes.
+        handlers: Who gets what comes.
 
     Raises:
         ClusterError: The key files cannot be used, or the address cannot be bound to.
     """
 
-    def __init__(self, settings: ClusterSettings, answer: Answer, store: Store) -> None:
-        self._settings, self._answer, self._store = settings, answer, store
+    def __init__(self, settings: ClusterSettings, handlers: Handlers) -> None:
+        self._settings, self._handlers = settings, handlers
         tls = None if settings.tls is None else read_tls(settings.tls, settings.self_party)
         self._server = self._listen(tls)
         self._channels = {peer: self._channel(peer, tls) for peer in settings.peers}
@@ -127,11 +152,11 @@ class Wire:
 
     def _on_ask(self, data: bytes, context: Any) -> bytes:
         sender = self._sender(context)
-        return json.dumps(self._answer(sender, json.loads(data))).encode()
+        return json.dumps(self._handlers.answer(sender, json.loads(data))).encode()
 
     def _on_data(self, data: bytes, context: Any) -> bytes:
         sender = self._sender(context)
-        self._store(sender, dict(context.invocation_metadata())["key"], data)
+        self._handlers.store(sender, dict(context.invocation_metadata())["key"], data)
         return b""
 
     def _sender(self, context: Any) -> str:
