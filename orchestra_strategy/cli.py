@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 from orchestra_strategy import __version__
 from orchestra_strategy.commands.interrupts import interrupts_kept
-from orchestra_strategy.commands.last_resort import ends_within
 from orchestra_strategy.commands.parser import SentenceParser
 from orchestra_strategy.commands.table import COMMANDS, load_command
 from orchestra_strategy.errors import OrchestraError
+from orchestra_strategy.last_resort import ends_within
 
 __all__ = ["main", "process"]
 

@@ -10,7 +10,7 @@ message cannot be sent. Here SecretFlow gets a proxy that goes over
 import importlib
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +21,7 @@ from orchestra_strategy.cluster.failure import failure_of
 from orchestra_strategy.cluster.members import Members
 from orchestra_strategy.errors import ClusterError, HostError
 
-__all__ = ["joined", "plain_error"]
+__all__ = ["joined", "members_proxy", "plain_error"]
 
 _FED = "secretflow.distributed.fed"
 # What FLModel sends beside arrays: each epoch's metrics.
@@ -96,7 +96,7 @@ def _start(members: Members, logging_level: str) -> None:
     settings = members.settings
     api = _fed("api")
     stock = api.GrpcProxy
-    api.GrpcProxy = lambda *arguments: _proxy_class()(members, *arguments)
+    api.GrpcProxy = lambda *_: members_proxy(members)
     try:
         host.secretflow.init(
             cluster_config={
@@ -126,17 +126,19 @@ def _note(error: ClusterError) -> None:
         context.set_remote_exception(error)
 
 
-def _proxy_class() -> type:
+def members_proxy(members: Members, stop: Callable[[], None] = lambda: None) -> Any:
+    """Return a proxy for SecretFlow that sends and receives through the members.
+
+    Args:
+        members: The job's parties.
+        stop: Called when SecretFlow ends in good order.
+    """
     base: Any = _fed("proxy.base").SenderReceiverProxy
     error_class: Any = _fed("exception").FedRemoteError
     dumps: Any = importlib.import_module("secretflow.utils.secure_pickle").dumps
 
     class MembersProxy(base):  # type: ignore[misc]
         """Sends and receives over the port that the job's parties already share."""
-
-        def __init__(self, members: Members, *arguments: Any) -> None:
-            super().__init__(*arguments)
-            self._members = members
 
         def concurrent(self) -> bool:
             """Several threads may use it."""
@@ -146,25 +148,28 @@ def _proxy_class() -> type:
             """Nothing to do: the port is open since the handshake."""
 
         def stop(self) -> None:
-            """Nothing to do: the port stays open until all parties have ended."""
+            """End, if it is not for the session to do that."""
+            stop()
 
         def recv(self, src_party: str, seq_id: Any) -> Any:
             """Wait for an object of a peer."""
-            data = self._members.take(src_party, str(seq_id))
+            data = members.take(src_party, str(seq_id))
             return loads(data, src_party, _MORE)
 
         def send(self, dest_party: str, data: Any, seq_id: Any) -> bool:
             """Send an object; an error is not sent, but ends the job at every party."""
             if isinstance(data, error_class):
-                me = self._members.settings.self_party
-                self._members.liveness.fail(failure_of(plain_error(data.cause()), me))
+                me = members.settings.self_party
+                members.liveness.fail(failure_of(plain_error(data.cause()), me))
                 return True
             try:
-                self._members.send(dest_party, str(seq_id), dumps(data))
+                members.send(dest_party, str(seq_id), dumps(data))
             except ClusterError as error:
                 _note(error)
                 # The one kind that SecretFlow does not print the stack of: the main thread raises.
                 raise error_class(dest_party, error) from None
             return True
 
-    return MembersProxy
+    settings = members.settings
+    addresses = {name: at.address for name, at in settings.parties.items()}
+    return MembersProxy(settings.job, addresses, settings.self_party, None)

@@ -7,11 +7,11 @@ from pydantic import Field, model_validator
 
 from federated_orchestra import FederatedOrchestraTrainer, TrainerConfig, TrainingResults
 from orchestra_strategy.cluster.settings import ClusterSettings, Limits, PartyAddress, TlsFiles
-from orchestra_strategy.commands.combiner import combiner
 from orchestra_strategy.commands.yaml_file import read_yaml
 from orchestra_strategy.config import FrozenConfig, parse_config
 from orchestra_strategy.errors import ParameterError, did_you_mean
 from orchestra_strategy.runtime.checks import our_strategy
+from orchestra_strategy.runtime.combiner import combiner
 from orchestra_strategy.runtime.common_settings import as_texts
 from orchestra_strategy.runtime.session import session
 

@@ -50,7 +50,7 @@ def trial_of(
         OrchestraError: The job cannot be run in that way.
     """
     from federated_orchestra import FederatedOrchestraTrainer
-    from orchestra_strategy.commands.combiner import combiner
+    from orchestra_strategy.runtime.combiner import combiner
     from orchestra_strategy.runtime.session import session
 
     parties = parties_of(config, arguments)

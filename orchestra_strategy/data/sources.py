@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from itertools import zip_longest
 from typing import Any
@@ -12,9 +13,10 @@ import numpy.typing as npt
 
 from orchestra_strategy import host
 from orchestra_strategy.data.readers.loading import check_options, load_local
+from orchestra_strategy.data.readers.local_data import LocalData
 from orchestra_strategy.errors import DataError, ParameterError
 
-__all__ = ["fed_from_paths", "fed_labelled_from_paths", "fed_ndarray"]
+__all__ = ["fed_from_paths", "fed_from_readers", "fed_labelled_from_paths", "fed_ndarray"]
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +95,26 @@ def fed_labelled_from_paths(
     return _load_everywhere(paths, options, timeout_s, labelled=True)
 
 
+def fed_from_readers(
+    readers: Mapping[Any, Callable[[], LocalData]], *, timeout_s: float = _LOAD_SECONDS
+) -> Any:
+    """Let every party read its samples in a way of its own; they do not pass through the driver.
+
+    Args:
+        readers: PYU -> a function that is called at that party alone.
+        timeout_s: As in :func:`fed_from_paths`.
+
+    Returns:
+        A horizontally partitioned FedNdarray.
+
+    Raises:
+        DataError: As in :func:`fed_from_paths`.
+        HostError: As there.
+    """
+    _check_devices("readers", readers)
+    return _read_everywhere(readers, timeout_s, labelled=False)[0]
+
+
 def _load_everywhere(
     paths: Mapping[Any, Any], options: Mapping[str, Any], timeout_s: float, labelled: bool
 ) -> tuple[Any, Any | None]:
@@ -104,9 +126,16 @@ def _load_everywhere(
                 f"Expected the path of party `{device.party}` to be a string or a Path, got "
                 f"{type(path).__name__}."
             )
+    readers = {d: partial(load_local, os.fspath(path), **options) for d, path in paths.items()}
+    return _read_everywhere(readers, timeout_s, labelled)
+
+
+def _read_everywhere(
+    readers: Mapping[Any, Callable[[], LocalData]], timeout_s: float, labelled: bool
+) -> tuple[Any, Any | None]:
     loaded = {
-        device: device(_load_at_party, num_returns=3)(os.fspath(path), dict(options), labelled)
-        for device, path in paths.items()
+        device: device(_read_at_party, num_returns=3)(reader, labelled)
+        for device, reader in readers.items()
     }
     reports = host.reveal_within(
         {device.party: report for device, (_, _, report) in loaded.items()},
@@ -120,7 +149,7 @@ def _load_everywhere(
     return x, _federated({device: labels for device, (_, labels, _) in loaded.items()})
 
 
-def _load_at_party(path: str, options: dict[str, Any], labelled: bool) -> tuple[Any, Any, Any]:
+def _read_at_party(reader: Callable[[], LocalData], labelled: bool) -> tuple[Any, Any, Any]:
     """Read a party's data in its own process.
 
     Returns:
@@ -130,7 +159,7 @@ def _load_at_party(path: str, options: dict[str, Any], labelled: bool) -> tuple[
     """
     report: dict[str, Any] = {"error": "", "message": "", "labelled": False, "skipped": 0}
     try:
-        data = load_local(path, **options)
+        data = reader()
     except Exception as error:  # raised here, it would leave the others waiting in cluster mode
         message = str(error)
         if not isinstance(error, (DataError, ParameterError)):

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib import metadata
 from typing import Any
 
@@ -11,7 +11,7 @@ from orchestra_strategy.cluster.members import Members
 from orchestra_strategy.cluster.settings import ClusterSettings
 from orchestra_strategy.config import parse_config
 
-__all__ = ["PROTOCOL", "agree", "cluster_session", "plain_errors"]
+__all__ = ["PROTOCOL", "agree", "cluster_session", "plain_errors", "working_together"]
 
 # Raised when what parties say to each other changes.
 PROTOCOL = 1
@@ -51,14 +51,37 @@ def cluster_session(
         cluster if isinstance(cluster, ClusterSettings) else parse_config(ClusterSettings, cluster)
     )
     # Loaded here, as it is SecretFlow's inner part that the other modes do not need.
-    from orchestra_strategy.host_cluster import joined, plain_error
+    from orchestra_strategy.host_cluster import joined
 
     members = Members(settings)
     try:
-        members.agree("start", {**_versions(settings), **(common or {})})
-        _Active.members, _Active.passed = members, 0
-        with joined(members, logging_level):
+        with working_together(members, common or {}, joined(members, logging_level)):
             yield [host.PYU(party) for party in settings.parties]
+    finally:
+        members.close()
+
+
+@contextmanager
+def working_together(
+    members: Members, common: Mapping[str, str], joining: AbstractContextManager[None]
+) -> Iterator[None]:
+    """Agree to begin, work in a block, and end when all parties have; an error is told to them.
+
+    Args:
+        members: The parties.
+        common: What has to be the same at all beside their versions, a text by name.
+        joining: SecretFlow's own part, entered when all have agreed.
+
+    Raises:
+        ClusterError: See :func:`cluster_session`.
+    """
+    from orchestra_strategy.host_cluster import plain_error
+
+    try:
+        members.agree("start", {**_versions(members.settings), **common})
+        _Active.members, _Active.passed = members, 0
+        with joining:
+            yield
         members.finish()
     except BaseException as error:
         plain = plain_error(error)
@@ -68,7 +91,6 @@ def cluster_session(
         raise plain from error
     finally:
         _Active.members = None
-        members.close()
 
 
 def agree(topic: str, values: Mapping[str, str]) -> None:

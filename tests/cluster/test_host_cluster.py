@@ -15,7 +15,7 @@ from orchestra_strategy.cluster.failure import Failure
 from orchestra_strategy.cluster.settings import ClusterSettings
 from orchestra_strategy.config import parse_config
 from orchestra_strategy.errors import DataError, PeerFailedError, ReplyError
-from orchestra_strategy.host_cluster import _fed, _proxy_class, joined
+from orchestra_strategy.host_cluster import _fed, joined, members_proxy
 from tests.cluster.ports import settings
 from tests.cluster.test_allow_list import Runs
 
@@ -27,28 +27,24 @@ def both():
         yield alice, bob
 
 
-def proxy(members):
-    return _proxy_class()(members, {}, members.settings.self_party, "orchestra", None, {})
-
-
 def test_objects_pass_and_code_does_not(both, tmp_path):
     alice, bob = both
     value = {"w": np.arange(6.0).reshape(2, 3), "n": 3}
-    proxy(alice).send("bob", value, 1)
-    np.testing.assert_equal(proxy(bob).recv("alice", 1), value)
+    members_proxy(alice).send("bob", value, 1)
+    np.testing.assert_equal(members_proxy(bob).recv("alice", 1), value)
     target = tmp_path / "written"
     alice.send("bob", "2", pickle.dumps(Runs(np.savetxt, str(target), np.zeros(2))))
     with pytest.raises(ReplyError, match=r"`alice` to send arrays.*savetxt`, which was not run"):
-        proxy(bob).recv("alice", 2)
+        members_proxy(bob).recv("alice", 2)
     assert not target.exists()
 
 
 def test_an_error_is_told_and_not_sent(both):
     alice, bob = both
     error = _fed("exception").FedRemoteError("alice", DataError("Expected `x` to be images."))
-    proxy(alice).send("bob", error, 1)
+    members_proxy(alice).send("bob", error, 1)
     with pytest.raises(PeerFailedError, match="alice has stopped: Expected `x`"):
-        proxy(bob).recv("alice", 1)
+        members_proxy(bob).recv("alice", 1)
 
 
 def test_a_session_that_fails_at_its_start_leaves_nothing_behind(both):

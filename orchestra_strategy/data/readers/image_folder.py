@@ -1,17 +1,25 @@
 """Images in a folder: one sub-folder per class, or all in the folder itself, without labels."""
 
-import io
 import logging
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from orchestra_strategy.data.option_checks import as_count
+from orchestra_strategy.data.readers import image_decoding
+from orchestra_strategy.data.readers.image_decoding import (
+    MODES,
+    CorruptError,
+    check_mode,
+    check_size,
+    decode,
+    pixels_of,
+    refuse_deep,
+)
 from orchestra_strategy.data.readers.image_files import ImageFile, list_images
 from orchestra_strategy.data.readers.local_data import (
     LocalData,
@@ -19,33 +27,13 @@ from orchestra_strategy.data.readers.local_data import (
     reading,
     samples_of,
 )
-from orchestra_strategy.errors import DataError, ParameterError
+from orchestra_strategy.errors import DataError
 
-__all__ = ["MOST_BYTES", "MOST_PIXELS", "load_image_folder"]
+__all__ = ["load_image_folder"]
 
 _log = logging.getLogger(__name__)
 
-_MODES = ("RGB", "L")
-
-# Pillow tells formats by content, whatever the name, and starts a program to read some of them.
-_FORMATS = ("BMP", "DIB", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-
-MOST_PIXELS = 2**26
-"""Of an image, 67 million: 256 MiB once decoded, and more than cameras have."""
-
-MOST_BYTES = 2**28
-"""Of an image's file, 256 MiB."""
-
-_DEEP = ("I", "F")  # Pillow's modes of more than 8 bits start with these
 _CORRUPT = "; remove it, or leave corrupt images out by `skip_corrupt=True`"
-
-
-class _CorruptError(DataError):
-    """An image cannot be decoded: the one fault that can be skipped."""
-
-
-class _TooLargeError(DataError):
-    """An image that is not decoded, since it would take too much memory; never skipped."""
 
 
 class _Form(NamedTuple):
@@ -92,9 +80,8 @@ def load_image_folder(
         DataError: The folder or a class is empty, or an image is corrupt, or unlike the first, or
             beyond :data:`MOST_PIXELS`; or a link leads out of the folder.
     """
-    root, size = Path(path), _check_size(image_size)
-    if mode not in (*_MODES, None):
-        raise ParameterError(f"Expected `mode` to be 'RGB' or 'L', got {mode!r}.")
+    root, size = Path(path), check_size(image_size)
+    check_mode(mode)
     limit = None if max_per_class is None else as_count("max_per_class", max_per_class)
     files, names = list_images(root, check_class_names(class_names), limit)
     samples, kept, skipped = _read_all(files, root, mode, size, skip_corrupt)
@@ -120,13 +107,13 @@ def _read_all(
     for file in files:
         try:
             image = _decode(root / file.name)
-        except _CorruptError:
+        except CorruptError:
             if not skip_corrupt:
                 raise
             skipped.append(file.name)
             continue
         form = _check_form(image, file.name, form, mode, size)
-        pixels = _pixels(image, mode or form.mode, size)
+        pixels = pixels_of(image, mode or form.mode, size)
         if not kept:
             # All at once: a list of arrays that is stacked at the end takes twice the memory.
             samples = np.empty((len(files), *pixels.shape), np.uint8)
@@ -140,47 +127,16 @@ def _decode(file: Path) -> Image.Image:
 
     Raises:
         DataError: The file cannot be read, is beyond the limits, or has several images.
-        _CorruptError: It is no image, or a broken one.
+        CorruptError: It is no image, or a broken one.
     """
     with reading(file, "a file that can be read"):
-        if (length := file.stat().st_size) > MOST_BYTES:
-            raise DataError(f"Expected `{file}` to have at most {MOST_BYTES} bytes, got {length}.")
+        if (length := file.stat().st_size) > image_decoding.MOST_BYTES:
+            raise DataError(
+                f"Expected `{file}` to have at most {image_decoding.MOST_BYTES} bytes, got "
+                f"{length}."
+            )
         content = file.read_bytes()
-    try:
-        with reading(file, "an image", _CORRUPT):
-            image = _open(file, content)
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-    except _TooLargeError:
-        raise
-    except DataError as error:
-        raise _CorruptError(*error.args) from None
-    if getattr(image, "n_frames", 1) > 1:
-        raise DataError(f"Expected `{file}` to be one image, got a series of them; take it apart.")
-    return image
-
-
-def _open(file: Path, content: bytes) -> Image.Image:
-    """Return an image that is not decoded yet, and is small enough to be.
-
-    Raises:
-        _TooLargeError: It has too many pixels.
-    """
-    got = "more"
-    try:
-        with warnings.catch_warnings():
-            # Pillow's own limits are higher than ours, unless somebody has lowered them.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content), formats=_FORMATS)
-        if image.width * image.height <= MOST_PIXELS:
-            return image
-        got = f"{image.width}x{image.height}"
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        pass  # the sentence below says it in our words
-    raise _TooLargeError(
-        f"Expected `{file}` to have at most {MOST_PIXELS} pixels, got {got}: scale it down, or "
-        "remove it."
-    )
+    return decode(file, content, _CORRUPT)
 
 
 def _check_form(
@@ -192,12 +148,8 @@ def _check_form(
 ) -> _Form:
     """Return the form of the first image; refuse one that differs in what is not converted."""
     got = _Form(mode or image.mode, size or (image.height, image.width), name)
-    if image.mode.startswith(_DEEP):
-        raise DataError(
-            f"Expected images of 8 bits per channel, got `{name}` of mode {image.mode}: scale its "
-            "values to 0..255 yourself, or save the images as floats in [0, 1] in a .npy file."
-        )
-    if got.mode not in _MODES:
+    refuse_deep(image, name)
+    if got.mode not in MODES:
         raise DataError(
             f"Expected RGB or grey images, got `{name}` of mode {image.mode}: say which it shall "
             "become by `mode='RGB'` or `mode='L'`."
@@ -210,24 +162,6 @@ def _check_form(
             f"`mode='RGB'` (or 'L') and `image_size={min(form.size)}`."
         )
     return form
-
-
-def _pixels(image: Image.Image, mode: str, size: tuple[int, int] | None) -> NDArray[np.uint8]:
-    """Return (C, H, W)."""
-    converted = image if image.mode == mode else image.convert(mode)
-    if size is not None and (converted.height, converted.width) != size:
-        converted = ImageOps.fit(converted, size[::-1], method=Image.Resampling.BICUBIC)
-    pixels: NDArray[np.uint8] = np.asarray(converted)
-    return pixels[np.newaxis] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-
-
-def _check_size(image_size: Any) -> tuple[int, int] | None:
-    if image_size is None:
-        return None
-    sides = image_size if isinstance(image_size, (tuple, list)) else (image_size, image_size)
-    if len(sides) != 2:
-        raise ParameterError(f"Expected `image_size` to be a side or (H, W), got {image_size!r}.")
-    return as_count("image_size", sides[0]), as_count("image_size", sides[1])
 
 
 def _check_nothing_lost(

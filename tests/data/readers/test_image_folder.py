@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from orchestra_strategy.data.readers import image_folder
+from orchestra_strategy.data.readers import image_decoding
 from orchestra_strategy.data.readers.image_folder import load_image_folder
 from orchestra_strategy.errors import DataError, ParameterError
 from tests.data.readers.files import write_classes, write_image
@@ -127,7 +127,7 @@ def test_corrupt__a_class_of_nothing_else_is_refused(tmp_path):
 def test_too_many_pixels__are_refused_and_never_skipped(tmp_path, monkeypatch, limit):
     write_image(tmp_path / "0.png", size=(20, 10))
     if limit == "ours":
-        monkeypatch.setattr(image_folder, "MOST_PIXELS", 199)
+        monkeypatch.setattr(image_decoding, "MOST_PIXELS", 199)
     else:
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150 if "warning" in limit else 99)
     with pytest.raises(DataError, match=r"0.png` to have at most \d+ pixels, got (20x10|more): sc"):
@@ -136,7 +136,7 @@ def test_too_many_pixels__are_refused_and_never_skipped(tmp_path, monkeypatch, l
 
 def test_a_long_file__is_refused(tmp_path, monkeypatch):
     write_image(tmp_path / "0.png")
-    monkeypatch.setattr(image_folder, "MOST_BYTES", 10)
+    monkeypatch.setattr(image_decoding, "MOST_BYTES", 10)
     with pytest.raises(DataError, match=r"0.png` to have at most 10 bytes, got \d+"):
         load_image_folder(tmp_path)
 
