@@ -34,6 +34,7 @@ from orchestra_strategy.exchange.weights import write_weights
 from orchestra_strategy.host import reveal
 from orchestra_strategy.rng import DEFAULT_SEED
 from orchestra_strategy.runtime.checks import federated_values, our_strategy
+from orchestra_strategy.runtime.coming_back import ComingBack
 from orchestra_strategy.runtime.common_settings import agree_on_training
 from orchestra_strategy.runtime.training import TrainingResults, train_rounds
 from orchestra_strategy.runtime.tuning import Tuning, grid_points, refuse_private, tune
@@ -111,6 +112,8 @@ class FederatedOrchestraTrainer:
         devices: The parties' PYUs, at least two.
         server: The PYU that aggregates; the first party if neither it nor an aggregator is given.
         aggregator: SecretFlow's, in place of a server: route ``secure``.
+        parties: Names of all parties of the job, where it goes on without some of them; those of
+            the devices by default.
 
     Raises:
         OrchestraError: The configuration or the devices cannot be used.
@@ -122,6 +125,7 @@ class FederatedOrchestraTrainer:
         devices: Sequence[Any],
         server: Any = None,
         aggregator: Any = None,
+        parties: Sequence[str] | None = None,
     ) -> None:
         self.config = (
             config if isinstance(config, TrainerConfig) else parse_config(TrainerConfig, config)
@@ -139,6 +143,7 @@ class FederatedOrchestraTrainer:
         self.results: TrainingResults | None = None
         self.console = Console() if self.config.progress else None
         self._checkpoints: Checkpoints | None = None
+        self.parties = [d.party for d in self.devices] if parties is None else list(parties)
 
     def setup_model(self) -> OrchestraFLModel:
         """Build the FLModel, with one worker per party; ``train`` does it where it is missing."""
@@ -289,7 +294,7 @@ class FederatedOrchestraTrainer:
             config.seed,
             config.model.model_dump(),
             self._parameters(),
-            [device.party for device in self.devices],
+            self.parties,
             self.aggregator,
         )
         every, keep = config.checkpoint_every, config.keep_checkpoints
@@ -300,6 +305,9 @@ class FederatedOrchestraTrainer:
     ) -> TrainingResults:
         """Train the rounds that are left, and write down what came of it."""
         fl_model = self.setup_model()
+        absent = [name for name in self.parties if name not in {d.party for d in self.devices}]
+        if absent and self._checkpoints is not None:
+            callbacks = [ComingBack(self.server, self._checkpoints), *callbacks]
         try:
             self.results = train_rounds(
                 fl_model,
@@ -309,6 +317,7 @@ class FederatedOrchestraTrainer:
                 self.console,
                 self._checkpoints,
                 past,
+                absent,
             )
         finally:
             if self._checkpoints is not None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from orchestra_strategy import __version__
 from orchestra_strategy.commands.interrupts import interrupts_kept
 from orchestra_strategy.commands.parser import SentenceParser
+from orchestra_strategy.commands.start_again import StartAgain, start_again
 from orchestra_strategy.commands.table import COMMANDS, load_command
 from orchestra_strategy.errors import OrchestraError
 from orchestra_strategy.last_resort import ends_within
@@ -31,6 +32,8 @@ def process() -> int:
     code = 1  # of an error that is nobody's refusal
     try:
         code = main()
+    except StartAgain as wish:
+        start_again(wish.arguments)
     except SystemExit as error:  # argparse's own end
         code = error.code if isinstance(error.code, int) else 1
         raise

@@ -81,9 +81,14 @@ class PeersDifferError(ClusterError):
 
 
 class PeerLostError(ClusterError):
-    """A party does not answer any more."""
+    """A party does not answer any more.
+
+    Attributes:
+        party: Its name, where that is known.
+    """
 
     exit_code = 4
+    party: str | None = None
 
 
 class PeerFailedError(ClusterError):

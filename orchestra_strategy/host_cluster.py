@@ -100,7 +100,11 @@ def _start(members: Members, logging_level: str) -> None:
     try:
         host.secretflow.init(
             cluster_config={
-                "parties": {name: {"address": at.address} for name, at in settings.parties.items()},
+                "parties": {
+                    name: {"address": at.address}
+                    for name, at in settings.parties.items()
+                    if name in settings.present
+                },
                 "self_party": settings.self_party,
             },
             ray_mode=False,

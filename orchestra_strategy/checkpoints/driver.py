@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestra_strategy import host
-from orchestra_strategy.checkpoints.agreement import (
+from orchestra_strategy.checkpoints.common_round import (
     Offer,
     choose_round,
-    common_rounds,
     other_rounds,
+    whole_rounds,
 )
 from orchestra_strategy.checkpoints.settings import refuse_other_settings
 from orchestra_strategy.errors import CheckpointError
@@ -43,7 +43,11 @@ class Checkpoints(host.Callback):  # type: ignore[misc]
     """
 
     def __init__(
-        self, folder: str | Path, every: int, keep: int, settings: Mapping[str, Any]
+        self,
+        folder: str | Path,
+        every: int,
+        keep: int,
+        settings: Mapping[str, Any],
     ) -> None:
         super().__init__()
         self.folder = str(folder)
@@ -125,7 +129,8 @@ class Checkpoints(host.Callback):  # type: ignore[misc]
 
     def _write(self, workers: Mapping[Any, Any]) -> int:
         common = {"settings": self.settings, "ledger": self.ledger}
-        round_index = _agreed(self._ask(workers, "prepare", common))
+        parties = [device.party for device in workers]
+        round_index = _agreed(self._ask(workers, "prepare", parties, common))
         self._ask(workers, "commit", round_index)
         self.last, self._written = round_index, len(self.ledger)
         self._ask(workers, "prune", self.keep)
@@ -156,6 +161,11 @@ class Checkpoints(host.Callback):  # type: ignore[misc]
         self._open = True
         return ledger
 
+    @property
+    def up_to_date(self) -> bool:
+        """Whether there is a checkpoint of the last round done."""
+        return self._written == len(self.ledger) > 0
+
     def how_to_resume(self) -> str:
         """Return the sentence that says what is left of a training which has ended by an error."""
         if self.last is None:
@@ -177,14 +187,38 @@ class Checkpoints(host.Callback):  # type: ignore[misc]
     def _restore(self, workers: Mapping[Any, Any], round_index: int | None) -> list[dict[str, Any]]:
         offers = {p: Offer(**found) for p, found in self._ask(workers, "offer").items()}
         chosen, digest = choose_round(offers, self.folder, round_index)
-        others = common_rounds(offers)
-        told = self._ask(workers, "tell", chosen, offered=others)
+        away = {d: w for d, w in workers.items() if offers[d.party].digests.get(chosen) != digest}
+        there = {device: worker for device, worker in workers.items() if device not in away}
+        others = whole_rounds(offers)
+        told = self._ask(there, "tell", chosen, offered=others)
         for common in told.values():
             refuse_other_settings(common["settings"], self.settings)
-        _agreed(self._ask(workers, "load", chosen, offered=others), (chosen, digest))
+        _agreed(self._ask(there, "load", chosen, offered=others), (chosen, digest))
+        for device, worker in away.items():
+            self._catch_up(offers[device.party], device, worker, there, (chosen, digest))
         self.last = self._restored = chosen
         ledger: list[dict[str, Any]] = next(iter(told.values()))["ledger"]
         return ledger
+
+    def _catch_up(
+        self, offer: Offer, device: Any, worker: Any, there: Mapping[Any, Any], at: tuple[int, str]
+    ) -> None:
+        """Put a party that was away where the others are: its own last state, and what all have."""
+        older = max((r for r in offer.digests if r <= at[0]), default=None)
+        if older is None:
+            raise CheckpointError(
+                f"Expected party `{device.party}` to have a round up to {at[0]}, from which it "
+                f"catches up with the others, got {sorted(offer.digests)}; look for its "
+                "`checkpoint_dir`, or go on without it."
+            )
+        _log.warning(
+            "%s has been away since round %d, and goes on from round %d with the others.",
+            *(device.party, older, at[0]),
+        )
+        self._ask({device: worker}, "load", older)
+        source = next(iter(there.values()))
+        common = source.common_to_all().to(device)
+        _agreed(self._ask({device: worker}, "catch up", at[0], common), at)
 
     # ---- Inside ----------------------------------------------------------------------------
 
@@ -228,6 +262,7 @@ _RULES = {
     **dict.fromkeys(("prepare", "commit"), ("to write its checkpoint", _DISK)),
     **dict.fromkeys(("prune", "demote", "settle"), ("to remove old checkpoints", _DISK)),
     "offer": ("to have checkpoints that can be read", "see to it, and resume again"),
+    "catch up": ("to catch up with round {}", "go on without it"),
     **dict.fromkeys(("tell", "load"), ("to have its state of round {}", _DISK)),
 }
 

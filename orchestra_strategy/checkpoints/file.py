@@ -46,11 +46,13 @@ class Label(NamedTuple):
         round_index: Rounds done.
         digest: Of the averaged weights at that time, which are the same at all parties: by it the
             files of one checkpoint know each other.
+        parties: Who took part in the round, each of whom has a file of it.
     """
 
     owner: str
     round_index: int
     digest: str
+    parties: tuple[str, ...]
 
 
 def plain(value: Any, where: str = "state") -> Any:
@@ -153,7 +155,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def _label(head: Mapping[str, Any]) -> Label:
-    return Label(head["owner"], head["round_index"], head["digest"])
+    return Label(head["owner"], head["round_index"], head["digest"], tuple(head["parties"]))
 
 
 def _head(path: str | os.PathLike[str], file: BinaryIO) -> dict[str, Any]:
@@ -174,7 +176,9 @@ def _head(path: str | os.PathLike[str], file: BinaryIO) -> dict[str, Any]:
             "version of orchestra-strategy has written it; install that one."
         )
     types = {"owner": str, "round_index": int, "digest": str, "bytes": int, "sha256": str}
-    if not all(isinstance(head.get(name), kind) for name, kind in types.items()):
+    types["parties"] = list
+    known = all(isinstance(head.get(name), kind) for name, kind in types.items())
+    if not known or not all(isinstance(party, str) for party in head["parties"]):
         raise _damaged(path, "one whose first lines are not complete")
     if head["bytes"] < 0 or head["round_index"] < 0:
         raise _damaged(path, "one whose first lines have numbers below zero")

@@ -5,17 +5,20 @@ so that the driver can refuse in one sentence for all parties, in every mode of 
 """
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+import numpy as np
 
 from orchestra_strategy.checkpoints.file import Label
 from orchestra_strategy.checkpoints.folder_lock import FolderLock
 from orchestra_strategy.checkpoints.round_files import RoundFiles
 from orchestra_strategy.checkpoints.state import KeptParty, PartyState, restore, state_of
-from orchestra_strategy.errors import CheckpointError, DataError, OrchestraError
-from orchestra_strategy.exchange.weights import digest_of
+from orchestra_strategy.errors import CheckpointError, DataError, OrchestraError, ReplyError
+from orchestra_strategy.exchange.received import check_values
+from orchestra_strategy.exchange.weights import digest_of, write_weights
 from orchestra_strategy.files import private_folder
 from orchestra_strategy.privacy.journal import PrivacyJournal
 
@@ -51,6 +54,7 @@ class PartyCheckpoints:
             "offer": self._offer,
             "tell": self._tell,
             "load": self._load,
+            "catch up": self._catch_up,
             "demote": RoundFiles.demote,
             "settle": RoundFiles.settle,
         }
@@ -61,7 +65,8 @@ class PartyCheckpoints:
         Args:
             step: ``begin`` or ``reopen`` make the folder this run's, until :meth:`close`;
                 ``prepare``, ``commit`` and ``prune`` write a round; ``offer``, ``tell`` and
-                ``load`` read one; ``demote`` and ``settle`` go back to it.
+                ``load`` read one, ``catch up`` takes what the others have since; ``demote`` and
+                ``settle`` go back to it.
             folder: The training's; the party's own is below it.
             *arguments: The step's.
 
@@ -73,6 +78,10 @@ class PartyCheckpoints:
             return {"problem": None, "found": self._steps[step](files, *arguments)}
         except (OrchestraError, OSError, RuntimeError) as error:
             return {"problem": str(error), "found": None}
+
+    def common(self) -> dict[str, Any]:
+        """Return what all parties have, for one that was away."""
+        return {"weights": self.party.averaged_weights(), "beside": self.party.common_state()}
 
     def close(self) -> None:
         """Give the folder back: another run may use it from now on."""
@@ -98,7 +107,9 @@ class PartyCheckpoints:
         self._lock_folder(files.folder, as_last=True)
         self._open_journal(files)
 
-    def _prepare(self, files: RoundFiles, common: dict[str, Any]) -> tuple[int, str]:
+    def _prepare(
+        self, files: RoundFiles, parties: list[str], common: dict[str, Any]
+    ) -> tuple[int, str]:
         """Write what this party keeps, and what is common to all; what was there stays."""
         if self.party.reports.awaits_average:
             raise CheckpointError(
@@ -106,17 +117,22 @@ class PartyCheckpoints:
                 f"{self.party.rounds_done}: this party has trained, and no average has come "
                 "back. The last checkpoint holds; go on from it by `resume(...)`."
             )
-        label = self._label()
+        round_index, digest = self._at()
+        label = Label(self.party.party, round_index, digest, tuple(parties))
         files.prepare(label, {"common": common, "party": state_of(self.party).as_dict()})
-        return label.round_index, label.digest
+        return round_index, digest
 
     def _offer(self, files: RoundFiles) -> dict[str, Any]:
         """Return what can be gone on from; another run keeps out from now on."""
         if files.folder.exists():
             self._lock_folder(files.folder)
-        digests, problems = files.offered()
-        committed = max(files.committed(), default=None)
-        return {"digests": digests, "problems": problems, "committed": committed}
+        labels, problems = files.offered()
+        return {
+            "digests": {n: label.digest for n, label in labels.items()},
+            "parties": {n: label.parties for n, label in labels.items()},
+            "problems": problems,
+            "committed": max(files.committed(), default=None),
+        }
 
     def _tell(self, files: RoundFiles, round_index: int) -> Any:
         """Return what the driver had this party keep."""
@@ -129,8 +145,24 @@ class PartyCheckpoints:
         self._expected_data = state.data
         # Rounds after this one have been paid for, too.
         self._open_journal(files, restored=True)
-        label = self._label()
-        return label.round_index, label.digest
+        return self._at()
+
+    def _catch_up(
+        self, files: RoundFiles, round_index: int, common: Mapping[str, Any]
+    ) -> tuple[int, str]:
+        """Take what all parties had after a round that this one was away in."""
+        party, own = self.party, self.party.averaged_weights()
+        given = common["weights"]
+        if {k: v.shape for k, v in own.items()} != {k: np.shape(v) for k, v in given.items()}:
+            raise ReplyError("Expected the averaged weights of this model, got another model's")
+        check_values({**given, **common["beside"]}, "a party that was not away")
+        write_weights(party.model, given)
+        party.reports.note_average()
+        party.load_common_state(common["beside"])
+        missed = range(party.rounds_done + 1, round_index + 1)
+        party.reports.left_out.update(dict.fromkeys(missed, "It was away."))
+        party.rounds_done = party.round_index = round_index
+        return self._at()
 
     # ---- Inside ----------------------------------------------------------------------------
 
@@ -174,6 +206,6 @@ class PartyCheckpoints:
     def _open_journal(self, files: RoundFiles, restored: bool = False) -> None:
         self.party.privacy.open_journal(PrivacyJournal(files.folder), restored)
 
-    def _label(self) -> Label:
-        weights = self.party.averaged_weights()
-        return Label(self.party.party, self.party.rounds_done, digest_of(weights))
+    def _at(self) -> tuple[int, str]:
+        """Return the round that this party has done, and the digest of the averaged weights."""
+        return self.party.rounds_done, digest_of(self.party.averaged_weights())

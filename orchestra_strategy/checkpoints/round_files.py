@@ -73,20 +73,20 @@ class RoundFiles:
 
     # ---- Reading ---------------------------------------------------------------------------
 
-    def offered(self) -> tuple[dict[int, str], dict[int, str]]:
-        """Return digests of the rounds that can be read, and what is wrong with the others.
+    def offered(self) -> tuple[dict[int, Label], dict[int, str]]:
+        """Return labels of the rounds that can be read, and what is wrong with the others.
 
         A prepared round counts: where the other parties have it, too, it can be gone on from.
         """
-        digests, problems = {}, {}
+        labels, problems = {}, {}
         for round_index in sorted({*self.committed(), *self._rounds(_PREPARED)}):
             try:
                 label = read_label(self._found(round_index))
                 self._check(label, round_index)
-                digests[round_index] = label.digest
+                labels[round_index] = label
             except CheckpointError as error:
                 problems[round_index] = str(error)
-        return digests, problems
+        return labels, problems
 
     def read(self, round_index: int) -> tuple[Label, dict[str, Any]]:
         """Return a round.

@@ -12,6 +12,7 @@ __all__ = ["numbers_settings", "refuse_other_settings"]
 _FREE = (
     *("max_epsilon", "stop_on_collapse", "predict_output", "party"),
     *("ring_parties", "ring_limit"),
+    *("on_bad_reply", "min_parties"),  # they say when a round is given up
 )
 
 

@@ -96,6 +96,12 @@ class KeptParty(Protocol):
     def load_kept_state(self, state: dict[str, Any]) -> None:
         """Take the state of :meth:`kept_state`."""
 
+    def common_state(self) -> dict[str, Any]:
+        """Return the arrays beside the weights that all parties have."""
+
+    def load_common_state(self, state: dict[str, Any]) -> None:
+        """Take the arrays of :meth:`common_state`."""
+
     def averaged_weights(self) -> Mapping[str, Any]:
         """Return the model that all parties have."""
 

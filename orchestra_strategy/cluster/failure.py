@@ -63,7 +63,10 @@ class Failure:
             told_by: The party that this one knows it from; None if it has seen it itself.
         """
         told = "" if told_by in (None, self.party) else f" (told by {told_by})"
-        return _ERRORS[self.kind](f"{self.text}{told}")
+        error = _ERRORS[self.kind](f"{self.text}{told}")
+        if isinstance(error, PeerLostError):
+            error.party = self.party
+        return error
 
 
 def failure_of(error: BaseException, party: str) -> Failure:
@@ -75,7 +78,7 @@ def failure_of(error: BaseException, party: str) -> Failure:
     if isinstance(error, PeersDifferError):
         return Failure("differ", party, str(error))
     if isinstance(error, PeerLostError):
-        return Failure("lost", party, str(error))
+        return Failure("lost", error.party or party, str(error))
     if isinstance(error, OrchestraError):
         return Failure("error", party, f"{party} has stopped: {error}")
     if isinstance(error, KeyboardInterrupt):

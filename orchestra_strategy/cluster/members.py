@@ -52,7 +52,8 @@ class Members:
             settings.heartbeat,
             settings.peer_timeout,
         )
-        handlers = Handlers(self._answer, self.mailbox.put, self.liveness.alive)
+        self._knocks: dict[str, float] = {}
+        handlers = Handlers(self._answer, self.mailbox.put, self.liveness.alive, self._knock)
         self._wire = connect(settings, handlers)
         self.liveness.start()
 
@@ -85,9 +86,9 @@ class Members:
             if now - told > _TELL:
                 told = now
                 self.tell(f"waiting for {', '.join(missing)} ({topic}, {end - now:.0f} s left)")
-            if len(values) < len(self.settings.parties):
+            if len(values) < len(self.settings.present):
                 time.sleep(_POLL)
-        refuse_differences({party: values[party] for party in self.settings.parties})
+        refuse_differences({party: values[party] for party in self.settings.present})
 
     def send(self, peer: str, key: str, data: bytes) -> None:
         """Hand data to a peer; a broken connection is tried again until the peer counts as lost.
@@ -155,6 +156,17 @@ class Members:
         self.mailbox.close()
         self.liveness.stop()
         self._wire.stop()
+
+    def absent_are_back(self) -> bool:
+        """Whether all parties that this job goes on without are calling to be taken in again."""
+        since = time.monotonic() - self.settings.peer_timeout
+        with self._lock:
+            back = {party for party, at in self._knocks.items() if at > since}
+        return bool(self.settings.absent) and back == set(self.settings.absent)
+
+    def _knock(self, party: str) -> None:
+        with self._lock:
+            self._knocks[party] = time.monotonic()
 
     def _tell_of_slow(self, peer: str, waited: float) -> None:
         """Say that a peer is alive and slow, once in a while, however many threads wait for it."""

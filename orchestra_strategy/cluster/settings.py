@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from orchestra_strategy.config import FrozenConfig
+from orchestra_strategy.errors import did_you_mean
 
 __all__ = ["ClusterSettings", "Limits", "PartyAddress", "TlsFiles", "is_loopback"]
 
@@ -102,11 +103,13 @@ class ClusterSettings(Limits):
         parties: Address of each by name; the same names in each party's file.
         self_party: Which of them this process is.
         tls: Keys for mutual TLS.
+        absent: Those that the others go on without; they may come back.
     """
 
     parties: dict[str, PartyAddress]
     self_party: str
     tls: TlsFiles | None = None
+    absent: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _can_be_reached(self) -> "ClusterSettings":
@@ -116,11 +119,18 @@ class ClusterSettings(Limits):
                 "Expected names of `parties` to be letters, digits, '.' and '-' in cluster mode "
                 f"(they stand in certificates), got {wrong[0]!r}"
             )
-        if len(self.parties) < 2:
-            raise ValueError(f"Expected at least 2 `parties`, got {len(self.parties)}")
-        if self.self_party not in self.parties:
+        unknown = [name for name in self.absent if name not in self.parties]
+        if unknown:
+            hint = did_you_mean(unknown[0], self.parties)
             raise ValueError(
-                f"Expected `self_party` to be one of {sorted(self.parties)}, got "
+                f"Expected `absent` to be parties of the job, got {unknown[0]!r}; {hint}"
+            )
+        if len(self.present) < 2:
+            rest = f" without {', '.join(self.absent)}" if self.absent else ""
+            raise ValueError(f"Expected at least 2 `parties`, got {len(self.present)}{rest}")
+        if self.self_party not in self.present:
+            raise ValueError(
+                f"Expected `self_party` to be one of {sorted(self.present)}, got "
                 f"{self.self_party!r}"
             )
         addresses = [party.address for party in self.parties.values()]
@@ -140,9 +150,14 @@ class ClusterSettings(Limits):
         return self
 
     @property
+    def present(self) -> list[str]:
+        """The names of all parties that take part, in order."""
+        return [name for name in self.parties if name not in self.absent]
+
+    @property
     def peers(self) -> list[str]:
-        """The other parties' names, in order."""
-        return [name for name in self.parties if name != self.self_party]
+        """The other parties' names that take part, in order."""
+        return [name for name in self.present if name != self.self_party]
 
     @property
     def listen(self) -> str:

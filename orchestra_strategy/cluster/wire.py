@@ -34,11 +34,13 @@ class Handlers:
         answer: Answers a peer's message; called with the peer's name.
         store: Takes data that a peer sends: its name, a key, bytes.
         alive: Hears that something has come from a peer that is neither.
+        knock: Hears that an absent party calls.
     """
 
     answer: Callable[[str, dict[str, Any]], dict[str, Any]]
     store: Callable[[str, str, bytes], None]
     alive: Callable[[str], None]
+    knock: Callable[[str], None]
 
 
 class Calls(Protocol):
@@ -98,7 +100,7 @@ class Wire:
     def _call(
         self, peer: str, method: str, data: bytes, more: tuple[tuple[str, str], ...], seconds: float
     ) -> bytes:
-        metadata = (("party", self._settings.self_party), ("job", self._settings.job), *more)
+        metadata = (("party", self._settings.self_party), ("job", self._job), *more)
         call = self._channels[peer].unary_unary(f"/{_SERVICE}/{method}")
         try:
             reply: bytes = call(data, metadata=metadata, timeout=seconds)
@@ -107,6 +109,12 @@ class Wire:
         except ValueError as error:  # the channel was closed while a thread was about to call
             raise UnreachableError(str(error)) from None
         return reply
+
+    @property
+    def _job(self) -> str:
+        """What a call has to be for: parties that go on without one are another job than before."""
+        absent = "".join(f" without {name}" for name in sorted(self._settings.absent))
+        return f"{self._settings.job}{absent}"
 
     def _listen(self, tls: TlsBytes | None) -> Any:
         # Two threads a peer: one for signs of life while the other takes data in.
@@ -164,14 +172,16 @@ class Wire:
         said = dict(context.invocation_metadata())
         party, job = str(said.get("party")), said.get("job")
         problem = ""
-        if party not in self._settings.peers:
+        names = context.auth_context().get("x509_subject_alternative_name", [])
+        if party == self._settings.self_party or party not in self._settings.parties:
             problem = f"{party!r} is no party of this job"
-        elif job != self._settings.job:
-            problem = f"expected `job` {self._settings.job!r}, got {job!r}"
-        elif self._settings.tls is not None:
-            names = context.auth_context().get("x509_subject_alternative_name", [])
-            if party.encode() not in names:
-                problem = f"{party!r} called with a certificate that does not name it"
+        elif self._settings.tls is not None and party.encode() not in names:
+            problem = f"{party!r} called with a certificate that does not name it"
+        elif party in self._settings.absent and job == self._settings.job:
+            self._handlers.knock(party)
+            problem = f"the job goes on without {party!r}, which is taken in after a checkpoint"
+        elif job != self._job:
+            problem = f"expected `job` {self._job!r}, got {job!r}"
         if problem:
             context.abort(grpc.StatusCode.PERMISSION_DENIED, problem)
         return party

@@ -1,26 +1,31 @@
 """A job of several parties: a training, who takes part, and what each keeps to itself."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from federated_orchestra import FederatedOrchestraTrainer, TrainerConfig, TrainingResults
+from orchestra_strategy.aggregation.fields import AggregationFields
 from orchestra_strategy.cluster.settings import ClusterSettings, Limits, PartyAddress, TlsFiles
 from orchestra_strategy.commands.yaml_file import read_yaml
 from orchestra_strategy.config import FrozenConfig, parse_config
 from orchestra_strategy.errors import ParameterError, did_you_mean
 from orchestra_strategy.runtime.checks import our_strategy
 from orchestra_strategy.runtime.combiner import combiner
+from orchestra_strategy.runtime.coming_back import PartiesBack
 from orchestra_strategy.runtime.common_settings import as_texts
 from orchestra_strategy.runtime.session import session
 
 __all__ = [
     "ClusterJob",
     "LocalPart",
+    "combining_of",
     "common_settings",
     "party_settings",
     "run_job",
+    "server_of",
     "with_local_part",
 ]
 
@@ -113,14 +118,33 @@ def with_local_part(job: ClusterJob, path: Path | None, party: str) -> ClusterJo
     )
 
 
-def party_settings(job: ClusterJob, party: str) -> ClusterSettings:
+def server_of(job: ClusterJob) -> str | None:
+    """Return the party that aggregates; None where an aggregator does."""
+    if job.aggregator is not None:
+        return None
+    return job.server or next(iter(job.parties))
+
+
+def combining_of(job: ClusterJob) -> AggregationFields:
+    """Return how the job's replies are combined."""
+    config = parse_config(our_strategy(job.strategy).config_class, job.parameters)
+    assert isinstance(config, AggregationFields)
+    return config
+
+
+def party_settings(job: ClusterJob, party: str, absent: Sequence[str] = ()) -> ClusterSettings:
     """Return the settings of the cluster for one party.
+
+    Args:
+        job: The party's.
+        party: Its name.
+        absent: Parties that the others go on without.
 
     Raises:
         ParameterError: They contradict each other.
     """
     values = job.cluster.model_dump() | {"parties": job.parties, "tls": job.tls}
-    return parse_config(ClusterSettings, {**values, "self_party": party})
+    return parse_config(ClusterSettings, {**values, "self_party": party, "absent": tuple(absent)})
 
 
 def common_settings(job: ClusterJob, action: str) -> dict[str, str]:
@@ -138,8 +162,12 @@ def common_settings(job: ClusterJob, action: str) -> dict[str, str]:
 
 
 def run_job(
-    job: ClusterJob, party: str | None, resume: bool, locals_of: dict[str, ClusterJob]
-) -> TrainingResults:
+    job: ClusterJob,
+    party: str | None,
+    resume: bool,
+    locals_of: dict[str, ClusterJob],
+    absent: Sequence[str] = (),
+) -> TrainingResults | None:
     """Train as one party of a cluster; or, without a party, simulate all of them here.
 
     Args:
@@ -147,6 +175,11 @@ def run_job(
         party: Who this process is; None simulates.
         resume: Whether to go on from the newest checkpoint that all have.
         locals_of: Of a simulation, the job of each party; else the party's own alone.
+        absent: Parties that the others go on without.
+
+    Returns:
+        What came of it; None where it has ended at a checkpoint because all who were absent are
+        back.
 
     Raises:
         OrchestraError: The job cannot start or go on.
@@ -164,16 +197,23 @@ def run_job(
         if party is None
         else {
             "mode": "cluster",
-            "cluster": party_settings(job, party),
+            "cluster": party_settings(job, party, absent),
             "common": common_settings(job, "resume" if resume else "train"),
         }
     )
     with session(**where) as devices:
-        centre = devices[list(job.parties).index(job.server)] if job.server else devices[0]
+        (centre,) = [d for d in devices if d.party == (server_of(job) or devices[0].party)]
         how = combiner(job.aggregator, centre, devices)
-        trainer = FederatedOrchestraTrainer(job, devices, **how)
+        if len(devices) <= combining_of(job).min_parties:  # there is nobody left to leave out
+            of_leaving_out = ("on_bad_reply", "min_parties")
+            kept = {k: v for k, v in job.parameters.items() if k not in of_leaving_out}
+            job = job.model_copy(update={"parameters": kept})
+        trainer = FederatedOrchestraTrainer(job, devices, parties=list(job.parties), **how)
         act = trainer.resume if resume else trainer.train
-        return act({device: paths[device.party] for device in devices})
+        try:
+            return act({device: paths[device.party] for device in devices})
+        except PartiesBack:
+            return None
 
 
 def _filled(value: Any, party: str) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 from orchestra_strategy.commands.job_file import add_job, read_job_as, resolved_yaml
 from orchestra_strategy.commands.parser import SentenceParser
 from orchestra_strategy.commands.quiet_import import load_host
+from orchestra_strategy.errors import PeerLostError
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -27,6 +28,13 @@ def add_arguments(parser: SentenceParser) -> None:
         "--local", type=Path, metavar="FILE", help="what is this party's own: data, folders, keys"
     )
     parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="PARTY",
+        help="go on without a party that is gone; may be repeated, and is the same at all others",
+    )
+    parser.add_argument(
         "--resume", action="store_true", help="go on from the newest checkpoint that all have"
     )
 
@@ -35,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Train, and tell what came of it."""
     load_host()
     from orchestra_strategy.commands.cluster_job import ClusterJob, run_job, with_local_part
+    from orchestra_strategy.commands.going_on import check_absent, with_all, without_lost
 
     common = read_job_as(ClusterJob, arguments)
     names = [arguments.party] if arguments.party else list(common.parties)
@@ -44,15 +53,27 @@ def run(arguments: argparse.Namespace) -> int:
         print(resolved_yaml(job), end="")
         return 0
     # A job that is ended by its scheduler tells its peers, as one that is by its user.
+    check_absent(job, arguments.without)
     on_term = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        results = run_job(job, arguments.party, arguments.resume, jobs)
+        results = run_job(job, arguments.party, arguments.resume, jobs, arguments.without)
+    except PeerLostError as error:
+        again = without_lost(job, arguments, error)
+        if again is not None:
+            print(f"{error} Going on without {error.party}.", file=sys.stderr)
+            raise again from None
+        if job.checkpoint_dir is not None:
+            _tell_how_to_go_on(arguments, job.checkpoint_dir)
+        raise
     except BaseException:
         if job.checkpoint_dir is not None:
             _tell_how_to_go_on(arguments, job.checkpoint_dir)
         raise
     finally:
         signal.signal(signal.SIGTERM, on_term)
+    if results is None:
+        print(f"{', '.join(arguments.without)} is back. Going on with all parties.")
+        raise with_all(arguments)
     _tell(results, job.out_dir)
     return 0
 

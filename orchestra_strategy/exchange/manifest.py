@@ -157,7 +157,8 @@ def meta_entries(
         _answer(
             "checkpoint",
             "where checkpoints are on: which rounds the party has written, each with a digest of "
-            "the averaged weights, or why it could not; what the driver gave it to keep",
+            "the averaged weights, or why it could not; what the driver gave it to keep; for a "
+            "party that was away, the averaged weights and the global centroids",
         ),
         _answer(
             "collapse found",

@@ -297,6 +297,10 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
         """Do a step of writing or reading a checkpoint, see :meth:`PartyCheckpoints.do`."""
         return self.checkpoints.do(step, folder, *arguments)
 
+    def common_to_all(self) -> dict[str, Any]:
+        """Return what all parties have, for one that was away."""
+        return self.checkpoints.common()
+
     def close_checkpoints(self) -> None:
         """Give the folder back."""
         self.checkpoints.close()

@@ -11,7 +11,14 @@ from orchestra_strategy.cluster.members import Members
 from orchestra_strategy.cluster.settings import ClusterSettings
 from orchestra_strategy.config import parse_config
 
-__all__ = ["PROTOCOL", "agree", "cluster_session", "plain_errors", "working_together"]
+__all__ = [
+    "PROTOCOL",
+    "absent_are_back",
+    "agree",
+    "cluster_session",
+    "plain_errors",
+    "working_together",
+]
 
 # Raised when what parties say to each other changes.
 PROTOCOL = 1
@@ -40,7 +47,7 @@ def cluster_session(
         common: What has to be the same at all parties beside their versions, a text by name.
 
     Yields:
-        One PYU per party, in the order of ``parties``.
+        One PYU per party that is not absent, in the order of ``parties``.
 
     Raises:
         ParameterError: The settings contradict each other.
@@ -56,7 +63,7 @@ def cluster_session(
     members = Members(settings)
     try:
         with working_together(members, common or {}, joined(members, logging_level)):
-            yield [host.PYU(party) for party in settings.parties]
+            yield [host.PYU(party) for party in settings.present]
     finally:
         members.close()
 
@@ -113,6 +120,11 @@ def agree(topic: str, values: Mapping[str, str]) -> None:
         members.agree(f"{topic} ({_Active.passed})", values, seconds)
 
 
+def absent_are_back() -> bool:
+    """Whether all parties that the cluster goes on without call this one to be taken in again."""
+    return _Active.members is not None and _Active.members.absent_are_back()
+
+
 @contextmanager
 def plain_errors() -> Iterator[None]:
     """Raise an error of this party's own work as itself, not in SecretFlow's wrapping."""
@@ -137,6 +149,6 @@ def _versions(settings: ClusterSettings) -> dict[str, str]:
         **values,
         "version of SecretFlow": host.secretflow.__version__,
         "version of python": ".".join(platform.python_version_tuple()[:2]),
-        "parties": ", ".join(settings.parties),
+        "parties": ", ".join(settings.present),
         "tls": "mutual TLS" if settings.tls is not None else "plain text",
     }

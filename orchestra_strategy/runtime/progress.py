@@ -22,6 +22,7 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
         bytes_up: Bytes that a party sends in a round, at most.
         console: Where to draw; None draws nothing.
         past: The ledger of the rounds that a resumed training has behind it.
+        absent: Parties that the training goes on without.
 
     Attributes:
         ledger: Per epoch of FLModel: ``round`` (the last one), ``rounds``, ``seconds``, ``samples``
@@ -35,8 +36,10 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
         bytes_up: int,
         console: Console | None,
         past: Sequence[dict[str, Any]] = (),
+        absent: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        self.absent = list(absent)
         self.rounds = rounds
         self._done = {"rounds": 0, "rows": 0}
         self._left_out: dict[str, int] = {}
@@ -88,7 +91,8 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
             "samples": samples,
             "images_per_second": samples / seconds,
             "bytes_up_per_party": self.bytes_up * rounds,
-            "left_out": [p for p, n in self._left_out.items() if n > left_out.get(p, 0)],
+            "left_out": self.absent
+            + [p for p, n in self._left_out.items() if n > left_out.get(p, 0)],
             **metrics,
         }
         self.ledger.append(row)

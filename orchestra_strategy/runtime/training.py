@@ -8,6 +8,7 @@ from rich.console import Console
 
 from orchestra_strategy.checkpoints.driver import Checkpoints
 from orchestra_strategy.runtime.cluster_session import plain_errors
+from orchestra_strategy.runtime.coming_back import PartiesBack
 from orchestra_strategy.runtime.common_settings import agree_on_manifest
 from orchestra_strategy.runtime.fl_model import OrchestraFLModel
 from orchestra_strategy.runtime.manifest_table import manifest_table
@@ -55,6 +56,7 @@ def train_rounds(
     console: Console | None,
     checkpoints: Checkpoints | None = None,
     past: Sequence[dict[str, Any]] = (),
+    absent: Sequence[str] = (),
 ) -> TrainingResults:
     """Train what is left of ``rounds``, and write a checkpoint of the last one.
 
@@ -66,16 +68,18 @@ def train_rounds(
         console: Where manifest and progress are drawn; None draws nothing.
         checkpoints: Writes checkpoints; None writes none.
         past: The ledger of the rounds done before.
+        absent: Parties of the job that it goes on without.
 
     Raises:
         OrchestraError: Training cannot go on; with checkpoints, the message says how to resume.
+        PartiesBack: See :class:`~orchestra_strategy.runtime.coming_back.ComingBack`.
     """
     manifest = fl_model.manifest()
     agree_on_manifest(manifest)
     if console is not None:
         console.print(manifest_table(manifest))
     up = sum(row["bytes"] for row in manifest if row["when"] in ("round", "both"))
-    progress = RoundProgress(rounds, up, console, past)
+    progress = RoundProgress(rounds, up, console, past, absent)
     own: list[Any] = [progress]
     if checkpoints is not None:
         checkpoints.follow(progress.ledger)
@@ -89,6 +93,8 @@ def train_rounds(
             progress.on_epoch_end()  # the host leaves before it tells of the last round
         if checkpoints is not None:
             checkpoints.finish(fl_model.workers)
+    except PartiesBack:
+        raise
     except BaseException as error:
         if checkpoints is not None:
             checkpoints.tell_how_to_resume(error)

@@ -186,6 +186,16 @@ class FederatedStrategy(PartyWorker):
     def load_kept_state(self, state: dict[str, Any]) -> None:
         """Take the state of :meth:`kept_state`."""
 
+    def common_state(self) -> dict[str, Any]:
+        """Return the arrays beside the weights that all parties have after a round.
+
+        A party that was away takes them from one that was not.
+        """
+        return {}
+
+    def load_common_state(self, state: Mapping[str, Any]) -> None:
+        """Take the arrays of :meth:`common_state`."""
+
     def draw_views(self, inputs: Tensor, generator: torch.Generator) -> ViewSet | None:
         """Return views of samples for the check of the encoder's health; None skips the check."""
         return None

@@ -80,6 +80,14 @@ class Centroids(ABC):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take the state of :meth:`state_dict`."""
 
+    @abstractmethod
+    def common_state(self) -> dict[str, Any]:
+        """Return arrays that all parties make the global centroids of."""
+
+    @abstractmethod
+    def load_common_state(self, state: Mapping[str, Any]) -> None:
+        """Take the arrays of :meth:`common_state`."""
+
 
 class LocalCentroids(Centroids):
     """Local centroids go up, the last global ones as an echo: the server has no memory.
@@ -181,3 +189,10 @@ class LocalCentroids(Centroids):
         """Take the clusters."""
         self.by_user = [LocalClusters(**clusters) for clusters in state["clusters"]]
         self._qualities = [(quality, rows) for quality, rows in state["qualities"]]
+
+    def common_state(self) -> dict[str, Any]:
+        """Return nothing: it is the server that makes the global centroids."""
+        return {}
+
+    def load_common_state(self, state: Mapping[str, Any]) -> None:
+        """Take nothing."""

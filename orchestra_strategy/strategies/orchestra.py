@@ -7,6 +7,8 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from orchestra_strategy.algorithms.objective import Batch
@@ -136,6 +138,19 @@ class OrchestraStrategy(SelfSupervisedStrategy):
         self.centroids.load_state_dict(state["centroids"])
         if self.objective.centroids is not None:  # it has been read on the CPU
             self.objective.centroids = self.objective.centroids.to(self.exe_device)
+
+    def common_state(self) -> dict[str, Any]:
+        """Return the global centroids, and what all parties make them of."""
+        C = self.objective.centroids
+        centroids = {} if C is None else {"global_centroids": C.cpu().numpy()}
+        return {**centroids, **self.centroids.common_state()}
+
+    def load_common_state(self, state: Mapping[str, Any]) -> None:
+        """Take the arrays of :meth:`common_state`."""
+        self.centroids.load_common_state(state)
+        if "global_centroids" in state:
+            C = torch.from_numpy(np.array(state["global_centroids"]))
+            self.objective.centroids = C.to(self.exe_device)
 
     # ---- A round ---------------------------------------------------------------------------
 

@@ -84,6 +84,19 @@ class SharedMoments(Centroids):
         self.clusters = SharedClusters(state["C"].clone(), state["log_scaling"].clone())
         self.forget()
 
+    def common_state(self) -> dict[str, Any]:
+        """Return the clusters, which are the same at all parties."""
+        return {f"clusters/{name}": t.numpy() for name, t in self.state_dict().items()}
+
+    def load_common_state(self, state: Mapping[str, Any]) -> None:
+        """Take the clusters."""
+        self.load_state_dict(
+            {
+                name: torch.from_numpy(np.array(state[f"clusters/{name}"]))
+                for name in ("C", "log_scaling")
+            }
+        )
+
 
 def moment_entries(num_global_clusters: int, dim: int) -> tuple[Entry, ...]:
     """Return the manifest's entries for moments; N_g clusters of projections of length ``dim``."""

@@ -26,7 +26,7 @@ from orchestra_strategy.checkpoints.round_files import RoundFiles
 from orchestra_strategy.errors import CheckpointError
 from orchestra_strategy.files import write_bytes
 
-LABEL = Label("alice", 3, "d1gest")
+LABEL = Label("alice", 3, "d1gest", ("alice", "bob"))
 STATE = {
     "tensors": [torch.arange(3), torch.tensor(float("nan")), torch.ones(2, 2, dtype=torch.float64)],
     "plain": {"none": None, "yes": True, "pair": (1, 0.1), 7: "text"},
@@ -269,7 +269,7 @@ KILLED = """
 import os, sys
 os.replace = lambda *paths: os._exit(9)
 from orchestra_strategy.checkpoints.file import Label, write_checkpoint
-write_checkpoint(sys.argv[1], Label("alice", 3, "new"), {"new": True})
+write_checkpoint(sys.argv[1], Label("alice", 3, "new", ()), {"new": True})
 """
 
 

@@ -5,18 +5,24 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestra_strategy.checkpoints.agreement import Offer, choose_round
+from orchestra_strategy.checkpoints.common_round import Offer, choose_round
 from orchestra_strategy.checkpoints.file import Label, write_checkpoint
 from orchestra_strategy.checkpoints.round_files import RoundFiles
 from orchestra_strategy.errors import CheckpointError
+
+PARTIES = ("alice", "bob", "carol")
 
 
 def digest(round_index):
     return f"weights of round {round_index}"
 
 
+def label(owner, round_index):
+    return Label(owner, round_index, digest(round_index), PARTIES)
+
+
 def prepare(files, round_index):
-    files.prepare(Label(files.owner, round_index, digest(round_index)), {"at": round_index})
+    files.prepare(label(files.owner, round_index), {"at": round_index})
 
 
 @pytest.fixture
@@ -25,8 +31,14 @@ def files(tmp_path):
 
 
 def offer(files):
-    digests, problems = files.offered()
-    return Offer(digests, problems, max(files.committed(), default=None))
+    labels, problems = files.offered()
+    digests = {n: found.digest for n, found in labels.items()}
+    parties = {n: found.parties for n, found in labels.items()}
+    return Offer(digests, parties, problems, max(files.committed(), default=None))
+
+
+def made(digests, problems=(), committed=None, parties=("alice", "bob")):
+    return Offer(digests, dict.fromkeys(digests, parties), dict(problems), committed)
 
 
 def names(files):
@@ -40,13 +52,13 @@ def test_a_round_is_prepared_then_committed_and_the_older_ones_go_last(files):
     files.commit(1)
     prepare(files, 2)
     assert names(files) == ["round-000001.ckpt", "round-000002.prepared"]
-    assert files.offered() == ({1: digest(1), 2: digest(2)}, {})
+    assert files.offered() == ({1: label("alice", 1), 2: label("alice", 2)}, {})
     files.commit(2)
     assert files.committed() == [1, 2]
     (files.folder / ".round-000002.prepared.abc.tmp").write_bytes(b"of a killed writer")
     files.prune(keep=1)
     assert names(files) == ["round-000002.ckpt"]
-    assert files.read(2) == (Label("alice", 2, digest(2)), {"at": 2})
+    assert files.read(2) == (label("alice", 2), {"at": 2})
 
 
 def test_a_folder_that_is_not_there_has_no_rounds(files):
@@ -68,9 +80,9 @@ def test_what_cannot_be_read_is_not_offered(files):
         prepare(files, n)
         files.commit(n)
     files.path(1).write_bytes(files.path(1).read_bytes()[:-1])
-    write_checkpoint(files.path(3), Label("bob", 3, "x"), {})
-    digests, problems = files.offered()
-    assert digests == {2: digest(2)}
+    write_checkpoint(files.path(3), label("bob", 3), {})
+    labels, problems = files.offered()
+    assert labels == {2: label("alice", 2)}
     assert "ends after" in problems[1]
     assert problems[3].endswith("to be of party `alice`, round 3, got `bob`, 3.")
     with pytest.raises(CheckpointError, match="to be of party `alice`, round 3, got `bob`, 3"):
@@ -101,17 +113,17 @@ def test_a_prepared_round_that_is_gone_on_from_is_committed(files):
 @pytest.mark.parametrize(
     ("alice", "bob", "asked", "message"),
     [
-        (Offer({}), Offer({}), None, r"in `run`, got none at any party; call `train"),
-        (Offer({1: "a"}), Offer({}), None, r"got alice has \[1\], bob has \[\]: the training end"),
-        (Offer({1: "a"}), Offer({2: "b"}), 1, r"got 1; alice has \[1\], bob has \[2\]\."),
-        (Offer({1: "a"}, {}, 1), Offer({}), None, r"`bob` .* round 1, got: no file .* start anew"),
+        (made({}), made({}), None, r"in `run`, got none at any party; call `train"),
+        (made({1: "a"}), made({}), None, r"got alice has \[1\], bob has \[\]: the training end"),
+        (made({1: "a"}), made({2: "b"}), 1, r"got 1; alice has \[1\], bob has \[2\]\."),
+        (made({1: "a"}, {}, 1), made({}), None, r"`bob` .* round 1, got: no file .* start anew"),
         (
-            Offer({1: "a", 2: "b"}, {}, 2),
-            Offer({1: "a"}, {2: "Cut off."}, 2),
+            made({1: "a", 2: "b"}, {}, 2),
+            made({1: "a"}, {2: "Cut off."}, 2),
             None,
             r"`bob` .* round 2, got: Cut off\. .* rounds \[1\]\. .*`resume\(..., round_index=1\)`",
         ),
-        (Offer({1: "a"}, {}, 1), Offer({1: "b"}), None, r"round 1 .* digests alice a, bob b: one"),
+        (made({1: "a"}, {}, 1), made({1: "b"}), None, r"round 1 .* digests alice a, bob b: one"),
     ],
 )
 def test_refusals(alice, bob, asked, message):
@@ -120,9 +132,31 @@ def test_refusals(alice, bob, asked, message):
 
 
 def test_the_newest_that_all_have_is_taken_and_another_where_it_is_asked_for():
-    offers = {"alice": Offer({1: "a", 2: "b"}, {}, 2), "bob": Offer({1: "a", 2: "b"}, {}, 1)}
+    offers = {"alice": made({1: "a", 2: "b"}, {}, 2), "bob": made({1: "a", 2: "b"}, {}, 1)}
     assert choose_round(offers, "run") == (2, "b")
     assert choose_round(offers, "run", 1) == (1, "a")
+
+
+def test_a_party_that_was_away_does_not_hold_up_the_others():
+    three = ("alice", "bob", "carol")
+    alice = Offer({4: "d", 5: "e"}, dict.fromkeys((4, 5), three[:2]), {}, 5)
+    carol = made({2: "b"}, parties=three)
+    offers = {"alice": alice, "bob": alice, "carol": carol}
+    assert choose_round(offers, "run") == (5, "e")
+    late = Offer({4: "d"}, {4: three[:2]}, {}, 4)
+    assert choose_round(
+        {**offers, "bob": late, "alice": Offer(alice.digests, alice.parties)}, "run"
+    ) == (4, "d")
+    with pytest.raises(
+        CheckpointError, match=r"^Expected party `bob` .* round 5, got: no file"
+    ) as told:
+        choose_round({**offers, "bob": late}, "run")
+    assert "carol" not in str(told.value)
+
+
+def test_a_party_that_is_away_now_is_not_waited_for():
+    alice = made({3: "c"}, committed=3, parties=("alice", "bob", "carol"))
+    assert choose_round({"alice": alice, "bob": alice}, "run") == (3, "c")
 
 
 # ---- Whoever dies when -----------------------------------------------------------------------
@@ -147,7 +181,7 @@ def steps(rounds, keep):
 def test_whenever_parties_die_no_round_is_lost(tmp_path_factory, data, keep, count):
     """All have the last round that all had committed, or the one after it."""
     folder = tmp_path_factory.mktemp("run")
-    parties = [Party(folder, f"party {i}") for i in range(count)]
+    parties = [Party(folder, name) for name in PARTIES[:count]]
     committed = 0
     for number, step in enumerate(steps(3, keep)):
         order = data.draw(st.permutations(parties))
