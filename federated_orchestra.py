@@ -21,6 +21,7 @@ from orchestra_strategy.algorithms.model import OrchestraModel
 from orchestra_strategy.checkpoints.driver import Checkpoints
 from orchestra_strategy.checkpoints.settings import numbers_settings
 from orchestra_strategy.config import FrozenConfig, parse_config
+from orchestra_strategy.data.pixels import check_value_range, to_unit_range
 from orchestra_strategy.encoder_file import ENCODER_FILE, write_encoder
 from orchestra_strategy.errors import CheckpointError, OrchestraError
 from orchestra_strategy.evaluation import (
@@ -69,7 +70,8 @@ class TrainerConfig(FrozenConfig):
         model: The network; it gets the heads that the strategy trains.
         parameters: The strategy's parameters by name.
         data_options: How the parties read their data where they are given as paths, see
-            :func:`~orchestra_strategy.data.load_local`.
+            :func:`~orchestra_strategy.data.load_local`; of these ``value_range`` is for arrays,
+            too, and for ``embed`` and ``evaluate``.
         num_gpus: GPUs per party.
         out_dir: Folder for ``results.json`` and ``encoder.npz``, a text or a path; None writes
             nothing.
@@ -369,8 +371,17 @@ class FederatedOrchestraTrainer:
 
         Returns:
             Features, shape (n, d); the samples do not leave this process.
+
+        Raises:
+            DataError: Samples cannot be used, such as pixels that are neither uint8 nor in [0, 1]
+                nor told of by ``value_range`` in ``data_options``.
         """
-        return extract_features(self.encoder(), x)
+        return extract_features(self.encoder(), self._in_unit_range(x))
+
+    def _in_unit_range(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Return images in the scale that the parties' have after they are read."""
+        window = check_value_range(self.config.data_options.get("value_range"))
+        return x if window is None else to_unit_range(x, window)
 
     def evaluate(
         self,
@@ -394,6 +405,7 @@ class FederatedOrchestraTrainer:
         Returns:
             Results by feature set (``orchestra``, ``untrained``, ``pixels``) and probe.
         """
+        train_x, test_x = self._in_unit_range(train_x), self._in_unit_range(test_x)
         features = with_controls(self.encoder(), self.untrained_encoder(), train_x, test_x)
         return probe_protocol(
             features, train_y, test_y, labels_per_class, seeds, root_seed=self.config.seed

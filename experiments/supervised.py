@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from experiments.settings import Experiment
 from orchestra_strategy import OrchestraModel, host, orchestra_model
-from orchestra_strategy.data import to_model_input
 from orchestra_strategy.exchange.weights import write_weights
 from orchestra_strategy.threads import torch_threads
 
@@ -42,7 +41,7 @@ class Classifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (B, num_classes)."""
-        logits: Tensor = self.head(self.encoder(to_model_input(x.float() / 255)))
+        logits: Tensor = self.head(self.encoder(x.float() / 255))
         return logits
 
 

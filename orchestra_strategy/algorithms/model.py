@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from orchestra_strategy.algorithms.backbones import build_backbone
 from orchestra_strategy.algorithms.heads import HEADS, build_heads, projector
+from orchestra_strategy.algorithms.model_input import refuse_other_pixels, to_model_input
 from orchestra_strategy.errors import ModelError
 
-__all__ = ["OrchestraModel", "Parts", "orchestra_model", "parts_of"]
+__all__ = ["OrchestraModel", "Parts", "network_of", "orchestra_model", "parts_of"]
 
 _ENCODER = {
     "backbone": (nn.Module, "f: input -> features (B, d)"),
@@ -23,7 +24,8 @@ class OrchestraModel(nn.Module):
     """Backbone f, projector g and heads; the parts that are trained and averaged.
 
     Args:
-        backbone: Maps a batch to features (B, d).
+        backbone: Maps a normalised batch (pixels in [-1, 1], columns as they are) to features
+            (B, d).
         feature_dim: d; read from ``backbone.out_dim`` if that exists.
         norm: ``"batch"``, ``"group"`` or ``"group+batch"``, for projector and heads; see
             :func:`orchestra_model`.
@@ -60,12 +62,22 @@ class OrchestraModel(nn.Module):
             self.add_module(name, head)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return features (B, d): what the trained encoder is used for."""
-        features: Tensor = self.backbone(x)
+        """Return features (B, d) of samples: what the trained encoder is used for.
+
+        Args:
+            x: Samples as they are stored: images (B, H, W) or (B, C, H, W), uint8 or floats in
+                [0, 1], which are normalised here; or a table (B, F), which passes as it is.
+
+        Raises:
+            DataError: In evaluation mode, if pixels are something else.
+        """
+        if not self.training:
+            refuse_other_pixels(x)
+        features: Tensor = self.backbone(to_model_input(x))
         return features
 
     def forward_orchestra(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features (B, d) and unit-norm projections (B, p)."""
+        """Return features (B, d) and unit-norm projections (B, p) of views, as they are drawn."""
         features = self.backbone(x)
         return features, F.normalize(self.projector(features), dim=1)
 
@@ -105,6 +117,15 @@ def orchestra_model(
         projection_dim=projection_dim,
         heads=heads,
     )
+
+
+def network_of(model: nn.Module) -> nn.Module:
+    """Return what maps model inputs (views, normalised samples) to features.
+
+    That is the backbone of an :class:`OrchestraModel`, which normalises samples before it, and any
+    other model as it is.
+    """
+    return model.backbone if isinstance(model, OrchestraModel) else model
 
 
 class Parts(NamedTuple):

@@ -9,8 +9,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from orchestra_strategy.algorithms.model_input import to_unit_images
 from orchestra_strategy.audit.settings import AuditConfig
-from orchestra_strategy.data.augmentation.view_set import to_unit_images
 from orchestra_strategy.data.readers.loading import load_local
 from orchestra_strategy.data.readers.local_data import LocalData
 from orchestra_strategy.errors import DataError, ParameterError

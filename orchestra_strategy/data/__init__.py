@@ -4,6 +4,7 @@ Files are read in :mod:`~orchestra_strategy.data.readers`, random views are draw
 :mod:`~orchestra_strategy.data.augmentation`; nothing here knows a model or a server.
 """
 
+from orchestra_strategy.algorithms.model_input import to_model_input
 from orchestra_strategy.data.arrays import (
     PartyReport,
     as_samples,
@@ -19,7 +20,6 @@ from orchestra_strategy.data.augmentation.views import (
     ViewSet,
     build_row_wise_views,
     build_views,
-    to_model_input,
 )
 from orchestra_strategy.data.batches import batch_slices, num_batches, round_batches
 from orchestra_strategy.data.equal_parts import dirichlet_equal_parts

@@ -6,7 +6,7 @@ parties before any training starts.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestra_strategy.data.option_checks import as_count
+from orchestra_strategy.data.pixels import PIXELS_REMEDY, blocks, in_unit_range
 from orchestra_strategy.errors import DataError
 
 __all__ = ["PartyReport", "as_samples", "check_parties", "describe_samples"]
 
 _KINDS = "iuf"  # numpy's codes for signed and unsigned integers and floats
-_BLOCK = 2**20  # values that are looked at in one go
 _RANKS = {2: "a table (N, F)", 3: "grey images (N, H, W)", 4: "images (N, C, H, W)"}
 
 
@@ -27,13 +27,15 @@ def as_samples(x: Any, mend: bool = False) -> NDArray[Any]:
     """Check a party's array and return it in one of two dtypes, uint8 or float32.
 
     uint8 stays as it is. Everything else becomes float32: float64 keeps about 7 digits, and whole
-    numbers are exact up to 2**24. Values are not scaled, so pixels must be uint8 or in [0, 1].
+    numbers are exact up to 2**24. Values are not scaled: pixels must be uint8 or in [0, 1], see
+    :func:`~orchestra_strategy.data.pixels.to_unit_range`.
 
     Args:
         x: (N, F), (N, H, W) or (N, C, H, W) array of integers or floats, N >= 1.
         mend: Whether values that cannot be used are replaced, not refused: those that are not
             finite by 0, pixels outside of [0, 1] by the nearer end. Under differential privacy,
-            where a refusal would tell of a sample.
+            where a refusal would tell of a sample; pixels of a dtype that has no place for [0, 1]
+            are refused all the same.
 
     Returns:
         A read-only C-contiguous array of the same shape: a view of ``x`` where its dtype and layout
@@ -41,7 +43,7 @@ def as_samples(x: Any, mend: bool = False) -> NDArray[Any]:
 
     Raises:
         DataError: If ``x`` is no such array, is empty, or, without ``mend``, has values not finite
-            in float32.
+            in float32 or pixels that are neither uint8 nor in [0, 1].
 
     >>> as_samples(np.eye(2)).dtype
     dtype('float32')
@@ -68,6 +70,11 @@ def as_samples(x: Any, mend: bool = False) -> NDArray[Any]:
         raise DataError(
             f"Expected `x` to be finite, got {bad} NaN or infinite values of "
             f"{x.size} (in float32), the first at index {first}; remove or fill them"
+        )
+    if not in_unit_range(x, values=not mend):
+        raise DataError(
+            f"Expected the pixels in `x` to be uint8 or in [0, 1], got {x.dtype} outside of it; "
+            f"{PIXELS_REMEDY}"
         )
     view = samples.view()
     view.flags.writeable = False
@@ -115,8 +122,8 @@ def describe_samples(
     Args:
         x: (N, ...) array of numbers.
         y: (N,) labels, where the party has them.
-        values: Whether values are looked at; else all count as usable, see ``mend`` in
-            :func:`as_samples`.
+        values: Whether values are looked at; else all that ``mend`` of :func:`as_samples` can
+            replace count as usable.
 
     Raises:
         DataError: If ``x`` is no numpy array with a first axis.
@@ -131,25 +138,16 @@ def describe_samples(
     num_not_finite = 0 if numeric else x.size
     if values and numeric:
         num_not_finite = _not_finite(x)[0]
-    has_scale = values and numeric and x.ndim > 2 and x.dtype != np.uint8
     report = PartyReport(
         num_samples=x.shape[0],
         sample_shape=x.shape[1:],
         dtype=str(x.dtype),
         finite=num_not_finite == 0,
         num_not_finite=num_not_finite,
-        # NaN compares false on both sides, so it does not count twice.
-        unit_range=not (has_scale and any(((b < 0) | (b > 1)).any() for _, b in _blocks(x))),
+        unit_range=not numeric or in_unit_range(x, values),
         num_labels=None if y is None else len(y),
     )
     return asdict(report)
-
-
-def _blocks(x: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yield a large array in pieces with their first rows: a mask of all of it is as large."""
-    rows = max(1, _BLOCK * len(x) // max(x.size, 1))
-    for start in range(0, len(x), rows):
-        yield start, x[start : start + rows]
 
 
 def _not_finite(x: NDArray[Any]) -> tuple[int, tuple[int, ...] | None]:
@@ -157,7 +155,7 @@ def _not_finite(x: NDArray[Any]) -> tuple[int, tuple[int, ...] | None]:
     if x.dtype.kind != "f":
         return 0, None
     count, first = 0, None
-    for start, block in _blocks(x):
+    for start, block in blocks(x):
         bad = ~np.isfinite(block)
         if bad.any():
             count += int(bad.sum())
@@ -175,8 +173,9 @@ def check_parties(reports: Mapping[str, Mapping[str, Any]], k_min: int) -> None:
 
     Raises:
         ParameterError: If ``k_min`` is no integer >= 1.
-        DataError: If there is no party, sample shapes or pixel scales differ between parties, or a
-            party has a wrong number of labels, values that are not finite, or too few samples.
+        DataError: If there is no party, sample shapes differ between parties, or a party has a
+            wrong number of labels, values that are not finite, pixels that are neither uint8 nor in
+            [0, 1], or too few samples.
     """
     as_count("k_min", k_min)
     known = sorted(field.name for field in fields(PartyReport))
@@ -189,12 +188,13 @@ def check_parties(reports: Mapping[str, Mapping[str, Any]], k_min: int) -> None:
     parties = {party: PartyReport(**report) for party, report in reports.items()}
     problems = [p for name, report in parties.items() for p in _own_problems(name, report, k_min)]
     problems += _differences("sample shape", parties, _model_shape)
-    problems += _differences("pixels in [0, 1]", parties, lambda report: report.unit_range)
     if not parties:
         problems.append("no party has data")
     if problems:
+        dark = not all(report.unit_range for report in parties.values())
         raise DataError(
-            f"Expected `reports` of parties that can train together, got: " f"{'; '.join(problems)}"
+            f"Expected `reports` of parties that can train together, got: {'; '.join(problems)}"
+            + (f". Of pixels: {PIXELS_REMEDY}." if dark else "")
         )
 
 
@@ -210,6 +210,10 @@ def _own_problems(name: str, report: PartyReport, k_min: int) -> list[str]:
         problems.append(f"party `{name}` has dtype {report.dtype}, no integers or floats")
     elif not report.finite:
         problems.append(f"party `{name}` has {report.num_not_finite} NaN or infinite values")
+    elif not report.unit_range:
+        problems.append(
+            f"party `{name}` has pixels of {report.dtype} that are neither uint8 nor in [0, 1]"
+        )
     return problems
 
 

@@ -12,11 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestra_strategy import host
+from orchestra_strategy.data.pixels import check_value_range, to_unit_range
 from orchestra_strategy.data.readers.loading import check_options, load_local
 from orchestra_strategy.data.readers.local_data import LocalData
 from orchestra_strategy.errors import DataError, ParameterError
 
-__all__ = ["fed_from_paths", "fed_from_readers", "fed_labelled_from_paths", "fed_ndarray"]
+__all__ = [
+    "fed_from_paths",
+    "fed_from_readers",
+    "fed_in_unit_range",
+    "fed_labelled_from_paths",
+    "fed_ndarray",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -27,27 +34,57 @@ def _identity(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return array
 
 
-def fed_ndarray(arrays: Mapping[Any, npt.NDArray[Any]]) -> Any:
+def fed_ndarray(
+    arrays: Mapping[Any, npt.NDArray[Any]], *, value_range: tuple[float, float] | None = None
+) -> Any:
     """Hand one array to each device, for simulations where one process holds them all.
 
     In a real deployment every party loads its own data: :func:`fed_from_paths`.
 
     Args:
         arrays: PYU -> that party's samples, shape (n, ...), n may differ.
+        value_range: Of images that are neither uint8 nor in [0, 1], the values of black and white;
+            see :func:`~orchestra_strategy.data.pixels.to_unit_range`.
 
     Returns:
         A horizontally partitioned FedNdarray.
 
     Raises:
         DataError: No party, or something that is no array.
+        ParameterError: ``value_range`` is no range.
     """
+    window = check_value_range(value_range)
     _check_devices("arrays", arrays)
     for device, array in arrays.items():
         if not isinstance(array, np.ndarray):
             raise DataError(
                 f"Expected the data of {device} to be a numpy array, got {type(array).__name__}."
             )
+        if window is not None:  # a fault is the caller's to hear, not a party's
+            arrays = {**arrays, device: to_unit_range(array, window)}
     return _federated({device: device(_identity)(array) for device, array in arrays.items()})
+
+
+def fed_in_unit_range(federated: Any, value_range: tuple[float, float]) -> Any:
+    """Bring images that are at their parties already to [0, 1], where they are.
+
+    Args:
+        federated: A FedNdarray of images.
+        value_range: The values of black and white.
+
+    Raises:
+        DataError: A party has a table.
+        ParameterError: ``value_range`` is no range.
+    """
+    window = check_value_range(value_range)
+    for device, shape in federated.partition_shape().items():
+        if len(shape) < 3:  # raised there, it would leave the others waiting in cluster mode
+            raise DataError(
+                f"Expected images at party `{device.party}` for `value_range`, got a table of "
+                f"shape {tuple(shape)}, whose columns have scales of their own."
+            )
+    partitions = federated.partitions.items()
+    return _federated({d: d(to_unit_range)(part, window) for d, part in partitions})
 
 
 def fed_from_paths(

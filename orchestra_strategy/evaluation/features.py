@@ -13,7 +13,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from orchestra_strategy.data.augmentation.views import to_model_input
+from orchestra_strategy.algorithms.model import network_of
+from orchestra_strategy.algorithms.model_input import refuse_other_pixels, to_model_input
 from orchestra_strategy.errors import DataError, ModelError, ParameterError
 from orchestra_strategy.evaluation.array_checks import Array
 
@@ -26,8 +27,10 @@ def extract_features(
     """Run the model on all rows of ``x`` in evaluation mode, without gradient.
 
     Args:
-        model: Maps a batch (B, ...) to features (B, d). It is moved to ``device`` and back again;
-            its training modes, weights and BatchNorm statistics are what they were.
+        model: Maps a normalised batch (B, ...) to features (B, d), or an
+            :class:`~orchestra_strategy.algorithms.model.OrchestraModel`, which normalises by
+            itself. It is moved to ``device`` and back again; its training modes, weights and
+            BatchNorm statistics are what they were.
         x: Images (n, H, W) or (n, C, H, W), uint8 or floating in [0, 1], or a table (n, F); see
             :func:`~orchestra_strategy.data.to_model_input` for how they are normalised.
         batch_size: Rows at a time. In evaluation mode a row's features do not depend on the others.
@@ -37,7 +40,8 @@ def extract_features(
         Features, shape (n, d), float32, row i for row i of ``x``.
 
     Raises:
-        DataError: ``x`` is empty, not numeric, or has NaN or infinite values.
+        DataError: ``x`` is empty, not numeric, has NaN or infinite values, or pixels that are
+            neither uint8 nor in [0, 1].
         ModelError: The output is not (B, d), or not finite (a diverged model), or the model is
             spread over several devices.
         ParameterError: ``batch_size`` is below 1.
@@ -52,13 +56,13 @@ def extract_features(
             "Expected `x` to be non-empty images (n, H, W), (n, C, H, W) or a table (n, F), got "
             f"shape {tuple(x.shape)}."
         )
-    parts = []
+    parts, network = [], network_of(model)
     # no_grad and not inference_mode: a tensor that a module caches here must still be usable in
     # training afterwards, and inference tensors are not.
     with _evaluation_mode(model, torch.device(device)), torch.no_grad():
         for start in range(0, len(x), batch_size):
             batch = to_model_input(_rows(x, start, start + batch_size).to(device))
-            parts.append(_check_output(model(batch), len(batch), start))
+            parts.append(_check_output(network(batch), len(batch), start))
     return np.concatenate(parts)
 
 
@@ -85,14 +89,16 @@ def _evaluation_mode(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def _rows(x: Array, start: int, stop: int) -> Tensor:
-    """Return rows start..stop as a tensor of their own, refused where a value is not finite."""
+    """Return rows start..stop as a tensor of their own, refused where they cannot be used."""
     if isinstance(x, Tensor):
         rows = x[start:stop]
     else:
         try:
             # Always a copy: arrays that come out of Ray's object store are read-only, and torch
             # would share that memory.
-            rows = torch.from_numpy(np.array(x[start:stop], order="C"))
+            # torch knows no arithmetic of unsigned numbers but uint8.
+            dtype = np.float32 if x.dtype.kind == "u" and x.dtype != np.uint8 else None
+            rows = torch.from_numpy(np.array(x[start:stop], dtype, order="C"))
         except (TypeError, ValueError) as error:
             raise DataError(f"Expected `x` to be numeric, got dtype {x.dtype}: {error}") from error
     bad = (~torch.isfinite(rows)).flatten(1).any(dim=1).nonzero()
@@ -101,6 +107,7 @@ def _rows(x: Array, start: int, stop: int) -> Tensor:
             "Expected `x` to be finite, got NaN or infinite values in row "
             f"{start + int(bad[0])}. Impute or drop such rows first."
         )
+    refuse_other_pixels(rows)
     return rows
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from orchestra_strategy.data.augmentation.views import to_model_input
+from orchestra_strategy.algorithms.model_input import to_model_input
 from orchestra_strategy.data.batches import round_batches
 from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.rng import derive_seed, torch_generator

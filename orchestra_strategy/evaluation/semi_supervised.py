@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from orchestra_strategy.algorithms.model import network_of
 from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.evaluation.array_checks import (
     Array,
@@ -47,9 +48,10 @@ def fine_tune(
     parameters are trained, frozen ones included; the model that was given stays as it is.
 
     Args:
-        model: Maps a batch (B, ...) to features (B, d), trained or untrained.
+        model: Maps a batch (B, ...) to features (B, d), trained or untrained; see
+            :func:`extract_features`.
         train_x: Samples, shape (n, ...), uint8 or floating; see
-            :func:`~orchestra_strategy.data.augmentation.views.to_model_input`.
+            :func:`~orchestra_strategy.data.to_model_input`.
         train_y: Their classes, shape (n,), integer, at least two; only a fraction is looked at.
         test_x: Shape (m, ...), none of its rows in ``train_x``.
         test_y: Shape (m,), integer.
@@ -76,7 +78,7 @@ def fine_tune(
     rows = labelled_fraction(train_y, fraction, numpy_generator(seed, "fine-tuning", 0, "labels"))
     classes, targets = np.unique(as_numpy(train_y)[rows], return_inverse=True)
     samples = torch.from_numpy(np.array(as_numpy(train_x)[rows], order="C"))
-    network = copy.deepcopy(model).requires_grad_(True)
+    network = copy.deepcopy(network_of(model)).requires_grad_(True)
     with torch_threads(settings.torch_threads):
         width = extract_features(network, samples[:1]).shape[1]  # in eval mode: statistics stay
         network = nn.Sequential(network, new_head(width, len(classes), seed)).to(device)

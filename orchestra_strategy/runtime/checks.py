@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from orchestra_strategy import host
-from orchestra_strategy.data.sources import fed_from_paths, fed_ndarray
+from orchestra_strategy.data.sources import fed_from_paths, fed_in_unit_range, fed_ndarray
 from orchestra_strategy.errors import DataError, HostError, ParameterError
 from orchestra_strategy.strategies.base import FederatedStrategy
 from orchestra_strategy.strategies.registry import lookup_strategy
@@ -155,28 +155,32 @@ def federated_values(federated: Any, options: Mapping[str, Any] | None = None) -
 
     Args:
         federated: FedNdarray, HDataFrame, or a mapping.
-        options: How paths are read, see :func:`~orchestra_strategy.data.load_local`.
+        options: How paths are read, see :func:`~orchestra_strategy.data.load_local`; of them
+            ``value_range`` is for arrays, too.
 
     Raises:
         DataError: It is anything else, or a party cannot read its data.
         ParameterError: An option is unknown, or given where there is no path.
     """
+    options = dict(options or {})
     of_arrays = isinstance(federated, Mapping) and any(
         isinstance(value, np.ndarray) for value in federated.values()
     )
     if isinstance(federated, Mapping) and not of_arrays:
-        return fed_from_paths(federated, **(options or {}))
+        return fed_from_paths(federated, **options)
+    value_range = options.pop("value_range", None)
     if options:
         raise ParameterError(
-            f"Expected options of reading only with {{PYU: path}}, got {sorted(options)}."
+            "Expected options of reading only with {PYU: path} (`value_range` alone is for arrays, "
+            f"too), got {sorted(options)}."
         )
     if of_arrays:
-        return fed_ndarray(federated)
+        return fed_ndarray(federated, value_range=value_range)
     if isinstance(federated, host.HDataFrame):
-        return federated.values
+        federated = federated.values
     if not isinstance(federated, host.FedNdarray):
         raise DataError(
             "Expected `x` (and `y`, where given) to be a FedNdarray, an HDataFrame or {PYU: path}, "
             f"got {type(federated).__name__}."
         )
-    return federated
+    return federated if value_range is None else fed_in_unit_range(federated, value_range)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from orchestra_strategy.aggregation.weighted import AggregateWeights, weighted_mean
 from orchestra_strategy.algorithms.ema import frozen_statistics
+from orchestra_strategy.algorithms.model import network_of
 from orchestra_strategy.algorithms.objective import Batch, LossParts, Objective
 from orchestra_strategy.data.augmentation.view_set import ViewSet
 from orchestra_strategy.data.batches import num_batches
@@ -203,7 +204,7 @@ class FederatedStrategy(PartyWorker):
     def project(self, x: Tensor) -> Tensor:
         """Return what the health is measured on, (B, d), for model inputs (B, ...)."""
         with torch.no_grad(), frozen_statistics(self.model):
-            projections: Tensor = self.model(x)
+            projections: Tensor = network_of(self.model)(x)
         return projections
 
     def assign_clusters(self, z: Tensor) -> tuple[Tensor, int] | None:

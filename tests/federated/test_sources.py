@@ -81,7 +81,7 @@ def test_tables_train_through_the_trainer(devices, tmp_path):
     config["data_options"] = {"colums": ["a"]}
     with pytest.raises(ParameterError, match="got `colums`: did you mean `columns`"):
         FederatedOrchestraTrainer(config, devices).train(paths)
-    with pytest.raises(ParameterError, match=r"only with \{PYU: path\}, got \['colums'\]"):
+    with pytest.raises(ParameterError, match=r"only with \{PYU: path\} .*, got \['colums'\]"):
         FederatedOrchestraTrainer(config, devices).train(toy.data(devices))
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from orchestra_strategy import FedRotPredStrategy, FedSimCLRStrategy, OrchestraPrivateStrategy
-from orchestra_strategy.data.augmentation.view_set import ViewSet, to_model_input
+from orchestra_strategy.data import ViewSet, to_model_input
 from orchestra_strategy.errors import PrivacyError
 from orchestra_strategy.privacy.mechanism import GaussianMechanism
 from tests.federated import toy

@@ -13,7 +13,7 @@ from orchestra_strategy import (
     host,
     server_aggregation,
 )
-from orchestra_strategy.data.augmentation.views import to_model_input
+from orchestra_strategy.data import to_model_input
 from orchestra_strategy.data.sources import fed_ndarray
 from orchestra_strategy.errors import DataError, ParameterError
 from tests.federated import toy

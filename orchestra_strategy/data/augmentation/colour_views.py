@@ -11,16 +11,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from orchestra_strategy.algorithms.model_input import channels_last, to_unit_images
 from orchestra_strategy.data.augmentation import colour_transforms as colours
 from orchestra_strategy.data.augmentation.transforms import rotate_quarters, warp
 from orchestra_strategy.data.augmentation.view_set import (
     ViewSet,
-    channels_last,
     check_batch,
     check_range,
     check_square,
     draw_pretext_target,
-    to_unit_images,
 )
 from orchestra_strategy.errors import DataError, ParameterError
 

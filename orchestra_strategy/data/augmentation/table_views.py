@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from orchestra_strategy.algorithms.model_input import to_model_input
 from orchestra_strategy.data.augmentation import transforms
 from orchestra_strategy.data.augmentation.view_set import (
     ViewSet,
     check_batch,
     check_range,
     draw_pretext_target,
-    to_model_input,
 )
 from orchestra_strategy.errors import DataError, ParameterError
 

@@ -1,4 +1,4 @@
-"""View sets, the scale that models expect, and the checks that all views share."""
+"""View sets, and the checks that all views share."""
 
 import math
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -11,13 +11,10 @@ from orchestra_strategy.errors import DataError, ParameterError
 __all__ = [
     "ViewSet",
     "Views",
-    "channels_last",
     "check_batch",
     "check_range",
     "check_square",
     "draw_pretext_target",
-    "to_model_input",
-    "to_unit_images",
 ]
 
 
@@ -25,7 +22,8 @@ class ViewSet(NamedTuple):
     """Three views of one batch, ready for the model, and the pretext's answer.
 
     Attributes:
-        x1: t(x), as are all views float32 of the shape that :func:`to_model_input` gives.
+        x1: t(x), as are all views float32 of the shape that
+            :func:`~orchestra_strategy.algorithms.model_input.to_model_input` gives.
         x2: t'(x).
         x3: pretext(t(x)), from its own draw of t.
         pretext_target: (B,) int64 in {0, 1, 2, 3}: which pretext change x3 had.
@@ -54,49 +52,6 @@ class Views(Protocol):
     def __call__(self, x: Tensor, generator: torch.Generator) -> ViewSet:
         """Return views of ``x`` (B, ...), as stored by the party; draw from ``generator`` alone."""
         ...
-
-
-def to_unit_images(x: Tensor) -> Tensor:
-    """Return images (B, H, W) or (B, C, H, W) as float32 (B, C, H, W), uint8 divided by 255."""
-    images = x.float() / 255 if x.dtype == torch.uint8 else x.float()
-    return images.unsqueeze(1) if x.ndim == 3 else images
-
-
-def to_model_input(x: Tensor) -> Tensor:
-    """Bring samples, as a party stores them, to the scale and shape that models expect.
-
-    Args:
-        x: (B, H, W) or (B, C, H, W) images, uint8 or floats in [0, 1]; or a (B, F) table, whose
-            values pass unscaled, uint8 too.
-
-    Returns:
-        float32: images (B, C, H, W) normalised with mean 0.5 and std 0.5, hence in [-1, 1]; tables
-        (B, F).
-
-    Raises:
-        DataError: If ``x`` has another rank.
-
-    >>> to_model_input(torch.tensor([[[0, 255]]], dtype=torch.uint8)).tolist()
-    [[[[-1.0, 1.0]]]]
-    """
-    if x.ndim == 2:
-        return x.float()
-    if x.ndim not in (3, 4):
-        raise DataError(
-            "Expected `x` to be a table (B, F), grey images (B, H, W) or images (B, C, H, W), got "
-            f"shape {tuple(x.shape)}"
-        )
-    return channels_last(to_unit_images(x).sub(0.5).div(0.5))
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """Return images (B, C, H, W) with the channels of a pixel next to each other in memory.
-
-    The values are the same. On a CPU the convolutions of a small ResNet are a third faster on it.
-    """
-    if x.ndim != 4 or x.shape[1] == 1:
-        return x
-    return x.contiguous(memory_format=torch.channels_last)
 
 
 def check_range(option: str, value: Any, limit: float = math.inf) -> None:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from orchestra_strategy.algorithms.model_input import to_model_input, to_unit_images
 from orchestra_strategy.data.augmentation import transforms
 from orchestra_strategy.data.augmentation.colour_views import ColourViews
 from orchestra_strategy.data.augmentation.table_views import TableViews
@@ -26,8 +27,6 @@ from orchestra_strategy.data.augmentation.view_set import (
     check_range,
     check_square,
     draw_pretext_target,
-    to_model_input,
-    to_unit_images,
 )
 from orchestra_strategy.errors import ParameterError, PrivacyError, did_you_mean
 
@@ -40,7 +39,6 @@ __all__ = [
     "Views",
     "build_row_wise_views",
     "build_views",
-    "to_model_input",
 ]
 
 

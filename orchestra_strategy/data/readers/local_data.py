@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from orchestra_strategy.data.arrays import as_samples
+from orchestra_strategy.data.pixels import to_unit_range
 from orchestra_strategy.errors import DataError, OrchestraError
 
 __all__ = ["LocalData", "check_class_names", "encode_labels", "reading", "samples_of"]
@@ -79,14 +80,26 @@ def reading(path: Path, what: str, remedy: str = "") -> Iterator[None]:
         raise DataError(f"Expected `{path}` to be {what}, got {got}{remedy}.") from None
 
 
-def samples_of(array: Any, path: Path, what: str = "the array") -> NDArray[Any]:
+def samples_of(
+    array: Any,
+    path: Path,
+    what: str = "the array",
+    value_range: tuple[float, float] | None = None,
+) -> NDArray[Any]:
     """Return ``array`` as :func:`~orchestra_strategy.data.as_samples` does, or name the file.
+
+    Args:
+        array: As the file has it.
+        path: The file.
+        what: The array in it, for messages.
+        value_range: Of images, what is black and white; see
+            :func:`~orchestra_strategy.data.pixels.to_unit_range`.
 
     Raises:
         DataError: It cannot be trained on.
     """
     try:
-        return as_samples(array)
+        return as_samples(array if value_range is None else to_unit_range(array, value_range))
     except DataError as error:
         raise DataError(f"{what[0].upper()}{what[1:]} in `{path}` is refused: {error}") from error
 

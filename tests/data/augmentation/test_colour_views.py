@@ -5,9 +5,9 @@ import torch
 import torchvision.transforms.functional as tvf
 from torchvision.transforms import InterpolationMode
 
+from orchestra_strategy.data import build_views, to_model_input
 from orchestra_strategy.data.augmentation import colour_transforms as colours
 from orchestra_strategy.data.augmentation.transforms import rotate_quarters, warp
-from orchestra_strategy.data.augmentation.views import build_views, to_model_input
 from orchestra_strategy.errors import DataError, ParameterError
 
 SIDE = 32

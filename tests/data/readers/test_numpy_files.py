@@ -27,9 +27,10 @@ def base_of(array):
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_npy__is_mapped_up_to_the_party(tmp_path, dtype):
-    np.save(tmp_path / "x.npy", IMAGES.astype(dtype))
+    images = IMAGES if dtype == "uint8" else IMAGES.astype(dtype) / np.float32(255)
+    np.save(tmp_path / "x.npy", images)
     data = load_npy(tmp_path / "x.npy")
-    assert np.array_equal(data.samples, IMAGES)
+    assert np.array_equal(data.samples, images)
     assert data.labels is None
     held = PartyData.from_host(data.samples).samples
     assert held.dtype == dtype
