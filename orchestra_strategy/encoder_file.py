@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -20,7 +20,14 @@ from orchestra_strategy.errors import ModelError, OrchestraError
 from orchestra_strategy.exchange.weights import read_weights, write_weights
 from orchestra_strategy.files import PathLike, parse_json, write_private
 
-__all__ = ["ENCODER_FILE", "TrainedEncoder", "read_encoder", "write_encoder"]
+__all__ = [
+    "ENCODER_FILE",
+    "TrainedEncoder",
+    "pack_encoder",
+    "read_encoder",
+    "unpack_encoder",
+    "write_encoder",
+]
 
 ENCODER_FILE = "encoder.npz"
 _ABOUT, _SCHEMA = "about.json", 1
@@ -66,6 +73,21 @@ def write_encoder(
     Raises:
         OSError: The file cannot be written.
     """
+    write_private(path, pack_encoder(read_weights(model), options, seed, strategy, rounds))
+
+
+def pack_encoder(
+    weights: Mapping[str, Any], options: Mapping[str, Any], seed: int, strategy: str, rounds: int
+) -> bytes:
+    """Return the content of the file.
+
+    Args:
+        weights: Arrays by name, as of :func:`~orchestra_strategy.exchange.weights.read_weights`.
+        options: As of :class:`TrainedEncoder`, like the rest.
+        seed: As there.
+        strategy: As there.
+        rounds: As there.
+    """
     about = {
         "schema": _SCHEMA,
         "model": {**options, "heads": list(options["heads"])},
@@ -75,9 +97,9 @@ def write_encoder(
     }
     text = json.dumps(about).encode("utf-8")
     buffer = io.BytesIO()
-    arrays: dict[str, Any] = {_ABOUT: np.frombuffer(text, np.uint8), **read_weights(model)}
+    arrays: dict[str, Any] = {_ABOUT: np.frombuffer(text, np.uint8), **weights}
     np.savez(buffer, **arrays)
-    write_private(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def read_encoder(path: PathLike) -> TrainedEncoder:
@@ -93,19 +115,34 @@ def read_encoder(path: PathLike) -> TrainedEncoder:
     if path.is_dir():
         path = path / ENCODER_FILE
     try:
-        with zipfile.ZipFile(path) as archive:
-            return _read(archive)
+        with path.open("rb") as file:
+            return unpack_encoder(file, str(path))
     except OSError as error:
         raise ModelError(
             f"Expected a trained encoder in `{path}`, got: {error.strerror or error}. A training "
             "with `out_dir` writes one there."
         ) from error
+
+
+def unpack_encoder(file: IO[bytes], name: str) -> TrainedEncoder:
+    """Read the content of the file.
+
+    Args:
+        file: Of :func:`pack_encoder`, such as an open file.
+        name: What it is called in messages.
+
+    Raises:
+        ModelError: It is broken, or holds other arrays than its model has.
+    """
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return _read(archive)
     except OrchestraError as error:
-        raise ModelError(f"Expected `{path}` to be a trained encoder; {error}") from error
+        raise ModelError(f"Expected `{name}` to be a trained encoder; {error}") from error
     except (zipfile.BadZipFile, KeyError, TypeError, ValueError, EOFError) as error:
         raise ModelError(
-            f"Expected `{path}` to be a trained encoder, as a training writes it to its `out_dir`, "
-            f"got {type(error).__name__}: {error}."
+            f"Expected `{name}` to be a trained encoder, as a training writes it, got "
+            f"{type(error).__name__}: {error}."
         ) from None
 
 

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "cluster": {"cluster"},
     "runtime": PARTY | {"strategies", "cluster", "runtime"},
     "commands": PARTY | {"strategies", "audit", "cluster", "runtime", "commands"},
+    "component": PARTY | {"strategies", "cluster", "runtime", "component"},
 }
 HOST_PACKAGES = {"secretflow", "secretflow_fl", "sfl", "spu", "fed"}
 
