@@ -13,7 +13,7 @@ from orchestra_strategy.component.model_file import (
 )
 from orchestra_strategy.component.party_data import NumberColumns, read_party_table
 from orchestra_strategy.component.platform_job import platform_job
-from orchestra_strategy.component.tables import only_columns, readers_of, refuse_unfit
+from orchestra_strategy.component.input_tables import only_columns, readers_of, refuse_unfit
 from orchestra_strategy.errors import DataError
 from orchestra_strategy.evaluation import extract_features
 from orchestra_strategy.host_component import (
