@@ -3,22 +3,27 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from orchestra_strategy.data.option_checks import as_count
-from orchestra_strategy.data.readers import image_decoding
+from orchestra_strategy.data.pixels import check_value_range
+from orchestra_strategy.data.readers.folder_problems import FolderProblems, Form, Problem
 from orchestra_strategy.data.readers.image_decoding import (
-    MODES,
+    UNREADABLE_EXIF,
     CorruptError,
+    ImageError,
+    SeriesError,
+    TooLargeError,
     check_mode,
     check_size,
     decode,
+    is_deep,
     pixels_of,
-    refuse_deep,
+    refuse_long,
 )
 from orchestra_strategy.data.readers.image_files import ImageFile, list_images
 from orchestra_strategy.data.readers.local_data import (
@@ -33,18 +38,11 @@ __all__ = ["load_image_folder"]
 
 _log = logging.getLogger(__name__)
 
-_CORRUPT = "; remove it, or leave corrupt images out by `skip_corrupt=True`"
-
-
-class _Form(NamedTuple):
-    """What every image must be like: Pillow's mode, (H, W) before resizing, and the example."""
-
-    mode: str
-    size: tuple[int, int]
-    example: str
-
-    def __str__(self) -> str:
-        return f"{self.mode} {self.size[0]}x{self.size[1]} (`{self.example}`)"
+_KINDS = {
+    CorruptError: Problem.CORRUPT,
+    TooLargeError: Problem.LARGE,
+    SeriesError: Problem.SERIES,
+}
 
 
 def load_image_folder(
@@ -55,36 +53,45 @@ def load_image_folder(
     class_names: Sequence[str] | None = None,
     max_per_class: int | None = None,
     skip_corrupt: bool = False,
+    value_range: tuple[float, float] | None = None,
 ) -> LocalData:
-    """Read all images of a folder as uint8, in the order of class and file name.
+    """Read all images of a folder, in the order of class and file name.
 
     Files of other kinds are refused, since they may be images in a form that is not read; hidden
-    files are passed over. A camera's note how to turn the image (EXIF) is followed.
+    files are passed over. A camera's note how to turn the image (EXIF) is followed; of a camera's
+    MPO file the main picture is read; what is transparent becomes white.
 
     Args:
         path: The folder; its sub-folders are the classes. Without sub-folders there are no labels.
-        mode: ``"RGB"`` or ``"L"`` (grey) converts every image. None takes the first image's, and
-            refuses others.
+        mode: ``"RGB"`` or ``"L"`` (grey) converts every image. None takes the images' own, one of
+            these, and refuses a mixture.
         image_size: Side, or (H, W): images are scaled until they cover it and cropped around the
             centre. None takes them as they are, and refuses different sizes.
         class_names: All classes, in the order of their numbers, for parties of which some lack
             some; None takes the sub-folders by name.
         max_per_class: Read only so many of each class (or in all, without classes), first by name.
         skip_corrupt: Leave out images that cannot be decoded. They are listed in ``skipped``.
+        value_range: The values of black and white, for images of more than 8 bits (grey ones, such
+            as (0, 65535)), or if they are not 0 and 255; what is beyond counts as the nearer one.
 
     Returns:
-        (N, C, H, W) uint8, C = 3 or 1; labels and class names where there are sub-folders.
+        (N, C, H, W) uint8, with ``value_range`` float32 in [0, 1], C = 3 or 1; labels and class
+        names where there are sub-folders.
 
     Raises:
         ParameterError: An option is out of its range.
-        DataError: The folder or a class is empty, or an image is corrupt, or unlike the first, or
-            beyond :data:`MOST_PIXELS`; or a link leads out of the folder.
+        DataError: The folder or a class is empty, images are corrupt, unlike each other or beyond
+            :data:`~.image_decoding.MOST_PIXELS`, or something else does not belong there; all of it
+            in one message, with numbers and a few names of each kind.
     """
-    root, size = Path(path), check_size(image_size)
+    root = Path(path)
     check_mode(mode)
+    form = Form(mode, check_size(image_size), check_value_range(value_range))
     limit = None if max_per_class is None else as_count("max_per_class", max_per_class)
-    files, names = list_images(root, check_class_names(class_names), limit)
-    samples, kept, skipped = _read_all(files, root, mode, size, skip_corrupt)
+    problems = FolderProblems(root, form)
+    files, names = list_images(root, check_class_names(class_names), limit, problems)
+    samples, kept, skipped = _read_all(files, problems, skip_corrupt)
+    problems.raise_found()
     _check_nothing_lost(files, kept, names, root)
     if skipped:
         _log.warning("Skipped %d corrupt images of %d.", len(skipped), len(files))
@@ -93,75 +100,52 @@ def load_image_folder(
 
 
 def _read_all(
-    files: Sequence[ImageFile],
-    root: Path,
-    mode: str | None,
-    size: tuple[int, int] | None,
-    skip_corrupt: bool,
-) -> tuple[NDArray[np.uint8], list[ImageFile], list[str]]:
-    """Return pixels (N, C, H, W), the files they are of, and the names of skipped ones."""
-    samples = np.empty((0, 1, 1, 1), np.uint8)
+    files: Sequence[ImageFile], problems: FolderProblems, skip_corrupt: bool
+) -> tuple[NDArray[Any], list[ImageFile], list[str]]:
+    """Return pixels (N, C, H, W), the files they are of, and the names of skipped ones.
+
+    Every file is looked at, so that one message can tell of all problems.
+    """
+    form = problems.form
+    samples: NDArray[Any] = np.empty((0, 1, 1, 1), np.uint8)
     kept: list[ImageFile] = []
     skipped: list[str] = []
-    form: _Form | None = None
+    unturned = 0
     for file in files:
         try:
-            image = _decode(root / file.name)
-        except CorruptError:
-            if not skip_corrupt:
-                raise
-            skipped.append(file.name)
+            image = _decoded(problems.root / file.name)
+        except ImageError as error:
+            if skip_corrupt and isinstance(error, CorruptError):
+                skipped.append(file.name)
+            else:
+                problems.add(_KINDS[type(error)], file.name, error.reason)
             continue
-        form = _check_form(image, file.name, form, mode, size)
-        pixels = pixels_of(image, mode or form.mode, size)
+        unturned += UNREADABLE_EXIF in image.info
+        problems.note_form(image, file.name)
+        if problems.found:
+            continue
+        mode = form.mode or ("L" if is_deep(image) else image.mode)
+        pixels = pixels_of(image, mode, form.size, form.value_range)
         if not kept:
             # All at once: a list of arrays that is stacked at the end takes twice the memory.
-            samples = np.empty((len(files), *pixels.shape), np.uint8)
+            samples = np.empty((len(files), *pixels.shape), pixels.dtype)
         samples[len(kept)] = pixels
         kept.append(file)
+    if unturned:
+        _log.warning("Of %d images the EXIF data are broken: taken as they lie.", unturned)
     return samples[: len(kept)], kept, skipped
 
 
-def _decode(file: Path) -> Image.Image:
+def _decoded(file: Path) -> Image.Image:
     """Return a decoded image, turned upright.
 
     Raises:
-        DataError: The file cannot be read, is beyond the limits, or has several images.
-        CorruptError: It is no image, or a broken one.
+        DataError: As of :func:`~.image_decoding.decode`, or the file cannot be read.
     """
     with reading(file, "a file that can be read"):
-        if (length := file.stat().st_size) > image_decoding.MOST_BYTES:
-            raise DataError(
-                f"Expected `{file}` to have at most {image_decoding.MOST_BYTES} bytes, got "
-                f"{length}."
-            )
+        refuse_long(file, file.stat().st_size)
         content = file.read_bytes()
-    return decode(file, content, _CORRUPT)
-
-
-def _check_form(
-    image: Image.Image,
-    name: str,
-    form: _Form | None,
-    mode: str | None,
-    size: tuple[int, int] | None,
-) -> _Form:
-    """Return the form of the first image; refuse one that differs in what is not converted."""
-    got = _Form(mode or image.mode, size or (image.height, image.width), name)
-    refuse_deep(image, name)
-    if got.mode not in MODES:
-        raise DataError(
-            f"Expected RGB or grey images, got `{name}` of mode {image.mode}: say which it shall "
-            "become by `mode='RGB'` or `mode='L'`."
-        )
-    if form is None:
-        return got
-    if got[:2] != form[:2]:
-        raise DataError(
-            f"Expected all images to be like the first, {form}, got {got}: convert them by "
-            f"`mode='RGB'` (or 'L') and `image_size={min(form.size)}`."
-        )
-    return form
+    return decode(file, content)
 
 
 def _check_nothing_lost(

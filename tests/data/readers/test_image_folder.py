@@ -2,12 +2,13 @@
 
 import logging
 import os
+import struct
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from orchestra_strategy.data.readers import image_decoding
 from orchestra_strategy.data.readers.image_folder import load_image_folder
@@ -53,7 +54,9 @@ def test_class_names__number_the_classes_of_a_party_that_lacks_some(tmp_path):
     data = load_image_folder(tmp_path, class_names=["frog", "dog", "cat"])
     assert data.labels.tolist() == [1, 1, 2]
     assert data.class_names == ("frog", "dog", "cat")
-    with pytest.raises(DataError, match=r"`class_names`, got `dog`: did you mean `dogs`"):
+    with pytest.raises(
+        DataError, match=r"1 folder is not among `class_names` \(`dog`, is `dogs` meant"
+    ):
         load_image_folder(tmp_path, class_names=["cat", "dogs"])
 
 
@@ -82,13 +85,105 @@ def test_exif__turns_the_image_upright(tmp_path):
     assert load_image_folder(tmp_path).samples.shape == (1, 3, 6, 4)
 
 
+def photo(size=32, seed=0):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8))
+
+
+def test_mpo__of_a_phone_is_read_as_its_main_picture(tmp_path):
+    photo(seed=1).save(
+        tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[photo(16), photo(32)]
+    )
+    photo(seed=1).save(tmp_path / "b.jpg")
+    data = load_image_folder(tmp_path)
+    assert data.samples.shape == (2, 3, 32, 32)
+    assert np.array_equal(data.samples[0], data.samples[1])
+
+
+@pytest.mark.parametrize(("above", "below"), [(-1, 0), (-72, 1)])
+def test_exif__that_is_odd_still_turns_the_image(tmp_path, above, below):
+    entries = struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0) + struct.pack("<HHII", 0x011A, 10, 1, 38)
+    odd = struct.pack("<ii", above, below)  # a resolution as Pillow would not write it
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + struct.pack("<I", 0) + odd
+    wide = Image.fromarray(np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3))
+    wide.save(tmp_path / "a.jpg", exif=exif)
+    wide.save(tmp_path / "b.jpg")
+    plain = np.asarray(Image.open(tmp_path / "b.jpg"))
+    (tmp_path / "b.jpg").unlink()
+    data = load_image_folder(tmp_path)
+    assert np.array_equal(data.samples[0].transpose(1, 2, 0), np.rot90(plain, -1))
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_exif__every_turn_is_undone_as_pillow_does(tmp_path, turn):
+    exif = Image.Exif()
+    exif[0x0112] = turn
+    image = Image.fromarray(np.arange(4 * 6, dtype=np.uint8).reshape(4, 6))
+    image.save(tmp_path / "a.png", exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.png")))
+    assert np.array_equal(load_image_folder(tmp_path).samples[0, 0], expected)
+
+
+def test_exif__that_is_broken_leaves_the_image_as_it_lies(tmp_path, caplog):
+    pixels = np.arange(4 * 6, dtype=np.uint8).reshape(4, 6)
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=b"Exif\0\0no TIFF at all")
+    with caplog.at_level(logging.WARNING):
+        data = load_image_folder(tmp_path)
+    assert np.array_equal(data.samples[0, 0], pixels)
+    assert "Of 1 images the EXIF data are broken" in caplog.text
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])
+def test_transparency__becomes_white(tmp_path, mode):
+    image = Image.new("RGBA", (4, 4), (10, 20, 30, 255))
+    image.putpixel((0, 0), (200, 0, 0, 0))  # a colour that nobody has seen
+    image.putpixel((1, 0), (0, 0, 0, 51))
+    if mode == "P":
+        flat = image.convert("RGB").quantize(4)
+        flat.save(tmp_path / "0.png", transparency=flat.getpixel((0, 0)))
+    else:
+        image.convert(mode if mode != "PA" else "RGBA").save(tmp_path / "0.png")
+    samples = load_image_folder(tmp_path, mode="RGB").samples
+    assert samples[0, :, 0, 0].tolist() == [255, 255, 255]
+    grey = load_image_folder(tmp_path, mode="L").samples
+    assert grey[0, 0, 0, 0] == 255
+    if mode != "P":
+        assert samples[0, :, 0, 1].tolist() == [204, 204, 204]  # 0.2 of black on white
+    assert samples[0, 0, 3, 3] in (10, 18)  # 18 is the grey of that colour
+
+
+def test_value_range__reads_deep_images(tmp_path):
+    deep = np.array([[0, 1000], [4095, 65535]], np.uint16)
+    Image.fromarray(deep).save(tmp_path / "0.png")
+    Image.fromarray(deep.astype(np.int32)).save(tmp_path / "1.tif")
+    Image.fromarray(deep.astype(np.float32)).save(tmp_path / "2.tif")
+    samples = load_image_folder(tmp_path, value_range=(0, 4095)).samples
+    assert samples.dtype == np.float32
+    expected = np.minimum(deep / 4095, 1)
+    for one in samples:
+        np.testing.assert_allclose(one[0], expected, atol=1e-7)
+    colour = load_image_folder(tmp_path, value_range=(0, 4095), mode="RGB", image_size=7).samples
+    assert colour.shape == (3, 3, 7, 7)
+    assert np.array_equal(colour[:, 0], colour[:, 2])
+    assert (colour.min(), colour.max()) == (0, 1)  # though resizing overshoots
+    with pytest.raises(DataError, match="3 images have more than 8 bits"):
+        load_image_folder(tmp_path)
+
+
+def test_value_range__of_shallow_images(tmp_path):
+    pixels = write_image(tmp_path / "0.png")
+    samples = load_image_folder(tmp_path, value_range=(0, 51)).samples
+    np.testing.assert_allclose(samples[0], np.minimum(pixels / 51, 1), atol=1e-6)
+    with pytest.raises(DataError, match=r"1 image has 8 bits per channel \(`0.png`\): give"):
+        load_image_folder(tmp_path, value_range=(0, 4095))
+
+
 # ---- Bad input -----------------------------------------------------------------------------
 
 
 def test_corrupt__is_named(tmp_path):
     write_classes(tmp_path, {"cat": 2})
     (tmp_path / "cat" / "0.png").write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"`.*cat/0.png` to be an image, got Unident.*skip_corrupt"):
+    with pytest.raises(DataError, match=r"1 image is corrupt \(`cat/0.png`, Unident.*skip_corrupt"):
         load_image_folder(tmp_path)
 
 
@@ -96,7 +191,7 @@ def test_truncated__is_named(tmp_path):
     write_image(tmp_path / "0.jpg", size=(64, 64))
     content = (tmp_path / "0.jpg").read_bytes()
     (tmp_path / "0.jpg").write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"0.jpg` to be an image, got OSError; remove it, or leave"):
+    with pytest.raises(DataError, match=r"\(`0.jpg`, OSError\): remove them, or leave"):
         load_image_folder(tmp_path)
 
 
@@ -130,14 +225,16 @@ def test_too_many_pixels__are_refused_and_never_skipped(tmp_path, monkeypatch, l
         monkeypatch.setattr(image_decoding, "MOST_PIXELS", 199)
     else:
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150 if "warning" in limit else 99)
-    with pytest.raises(DataError, match=r"0.png` to have at most \d+ pixels, got (20x10|more): sc"):
+    with pytest.raises(
+        DataError, match=r"1 image is sound .*0.png`, (20x10|over \d+) pixels\): at most"
+    ):
         load_image_folder(tmp_path, skip_corrupt=True)
 
 
 def test_a_long_file__is_refused(tmp_path, monkeypatch):
     write_image(tmp_path / "0.png")
     monkeypatch.setattr(image_decoding, "MOST_BYTES", 10)
-    with pytest.raises(DataError, match=r"0.png` to have at most 10 bytes, got \d+"):
+    with pytest.raises(DataError, match=r"beyond the limits \(`0.png`, \d+ bytes\)"):
         load_image_folder(tmp_path)
 
 
@@ -146,14 +243,16 @@ def test_links_out_of_the_folder__are_refused_by_name(tmp_path):
     write_image(tmp_path / "root" / "cat" / "0.png")
     for link, target in [("dog", "outside"), ("cat/1.png", "outside/secret.png")]:
         (tmp_path / "root" / link).symlink_to(tmp_path / target)
-        with pytest.raises(DataError, match=rf"to lie in it, got `{link}`, a link that") as error:
+        with pytest.raises(
+            DataError, match=rf"1 link leads out of the folder \(`{link}`\)"
+        ) as error:
             load_image_folder(tmp_path / "root")
         assert "secret" not in str(error.value)
         (tmp_path / "root" / link).unlink()
     # By a detour: one link to another.
     (tmp_path / "root" / ".hidden").symlink_to(tmp_path / "outside")
     (tmp_path / "root" / "dog").symlink_to(".hidden")
-    with pytest.raises(DataError, match="to lie in it, got `dog`"):
+    with pytest.raises(DataError, match=r"out of the folder \(`dog`\)"):
         load_image_folder(tmp_path / "root")
 
 
@@ -164,35 +263,67 @@ def test_links_that_stay__are_followed_and_circles_end(tmp_path):
     data = load_image_folder(tmp_path / "given")
     assert np.array_equal(data.samples, [pixels, pixels])
     (tmp_path / "root" / "cat" / "1.png").symlink_to("1.png")
-    with pytest.raises(DataError, match=r"to have files, got `1.png`, which is none"):
+    with pytest.raises(DataError, match=r"2 entries are no files, .* \(`cat/1.png`; `dog/1.png`\)"):
         load_image_folder(tmp_path / "root")
 
 
 def test_a_pipe__is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "0.png")
-    with pytest.raises(DataError, match=r"to have files, got `0.png`, which is none"):
+    with pytest.raises(DataError, match=r"1 entry is no file, .* \(`0.png`\): remove"):
         load_image_folder(tmp_path)
 
 
-def test_unequal_channels__are_refused_with_both_files(tmp_path):
+def test_unequal_channels__are_counted_with_an_example_each(tmp_path):
     write_image(tmp_path / "a" / "0.png")
     write_image(tmp_path / "b" / "1.png", mode="L")
     with pytest.raises(
-        DataError, match=r"first, RGB 5x6 \(`a/0.png`\), got L 5x6 \(`b/1.png`\): .*`mode='RGB'`"
+        DataError, match=r"2 modes, 1 of RGB \(`a/0.png`\), 1 of L \(`b/1.png`\): .*`mode='RGB'`"
     ):
         load_image_folder(tmp_path)
 
 
-def test_unequal_sizes__are_refused_with_both_files(tmp_path):
-    write_image(tmp_path / "0.png")
-    write_image(tmp_path / "1.png", size=(7, 5))
-    with pytest.raises(DataError, match=r"got RGB 5x7 \(`1.png`\): .*`image_size=5`"):
-        load_image_folder(tmp_path, skip_corrupt=True)  # it is not corrupt
+def test_unequal_sizes__are_counted_the_commonest_first(tmp_path):
+    for i, width in enumerate([9, 7, 7, 6, 8, 7]):
+        write_image(tmp_path / f"{i}.png", size=(width, 5))
+    with pytest.raises(
+        DataError,
+        match=r"got 4 sizes, 3 of 5x7 \(`1.png`\), 1 of 5x9 \(`0.png`\), 1 of 5x6 \(`3.png`\) and "
+        r"1 more: give `image_size`, such as 5",
+    ):
+        load_image_folder(tmp_path, skip_corrupt=True)  # they are not corrupt
+    assert len(load_image_folder(tmp_path, image_size=5)) == 6
+
+
+def test_all_problems_come_in_one_message_with_their_numbers(tmp_path):
+    write_classes(tmp_path, {"cat": 3, "dog": 4})
+    for i in range(4):
+        (tmp_path / "dog" / f"{i}.png").write_bytes(b"no image")
+    write_image(tmp_path / "cat" / "3.png", size=(3, 3), mode="L")
+    (tmp_path / "cat" / "notes.txt").write_bytes(b"x")
+    Image.new("I;16", (4, 4)).save(tmp_path / "cat" / "4.png")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError) as caught:
+        load_image_folder(tmp_path)
+    told = str(caught.value)
+    for part in (
+        "1 file is no image by its name (`cat/notes.txt`)",
+        "1 class has no image (`empty`)",
+        "4 images are corrupt (`dog/0.png`, Unid",
+        "`dog/2.png`, UnidentifiedImageError; ...)",
+        "1 image has more than 8 bits per channel (`cat/4.png`)",
+        "2 modes, 3 of RGB (`cat/0.png`), 1 of L (`cat/3.png`)",
+        "2 sizes, 3 of 5x6 (`cat/0.png`), 1 of 3x3 (`cat/3.png`)",
+    ):
+        assert part in told
+    assert "dog/3.png" not in told  # a few names, not a list of the whole folder
 
 
 @pytest.mark.parametrize(
     ("mode", "message"),
-    [("RGBA", "`0.png` of mode RGBA: say which"), ("I;16", "8 bits .* `0.png` of mode I;16")],
+    [
+        ("RGBA", r"neither RGB nor L, 1 of RGBA \(`0.png`\): .*`mode='RGB'`.* becomes white"),
+        ("I;16", r"more than 8 bits per channel \(`0.png`\): .*`value_range`"),
+    ],
 )
 def test_other_modes__are_refused(tmp_path, mode, message):
     Image.new(mode, (4, 4)).save(tmp_path / "0.png")
@@ -203,26 +334,26 @@ def test_other_modes__are_refused(tmp_path, mode, message):
 def test_programs_of_a_printer__are_not_run(tmp_path):
     # Pillow tells PostScript by its content, and hands it to a program that runs it
     Image.new("L", (4, 4)).save(tmp_path / "0.png", format="EPS")
-    with pytest.raises(DataError, match=r"0.png` to be an image, got UnidentifiedImageError"):
+    with pytest.raises(DataError, match=r"corrupt \(`0.png`, UnidentifiedImageError"):
         load_image_folder(tmp_path)
 
 
 def test_series__are_refused(tmp_path):
     pages = [Image.new("L", (4, 4), shade) for shade in (0, 9)]
     pages[0].save(tmp_path / "0.tif", save_all=True, append_images=pages[1:])
-    with pytest.raises(DataError, match=r"0.tif` to be one image, got a series"):
+    with pytest.raises(DataError, match=r"1 file is a series of images \(`0.tif`, 2\): take"):
         load_image_folder(tmp_path)
 
 
 def test_empty_class__is_named(tmp_path):
     write_classes(tmp_path, {"cat": 1})
     (tmp_path / "dog").mkdir()
-    with pytest.raises(DataError, match=r"class `dog` in .* to have an image, got none: remove"):
+    with pytest.raises(DataError, match=r"1 class has no image \(`dog`\): remove"):
         load_image_folder(tmp_path)
 
 
 def test_empty_folder__is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"the folder in .* to have an image, got none"):
+    with pytest.raises(DataError, match=r"the folder `.*` to have an image, got none"):
         load_image_folder(tmp_path)
 
 
@@ -234,9 +365,9 @@ def test_missing_folder__is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ("cat/notes.txt", r"have images alone \(.bmp, .*\), got `notes.txt`: convert it, or move"),
-        ("cat/more/1.png", "images alone, got folder `more`"),
-        ("1.png", "got both: folder `cat` and file `1.png`"),
+        ("cat/notes.txt", r"\(`cat/notes.txt`\): known are .bmp, .*; convert them, or move"),
+        ("cat/more/1.png", r"1 folder is in a class \(`cat/more`\)"),
+        ("1.png", "got both: 1 folders such as `cat` and 1 files such as `1.png`"),
     ],
 )
 def test_what_does_not_belong__is_refused(tmp_path, extra, message):
@@ -250,6 +381,7 @@ def test_what_does_not_belong__is_refused(tmp_path, extra, message):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
+        ({"value_range": (1, 1)}, ParameterError, "`value_range` to be .black, white., two"),
         ({"mode": "BGR"}, ParameterError, "`mode` to be 'RGB' or 'L', got 'BGR'"),
         ({"image_size": 0}, ParameterError, "`image_size` to be an integer >= 1, got 0"),
         ({"image_size": (1, 2, 3)}, ParameterError, r"a side or \(H, W\), got \(1, 2, 3\)"),
