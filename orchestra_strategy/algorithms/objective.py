@@ -5,10 +5,12 @@ centroid route). Users call it without knowing which one it is.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from orchestra_strategy.errors import ParameterError
 
 __all__ = ["Batch", "LossParts", "Objective", "as_loss_parts", "l2_penalty"]
 
@@ -24,10 +26,30 @@ class LossParts(NamedTuple):
     Attributes:
         total: Scalar, what ``backward`` is called on.
         parts: Scalars by name, for the log; detached by whoever logs them.
+
+    >>> loss = LossParts(torch.tensor(2.0), {"pull": torch.tensor(2.0)}) + torch.tensor(0.5)
+    >>> loss.total, loss.parts
+    (tensor(2.5000), {'pull': tensor(2.)})
     """
 
     total: Tensor
     parts: Mapping[str, Tensor]
+
+    def __add__(self, term: Any) -> "LossParts":
+        """Add a term to the total; it is trained on, and not logged as a part.
+
+        Raises:
+            ParameterError: It is no tensor or number.
+        """
+        if not isinstance(term, Tensor | float | int):
+            raise ParameterError(
+                f"Expected a term to be added to a loss to be a scalar tensor, got "
+                f"{type(term).__name__}; join two losses by their `total` and `parts`."
+            )
+        return LossParts(self.total + term, self.parts)
+
+    def __radd__(self, term: Any) -> "LossParts":
+        return LossParts.__add__(self, term)
 
 
 class Objective(Protocol):
@@ -38,13 +60,47 @@ class Objective(Protocol):
         ...
 
 
+_TAKEN = ("loss", "total")
+
+
 def as_loss_parts(loss: LossParts | Tensor) -> LossParts:
-    """Give a bare scalar the form of :class:`LossParts`.
+    """Give what an objective returns the form of :class:`LossParts`, or refuse it.
+
+    Raises:
+        ParameterError: It is no scalar tensor with scalar parts.
 
     >>> as_loss_parts(torch.tensor(2.0)).parts
     {}
     """
-    return loss if isinstance(loss, LossParts) else LossParts(torch.as_tensor(loss), {})
+    if isinstance(loss, Tensor):
+        loss = LossParts(loss, {})
+    if not isinstance(loss, LossParts):
+        raise ParameterError(
+            "Expected an objective to return a scalar tensor, or `LossParts(total, parts)`, got "
+            f"{type(loss).__name__}{'; its `return` is missing' if loss is None else ''}."
+        )
+    if not isinstance(loss.total, Tensor) or loss.total.ndim:
+        raise ParameterError(
+            f"Expected the loss to be a scalar, got {_described(loss.total)}; reduce it by the "
+            "mean over the batch."
+        )
+    for name, part in loss.parts.items():
+        if not isinstance(name, str) or name in _TAKEN:
+            raise ParameterError(
+                f"Expected the parts of a loss to have names other than {_TAKEN}, which stand for "
+                f"the whole, got {name!r}."
+            )
+        if not isinstance(part, Tensor) or part.ndim:
+            raise ParameterError(
+                f"Expected the part `{name}` of a loss to be a scalar tensor, got "
+                f"{_described(part)}; what leaves a party of a batch is one mean."
+            )
+    return loss
+
+
+def _described(value: Any) -> str:
+    is_tensor = isinstance(value, Tensor)
+    return f"shape {tuple(value.shape)}" if is_tensor else type(value).__name__
 
 
 def l2_penalty(model: nn.Module) -> Tensor:

@@ -83,8 +83,8 @@ def answer_of(config: AuditConfig, row: Row, split: Split, index: int) -> Answer
     strategy = new_party(config, row, split.members, seed)
     exchange(strategy, strategy.get_weights())  # round 0, by which Orchestra has its centroids
     strategy.round_index = 1
-    strategy.start_round()
-    strategy.before_local_training(None)  # the views' own stream, secret or of the seed
+    strategy.open_round()
+    strategy.method.start_user(None)  # the views' own stream, secret or of the seed
     objective = strategy.objective
     views = RecordedViews(objective.views)  # type: ignore[arg-type]
     objective.views = views

@@ -26,7 +26,7 @@ class PartyState:
         model: All weights and buffers of the online network.
         objective: Target network, memory and global centroids, where the method has them.
         user: The optimizer's state, momentum for instance, and the counters of queries and batches.
-        kept: What the strategy keeps beside all this, see ``FederatedStrategy.kept_state``.
+        kept: What the strategy keeps beside all this, see ``FederatedStrategy.all_kept_state``.
         privacy: The ledger of all that has been released, and the number of draws; None without.
         streams: The secret that its random streams follow from; None where that is a seed.
     """
@@ -90,11 +90,11 @@ class KeptParty(Protocol):
     round_index: int
     epoch: int
 
-    def kept_state(self) -> dict[str, Any]:
+    def all_kept_state(self) -> dict[str, Any]:
         """Return what the strategy keeps beside all this."""
 
-    def load_kept_state(self, state: dict[str, Any]) -> None:
-        """Take the state of :meth:`kept_state`."""
+    def load_all_kept_state(self, state: dict[str, Any]) -> None:
+        """Take the state of :meth:`all_kept_state`."""
 
     def common_state(self) -> dict[str, Any]:
         """Return the arrays beside the weights that all parties have."""
@@ -121,7 +121,7 @@ def state_of(party: KeptParty) -> PartyState:
         model=party.model.state_dict(),
         objective=objective,
         user=party.user_type.state(),
-        kept=party.kept_state(),
+        kept=party.all_kept_state(),
         privacy=party.privacy.state(),
         streams=party.streams.state(),
     )
@@ -153,7 +153,7 @@ def restore(party: KeptParty, state: PartyState) -> None:
     if state.objective:
         party.objective.load_state_dict(state.objective)
     party.user_type.load_state(state.user)
-    party.load_kept_state(state.kept)
+    party.load_all_kept_state(state.kept)
     if state.privacy is not None:
         party.privacy.load_state(state.privacy)
     progress = state.progress

@@ -1,6 +1,6 @@
 """The upload manifest: the list of all that leaves a party, by name."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -126,12 +126,16 @@ class Manifest(NamedTuple):
 
 
 def meta_entries(
-    metric_names: Iterable[str], num_weights: int = 0, streams: str = ""
+    metric_names: Iterable[str],
+    evaluation: Sequence[str] = (),
+    num_weights: int = 0,
+    streams: str = "",
 ) -> tuple[Entry, ...]:
     """Return the entries for what leaves a party beside its payload's arrays.
 
     Args:
         metric_names: Names of the losses and of the health that are logged.
+        evaluation: Names of the numbers of an evaluation.
         num_weights: How many numbers the averaged model has.
         streams: What the party's randomness follows from, in words.
     """
@@ -167,11 +171,11 @@ def meta_entries(
         ),
         Entry(
             "evaluation",
-            (),
+            (len(evaluation),),
             "float64",
             "mean in the log",
             "driver",
-            "health and cluster scores, where the driver calls `evaluate`",
+            "where the driver calls `evaluate`, some of: " + ", ".join(evaluation),
         ),
         *metrics,
     )

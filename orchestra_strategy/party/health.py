@@ -24,17 +24,30 @@ from orchestra_strategy.party.roles import Party
 from orchestra_strategy.rng import derive_seed
 
 __all__ = [
-    "HEALTH_NAMES",
+    "EVALUATION_NAMES",
     "clustering_of",
     "health_metrics",
+    "health_names",
     "labels_of",
     "measure_health",
 ]
 
-HEALTH_NAMES = tuple(f"health_{name}" for name in Health._fields)
-"""Names under which a party's health is logged."""
+_SCORES = ("nmi", "ari", "cluster_accuracy", "purity")
+
+EVALUATION_NAMES = (*Health._fields, *_SCORES)
+"""Names of the numbers that an evaluation may give."""
 
 _MIN_ROWS = 2  # a distance needs two
+
+
+def health_names(party: Party) -> tuple[str, ...]:
+    """Return the names under which a party's health is logged; none where it is not measured."""
+    if party.config.health_samples == 0 or not party.overrides("draw_views"):
+        return ()
+    clusters = party.overrides("assign_clusters")
+    return tuple(
+        f"health_{name}" for name in Health._fields if clusters or name != "cluster_balance"
+    )
 
 
 def measure_health(party: Party, samples: npt.NDArray[Any], num_samples: int) -> Health | None:
@@ -121,9 +134,5 @@ def clustering_of(
         seed = derive_seed(party.seed, party.party, 0, "evaluation clusters") % 2**32
         clusters = cluster_features(features, num_clusters=len(np.unique(labels)), seed=seed)
     scores: ClusteringScores = clustering_scores(clusters, labels)
-    return {
-        "nmi": scores.nmi,
-        "ari": scores.ari,
-        "cluster_accuracy": scores.accuracy,
-        "purity": scores.purity,
-    }
+    numbers = (scores.nmi, scores.ari, scores.accuracy, scores.purity)
+    return dict(zip(_SCORES, numbers, strict=True))

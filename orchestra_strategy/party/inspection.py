@@ -10,8 +10,10 @@ from torch import nn
 from orchestra_strategy import host
 from orchestra_strategy.errors import DataError, ParameterError
 from orchestra_strategy.evaluation import collapse_reason, extract_features
+from orchestra_strategy.exchange.told import check_told
 from orchestra_strategy.party.data import PartyData
 from orchestra_strategy.party.health import (
+    EVALUATION_NAMES,
     clustering_of,
     health_metrics,
     labels_of,
@@ -97,6 +99,7 @@ class Inspection:
                 f"Expected at least 2 samples per party, or labels, for `evaluate`, got "
                 f"{len(samples)} samples."
             )
+        check_told(type(party).__name__, EVALUATION_NAMES, metrics)
         n = len(samples)
         return [host.Mean(name, value * n, n) for name, value in sorted(metrics.items())]
 

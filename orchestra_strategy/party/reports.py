@@ -6,8 +6,9 @@ from typing import Any, Protocol
 from orchestra_strategy.exchange.manifest import Manifest, meta_entries
 from orchestra_strategy.exchange.payload import FloatArray
 from orchestra_strategy.exchange.routes import Route
+from orchestra_strategy.exchange.told import check_told
 from orchestra_strategy.exchange.weights import read_weights, weight_entries
-from orchestra_strategy.party.health import HEALTH_NAMES
+from orchestra_strategy.party.health import EVALUATION_NAMES, health_names
 from orchestra_strategy.party.roles import Party
 
 __all__ = ["Reports"]
@@ -40,6 +41,7 @@ class Reports:
         awaits_average: Whether the party has trained, and no average has come back so far.
         rows_trained: Rows of all local steps.
         left_out: Rounds that the party was left out of, and why.
+        told: The numbers of the last round, as the driver gets them.
     """
 
     def __init__(self, party: ReportedParty) -> None:
@@ -47,24 +49,40 @@ class Reports:
         self.awaits_average = False
         self.rows_trained = 0
         self.left_out: dict[int, str] = {}
+        self.told: dict[str, float] = {}
         self.note_average()
 
     def manifest(self, trained: bool = True) -> Manifest:
         """Return the list of all that leaves this party after training, or before any."""
         party = self.party
         entries = party.user_type.entries(trained)
-        metrics = (*party.metric_names, *HEALTH_NAMES) if party.privacy.tells_all else ()
-        metrics += party.privacy.metric_names
         shared = sum(entry.nbytes for entry in weight_entries(party.model)) // 4
-        told = meta_entries(metrics, shared, _SOURCES[party.streams.secret])
-        return Manifest(party.route.address((*entries, *party.extra_entries(), *told)))
+        told = meta_entries(
+            self._declared(), EVALUATION_NAMES, shared, _SOURCES[party.streams.secret]
+        )
+        return Manifest(party.route.address((*entries, *party.sent_entries(), *told)))
 
     def reply_manifest(self, trained: bool = True) -> Manifest:
         """Return the list of all that comes back."""
         if self.party.route.returns_all:
             return self.manifest(trained)
         entries = self.party.user_type.entries(trained)
-        return Manifest((*entries, *self.party.reply_entries()))
+        return Manifest((*entries, *self.party.returned_entries()))
+
+    def _declared(self) -> tuple[str, ...]:
+        """Return the names of the numbers that the driver gets in each round."""
+        party = self.party
+        losses = (*party.metric_names, *health_names(party)) if party.privacy.tells_all else ()
+        return (*losses, *party.privacy.metric_names)
+
+    def tell(self, numbers: Mapping[str, float]) -> None:
+        """Have numbers of a round ready for the driver.
+
+        Raises:
+            ReplyError: One is not in the manifest.
+        """
+        check_told(type(self.party).__name__, self._declared(), numbers)
+        self.told = dict(numbers)
 
     def manifest_rows(self) -> list[dict[str, Any]]:
         """Return all that ever leaves this party as plain dictionaries.

@@ -108,11 +108,15 @@ class Party(Protocol):
     def assign_clusters(self, z: Tensor) -> tuple[Tensor, int] | None:
         """Return the clusters of projections and their number, or None."""
 
-    def extra_entries(self) -> tuple[Entry, ...]:
+    def sent_entries(self) -> tuple[Entry, ...]:
         """Return the entries of what travels to the server beside the weights."""
 
-    def reply_entries(self) -> tuple[Entry, ...]:
+    def returned_entries(self) -> tuple[Entry, ...]:
         """Return the entries of what comes back beside the weights."""
+
+    @classmethod
+    def overrides(cls, hook: str) -> bool:
+        """Whether the strategy has a hook of its own."""
 
     def build_dataset(self, x: Any) -> None:
         """Take the party's samples."""

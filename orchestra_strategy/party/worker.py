@@ -103,9 +103,8 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
         self._data: PartyData | None = None
         self._data_error: DataError | None = None
         self.fingerprint: str | None = None
-        self._metrics: dict[str, float] = {}
 
-    # ---- Hooks -----------------------------------------------------------------------------
+    # ---- What a strategy says --------------------------------------------------------------
 
     @classmethod
     def check_route(cls, route: str) -> None:
@@ -119,17 +118,17 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
     def check_model(model: nn.Module) -> None:
         """Refuse a model that the objective cannot train; by default none."""
 
-    def check_data(self, data: PartyData) -> None:
-        """Refuse data that this configuration cannot use; by default nothing."""
+    def _check_samples(self, data: PartyData) -> None:
+        """Refuse data that this configuration cannot use."""
 
-    def forget_data(self) -> None:
-        """Drop what is tied to the samples of a former fit; by default nothing."""
+    def _forget_samples(self) -> None:
+        """Drop what is tied to the samples of a former fit."""
 
-    def take_data(self) -> None:
-        """Get ready for new data; by default nothing."""
+    def _take_samples(self) -> None:
+        """Get ready for new data."""
 
-    def apply_config(self) -> None:
-        """Hand changed parameters on; called by :meth:`configure`."""
+    def _apply_config(self) -> None:
+        """Hand changed parameters on."""
 
     # ---- Data ------------------------------------------------------------------------------
 
@@ -161,7 +160,7 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
             return
         try:
             data = PartyData.from_host(x, y, sampling_rate, mend=self.privacy.protected)
-            self.check_data(data)
+            self._check_samples(data)
             found = fingerprint(data.samples)
             self.checkpoints.refuse_other_data(found)
         except DataError as error:
@@ -169,10 +168,10 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
             raise
         known, self.fingerprint = self.fingerprint, found
         if known not in (None, self.fingerprint):
-            self.forget_data()
+            self._forget_samples()
         self._data, self._data_error = data, None
         self.party = self._name_in_streams()
-        self.take_data()
+        self._take_samples()
 
     def describe_data(self, x: Any, y: Any | None = None) -> dict[str, Any]:
         """Return number, shape and dtype of samples, and whether they are finite.
@@ -232,7 +231,7 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
         self.config = config
         if config.party:
             self.party = config.party
-        self.apply_config()
+        self._apply_config()
 
     # ---- What FLModel asks -----------------------------------------------------------------
 
@@ -251,7 +250,7 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
     def wrap_local_metrics(self, stage: str = "train") -> list[Any]:
         """Return the last round's losses, weighted by the party's number of samples."""
         n = self.num_samples()
-        return [host.Mean(name, value * n, n) for name, value in sorted(self._metrics.items())]
+        return [host.Mean(name, value * n, n) for name, value in sorted(self.reports.told.items())]
 
     def get_local_metrics(self) -> list[Any]:
         """Return the last round's losses for the host's history."""
@@ -259,7 +258,7 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
 
     def get_logs(self) -> dict[str, float]:
         """Return the last round's losses by name."""
-        return dict(self._metrics)
+        return dict(self.reports.told)
 
     # ---- What our driver asks --------------------------------------------------------------
 

@@ -14,14 +14,15 @@ from orchestra_strategy.aggregation.fields import AggregationFields
 from orchestra_strategy.aggregation.server import ServerAggregation
 from orchestra_strategy.algorithms.ema import frozen_statistics
 from orchestra_strategy.algorithms.model import parts_of
-from orchestra_strategy.algorithms.objective_bases import SelfSupervisedObjective, TargetObjective
+from orchestra_strategy.algorithms.objective_bases import SelfSupervisedObjective
 from orchestra_strategy.data.augmentation.view_set import Views, ViewSet
-from orchestra_strategy.errors import DataError, ParameterError
+from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.party.data import PartyData
 from orchestra_strategy.party.privacy import unit_of
 from orchestra_strategy.party.user_types import USER_TYPES
 from orchestra_strategy.strategies.base import FederatedStrategy
-from orchestra_strategy.strategies.target_network import NoTargetNetwork, TargetNetwork
+from orchestra_strategy.strategies.method import Method
+from orchestra_strategy.strategies.self_supervised_method import SelfSupervisedMethod
 
 __all__ = ["SelfSupervisedStrategy", "require_equal"]
 
@@ -36,20 +37,13 @@ class SelfSupervisedStrategy(FederatedStrategy):
 
     objective_class: ClassVar[type[SelfSupervisedObjective]]
     heads: ClassVar[tuple[str, ...]] = ()
+    method_class: ClassVar[type[Method]] = SelfSupervisedMethod
     objective: SelfSupervisedObjective
 
     def make_objective(self) -> SelfSupervisedObjective:
         """Return the objective on this party's model."""
         self.check_model(self.model)
-        return self.objective_class(
-            self.model, self._views(), self._settings(), self._stream("views")
-        )
-
-    def set_up(self) -> None:
-        """Take care of the target network where the objective has one."""
-        self.target_network = NoTargetNetwork()
-        if isinstance(self.objective, TargetObjective):
-            self.target_network = TargetNetwork(self.objective)
+        return self.objective_class(self.model, self.views(), self.settings(), self.stream("views"))
 
     @classmethod
     def check_model(cls, model: nn.Module) -> None:
@@ -74,47 +68,9 @@ class SelfSupervisedStrategy(FederatedStrategy):
             )
         require_equal(server_agg_method, config, AggregationFields.model_fields)
 
-    def check_data(self, data: PartyData) -> None:
-        """Refuse users with a single sample: neither BatchNorm nor a comparison has a meaning."""
-        who, samples = self.smallest_user(data)
-        if samples < 2:
-            raise DataError(f"Expected {who} to have at least 2 samples, got {samples}.")
-
     def smallest_user(self, data: PartyData) -> tuple[str, int]:
         """Return the words for this party's users, and how many samples the smallest has."""
         return USER_TYPES[self.config.user_type].smallest_user(self.config, len(data))
-
-    def start_round(self) -> None:
-        """Let the target network follow the averaged one."""
-        self.target_network.start_round(self.model)
-
-    def before_local_training(self, user: int | None) -> None:
-        """Give the views a random stream of this round and user.
-
-        Where records are protected it has to be a secret one: which views a sample gets would
-        otherwise follow from its place in the batch, and so from whether another sample is there.
-        """
-        self.objective.generator = self._stream("views", user, self.exe_device)
-        self.target_network.start_user(user)
-
-    def after_local_training(self, user: int | None) -> None:
-        """Note how far a user's steps have moved the target network."""
-        self.target_network.end_user()
-
-    def finish_round(self) -> None:
-        """Take the target network's local moves back."""
-        self.target_network.finish_round()
-
-    def recover(self) -> None:
-        """Get rid of what is not finite, in the target network too."""
-        super().recover()
-        self.target_network.recover(self.model)
-
-    def apply_config(self) -> None:
-        """Hand changed parameters on to the objective and the optimizer."""
-        super().apply_config()
-        self.objective.settings = self._settings()
-        self.objective.views = self._views()
 
     def draw_views(self, inputs: Tensor, generator: torch.Generator) -> ViewSet:
         """Return the objective's own views, for the check of the encoder's health."""
@@ -126,7 +82,8 @@ class SelfSupervisedStrategy(FederatedStrategy):
         with frozen_statistics(self.model):
             return F.normalize(parts_of(self.model, ()).encoder(x), dim=1)
 
-    def _views(self) -> Views:
+    def views(self) -> Views:
+        """Return the views by the present configuration."""
         return self.views_for(self.config)
 
     @staticmethod
@@ -139,15 +96,10 @@ class SelfSupervisedStrategy(FederatedStrategy):
         """
         return unit_of(config).build_views(config.views, config.view_options)
 
-    def _settings(self) -> Any:
+    def settings(self) -> Any:
+        """Return the objective's settings by the present configuration."""
         settings_class = self.objective_class.settings_class
         return settings_class(*(getattr(self.config, name) for name in settings_class._fields))
-
-    def _stream(
-        self, purpose: str, user: int | None = None, device: Any = "cpu"
-    ) -> torch.Generator:
-        who = self.party if user is None else f"{self.party}/{user}"
-        return self.streams.for_torch(who, self.round_index, purpose, device)
 
 
 def require_equal(server: ServerAggregation, config: Any, names: Iterable[str]) -> None:

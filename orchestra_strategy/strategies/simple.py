@@ -18,6 +18,7 @@ from orchestra_strategy.config import StrategyConfig
 from orchestra_strategy.party.data import PartyData
 from orchestra_strategy.strategies.registry import register_strategy
 from orchestra_strategy.strategies.self_supervised import SelfSupervisedStrategy
+from orchestra_strategy.strategies.self_supervised_method import SelfSupervisedMethod
 
 __all__ = ["OrchestraSimpleConfig", "OrchestraSimpleStrategy"]
 
@@ -48,6 +49,30 @@ class OrchestraSimpleConfig(StrategyConfig):
     contrastive_weight: float = Field(_DEFAULTS.contrastive_weight, ge=0)
 
 
+class SimpleMethod(SelfSupervisedMethod):
+    """Centroids of each user's own samples, made anew at the start of each round."""
+
+    def check_data(self, data: PartyData) -> None:
+        """Refuse users with a single sample; warn where there will be fewer clusters."""
+        super().check_data(data)
+        who, samples = self.party.smallest_user(data)
+        most, wanted = samples // MIN_CLUSTER_SIZE, self.party.config.num_clusters
+        if most < wanted:
+            _log.warning(
+                "%s has %d samples: num_clusters is %d instead of %d.", who, samples, most, wanted
+            )
+
+    def start_user(self, user: int | None) -> None:
+        """Give the views their stream, and make the user's centroids of this round."""
+        super().start_user(user)
+        stream = self.party.stream("local clustering", user)
+        rows = self.party.user_type.rows_of(user)
+        order = torch.randperm(len(rows), generator=stream).numpy()
+        drawn = rows[order[: _SAMPLES_PER_CLUSTER * self.party.config.num_clusters]]
+        batch = self.party.require_data().batch(drawn, self.party.exe_device)
+        self.party.objective.fit_centroids(self.party.model, batch, stream)
+
+
 @register_strategy(strategy_name="orchestra_simple", backend="torch")
 class OrchestraSimpleStrategy(SelfSupervisedStrategy):
     """Orchestra without target network, rotations, memory and server step; for a first experiment.
@@ -59,24 +84,5 @@ class OrchestraSimpleStrategy(SelfSupervisedStrategy):
     objective_class = OrchestraSimpleObjective
     config_class: ClassVar[type[StrategyConfig]] = OrchestraSimpleConfig
     metric_names: ClassVar[tuple[str, ...]] = ("train_loss", "train_cluster", "train_contrastive")
+    method_class = SimpleMethod
     objective: OrchestraSimpleObjective
-
-    def check_data(self, data: PartyData) -> None:
-        """Refuse users with a single sample; warn where there will be fewer clusters."""
-        super().check_data(data)
-        who, samples = self.smallest_user(data)
-        most, wanted = samples // MIN_CLUSTER_SIZE, self.config.num_clusters
-        if most < wanted:
-            _log.warning(
-                "%s has %d samples: num_clusters is %d instead of %d.", who, samples, most, wanted
-            )
-
-    def before_local_training(self, user: int | None) -> None:
-        """Give the views their stream, and make the user's centroids of this round."""
-        super().before_local_training(user)
-        stream = self._stream("local clustering", user)
-        rows = self.user_type.rows_of(user)
-        order = torch.randperm(len(rows), generator=stream).numpy()
-        drawn = rows[order[: _SAMPLES_PER_CLUSTER * self.config.num_clusters]]
-        batch = self.require_data().batch(drawn, self.exe_device)
-        self.objective.fit_centroids(self.model, batch, stream)

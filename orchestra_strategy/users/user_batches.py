@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from orchestra_strategy.algorithms.objective import Batch, LossParts
-from orchestra_strategy.errors import DataError
+from orchestra_strategy.errors import DataError, ParameterError
 
 __all__ = [
     "StepLog",
@@ -164,8 +164,19 @@ class StepLog:
 
 
 def mean_losses(losses: Sequence[LossParts]) -> dict[str, float]:
-    """Return the mean of ``total`` and of each part; empty without a step."""
+    """Return the mean of ``total`` and of each part; empty without a step.
+
+    Raises:
+        ParameterError: The steps' losses have different parts.
+    """
     rows = [{"total": loss.total, **loss.parts} for loss in losses]
+    for row in rows:
+        if row.keys() != rows[0].keys():
+            raise ParameterError(
+                "Expected the loss of each step to have the same parts, got "
+                f"{sorted(losses[0].parts)} and {sorted(row.keys() - {'total'})}; give a part that "
+                "is not there as zero."
+            )
     return {
         name: sum(row[name].item() for row in rows) / len(rows)
         for name in (rows[0] if rows else ())

@@ -31,13 +31,13 @@ def wire_moments(wire, num_users):
 
 
 def record_clean_moments(worker):
-    worker.clean, finish = [], worker.finish_round
+    worker.clean, finish = [], worker.method.finish_round
 
     def recording():
-        worker.clean.append(worker._moments)
+        worker.clean.append(worker.method.moments_sum)
         finish()
 
-    worker.finish_round = recording
+    worker.method.finish_round = recording
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_moments_leave_with_noise_of_the_planned_size_and_are_paid_for(options, 
     (clean,) = [moments for moments in alice.clean if moments is not None]
     assert float(clean.n.sum()) == pytest.approx(units, rel=1e-4)
     # By soft assignments under the shared scalings, as everywhere on this route.
-    assert float((alice.moments(None).n % 1 - 0.5).abs().min()) < 0.49
+    assert float((alice.method.moments(None).n % 1 - 0.5).abs().min()) < 0.49
     S, n = wire_moments(wire, samples)
     std = plan.moments.noise_multiplier * MOMENTS_SENSITIVITY
     assert (S - clean.S.numpy()).std() == pytest.approx(std, rel=0.05)
@@ -73,7 +73,7 @@ def test_an_exchange_without_data_is_not_round_0(cls):
     options = USER if cls is OrchestraPrivateStrategy else {}
     alice = cls(GROUP, random_seed=7, route="secure", **toy.PARAMETERS, **options)
     alice.apply_weights(alice.get_weights())
-    assert alice.needs_initial_pass()
+    assert alice.method.needs_initial_pass()
 
 
 def test_nothing_of_the_clusters_leaves_in_round_0():
@@ -83,7 +83,7 @@ def test_nothing_of_the_clusters_leaves_in_round_0():
     alice.apply_weights(wire)
     first = first_clusters(4, 16, seed=7)
     assert torch.equal(alice.objective.centroids, first.C)
-    assert torch.equal(alice.centroids.clusters.C, first.C)
+    assert torch.equal(alice.method.centroids.clusters.C, first.C)
 
 
 def test_with_hardly_any_noise_clusters_are_those_of_all_parties_samples(devices):

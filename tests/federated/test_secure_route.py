@@ -31,7 +31,7 @@ def states_of(model, func=toy.state_of):
 
 
 def shared_of(worker):
-    return {k: v.numpy() for k, v in worker.centroids.state_dict().items()}
+    return {k: v.numpy() for k, v in worker.method.centroids.state_dict().items()}
 
 
 class Spy(PLAIN):

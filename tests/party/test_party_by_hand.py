@@ -110,7 +110,7 @@ def test_every_centroid_that_leaves_is_a_mean_of_at_least_k_min_samples(size):
     """The clusters share out the memory's distinct samples, at least k_min to each."""
     strategy = party("bob", size)
     wire = strategy.get_weights()
-    sizes = strategy.centroids.by_user[0].sizes
+    sizes = strategy.method.centroids.by_user[0].sizes
     assert len(wire["arrays"]["local_centroids"]) == len(sizes)
     assert int(sizes.min()) >= 4
     assert int(sizes.sum()) == len(strategy.objective.memory.ids.unique()) == min(16, size)
@@ -164,7 +164,7 @@ def test_a_round_repeats_bit_for_bit_and_depends_on_the_seed():
 def test_parties_have_different_random_streams():
     """Without a name, a fingerprint of the data stands in: the same images, the same stream."""
     named = [party("alice"), party("bob")]
-    draws = [torch.rand(3, generator=p._stream("views")) for p in named]
+    draws = [torch.rand(3, generator=p.stream("views")) for p in named]
     assert not torch.equal(*draws)
     nameless = OrchestraStrategy(toy.MODEL, random_seed=7, **toy.PARAMETERS)
     nameless.build_dataset(toy.images("alice"))
@@ -186,7 +186,7 @@ def test_one_party_is_centralised_training():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     for epoch in range(2):
         alice.round_index = epoch + 1
-        reference.generator = alice._stream("views")
+        reference.generator = alice.stream("views")
         model.train()
         order = {"batch_size": 8, "passes": 1, "party": "alice", "epoch": epoch}
         order["streams"] = SeededStreams(7)

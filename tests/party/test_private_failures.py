@@ -87,6 +87,6 @@ def test_a_records_views_do_not_depend_on_who_else_is_there():
             GROUP, random_seed=seed, party="alice", **{**toy.PARAMETERS, **RECORD}
         )
         strategy.build_dataset(toy.images("alice"))
-        strategy.before_local_training(None)
+        strategy.method.start_user(None)
         drawn.append(torch.rand(3, generator=strategy.objective.generator).numpy())
     assert np.array_equal(*drawn)

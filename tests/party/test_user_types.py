@@ -233,17 +233,17 @@ def test_each_virtual_user_has_its_own_memory_of_its_own_samples():
     start(party)
     party.train_step(None, 0, 1)
     for user, part in enumerate(party.user_type.parts):
-        ids = party._store.load(user)["ids"]
+        ids = party.method.store.load(user)["ids"]
         assert sorted(ids.tolist()) == part.tolist()
 
 
 def test_every_users_centroids_are_k_anonymous_and_only_they_leave():
     party = aggregate()
     wire = party.get_weights()
-    assert [c.sizes.min() >= 4 for c in party.centroids.by_user] == [True] * 4
+    assert [c.sizes.min() >= 4 for c in party.method.centroids.by_user] == [True] * 4
     assert (
         len(wire["arrays"]["local_centroids"])
-        == sum(len(c.sizes) for c in party.centroids.by_user)
+        == sum(len(c.sizes) for c in party.method.centroids.by_user)
         == 4
     )
     assert wire["meta"]["num_samples"] == 24
@@ -252,9 +252,9 @@ def test_every_users_centroids_are_k_anonymous_and_only_they_leave():
 def test_users_are_drawn_each_round_and_the_others_keep_their_memory():
     party = aggregate(users_per_round=2)
     start(party)
-    before = {u: party._store.load(u)["rows"] for u in range(4)}
+    before = {u: party.method.store.load(u)["rows"] for u in range(4)}
     wire, num_samples = party.train_step(None, 0, 1)
-    moved = {u for u in range(4) if not torch.equal(party._store.load(u)["rows"], before[u])}
+    moved = {u for u in range(4) if not torch.equal(party.method.store.load(u)["rows"], before[u])}
     assert moved == set(party.user_type.user.users_done)
     assert len(moved) == 2
     assert num_samples == 12
@@ -295,13 +295,13 @@ def test_between_rounds_the_target_follows_the_averaged_network(user_type):
     }
     party.apply_weights(reply)
     online, tau = encoder_of(party), 0.9 ** max(moves)
-    party.start_round()
+    party.open_round()
     for name, now in target_of(party).items():
         expected = tau * first[name].double() + (1 - tau) * online[name].double()
         torch.testing.assert_close(now.double(), expected, atol=1e-6, rtol=1e-5)
     # It is settled once, not twice.
     before = target_of(party)
-    party.start_round()
+    party.open_round()
     assert all(torch.equal(now, before[name]) for name, now in target_of(party).items())
 
 
@@ -324,9 +324,9 @@ def test_each_virtual_user_starts_from_the_partys_target():
 def test_private_folder_goes_with_the_worker():
     party = aggregate()
     start(party)
-    folder = party._store._folder.name
+    folder = party.method.store._folder.name
     assert oct(__import__("os").stat(folder).st_mode)[-3:] == "700"
-    party._store._folder.cleanup()
+    party.method.store._folder.cleanup()
 
 
 @pytest.mark.parametrize(

@@ -123,16 +123,16 @@ def test_centroids_come_from_private_moments_and_none_in_round_0(options):
     plan = strategy.privacy.plan()
     assert strategy.privacy.ledger.spent == {plan.update: 2 * plan.steps, plan.moments: 2}
     # The moments on hand are the noisy ones: the others are gone.
-    clean = strategy.moments(None)
+    clean = strategy.method.moments(None)
     assert clean.n.sum().item() == 41
-    assert not torch.equal(strategy._moments.n, clean.n)
+    assert not torch.equal(strategy.method.moments_sum.n, clean.n)
 
 
 def test_moments_are_of_all_samples_each_once():
     strategy, _ = trained(**RECORD)
-    all_ = strategy.moments(None)
+    all_ = strategy.method.moments(None)
     strategy._data = type(strategy._data)(strategy._data.samples[:-1])
-    assert all_.n.sum().item() - strategy.moments(None).n.sum().item() == 1
+    assert all_.n.sum().item() - strategy.method.moments(None).n.sum().item() == 1
 
 
 def test_virtual_users_do_not_act_on_each_other_through_the_target():
@@ -141,7 +141,7 @@ def test_virtual_users_do_not_act_on_each_other_through_the_target():
     strategy, _ = trained(rounds=1, **USER, **VIRTUAL)
     keep = 0.9**strategy.objective.moves
     assert keep < 1
-    strategy.start_round()
+    strategy.open_round()
     online = strategy.model.state_dict()["projector.0.weight"]
     target = dict(strategy.objective.target.named_parameters())["1.0.weight"]
     torch.testing.assert_close(target, keep * first + (1 - keep) * online)

@@ -42,7 +42,7 @@ def test_l2_takes_part_in_the_gradient():
     for weight in (0.0, 0.25):
         alice.configure({"l2_weight": weight})
         alice.objective.load_state_dict(state)
-        alice.objective.generator = alice._stream("views")
+        alice.objective.generator = alice.stream("views")
         loss = alice.loss_terms(alice.model, batch)
         gradients.append(torch.autograd.grad(loss.total, list(alice.model.parameters())))
     assert loss.parts["l2"].item() == pytest.approx(0.25 * l2_penalty(alice.model).item())
@@ -64,7 +64,7 @@ def test_quality_is_the_compactness_of_the_memory_and_is_in_the_manifest(user_ty
     alice = party(user_type=user_type)
     wire, _ = alice.train_step(None, 0, 1)
     quality = wire["arrays"]["quality"]
-    clusters = alice.centroids.by_user[-1]
+    clusters = alice.method.centroids.by_user[-1]
     want = compactness(alice.objective.memory.rows, clusters.centroids)
     assert quality.dtype == np.float32
     assert quality.shape == (1,)
@@ -73,14 +73,14 @@ def test_quality_is_the_compactness_of_the_memory_and_is_in_the_manifest(user_ty
     (entry,) = [row for row in alice.manifest_rows() if row["name"] == "quality"]
     assert entry["combine"] == "factor of the weight"
     assert entry["bytes"] == 4
-    assert "quality" not in [e.name for e in alice.reply_entries()]
+    assert "quality" not in [e.name for e in alice.returned_entries()]
 
 
 def test_quality_of_virtual_users_is_their_mean_by_memory_rows():
     alice = party(user_type="multiuser_aggregate", num_virtual_users=4)  # of 11, 10, 10, 10
     wire, _ = alice.train_step(None, 0, 1)
-    rows = [alice._store.load(user)["rows"] for user in range(4)]
-    each = [compactness(z, c.centroids) for z, c in zip(rows, alice.centroids.by_user)]
+    rows = [alice.method.store.load(user)["rows"] for user in range(4)]
+    each = [compactness(z, c.centroids) for z, c in zip(rows, alice.method.centroids.by_user)]
     want = sum(q * len(z) for q, z in zip(each, rows)) / sum(len(z) for z in rows)
     assert wire["arrays"]["quality"][0] == pytest.approx(want, abs=1e-6)
     assert len({len(z) for z in rows}) == 2
@@ -88,4 +88,4 @@ def test_quality_of_virtual_users_is_their_mean_by_memory_rows():
 
 def test_before_any_clustering_the_quality_is_0():
     alice = OrchestraAdvancedStrategy(toy.MODEL, random_seed=7, **toy.PARAMETERS)
-    assert alice.extras()["quality"].tolist() == [0.0]
+    assert alice.method.arrays()["quality"].tolist() == [0.0]

@@ -1,0 +1,58 @@
+"""The work of every self-supervised method around local training: its views' stream, its target."""
+
+from typing import Any
+
+from orchestra_strategy.algorithms.objective_bases import TargetObjective
+from orchestra_strategy.errors import DataError
+from orchestra_strategy.party.data import PartyData
+from orchestra_strategy.strategies.method import Method
+from orchestra_strategy.strategies.target_network import NoTargetNetwork, TargetNetwork
+
+__all__ = ["SelfSupervisedMethod"]
+
+
+class SelfSupervisedMethod(Method):
+    """Views from a stream of each round and user; a target network where the objective has one."""
+
+    def __init__(self, party: Any) -> None:
+        super().__init__(party)
+        self.target_network = NoTargetNetwork()
+        if isinstance(party.objective, TargetObjective):
+            self.target_network = TargetNetwork(party.objective)
+
+    def check_data(self, data: PartyData) -> None:
+        """Refuse users with a single sample: neither BatchNorm nor a comparison has a meaning."""
+        who, samples = self.party.smallest_user(data)
+        if samples < 2:
+            raise DataError(f"Expected {who} to have at least 2 samples, got {samples}.")
+
+    def configure(self) -> None:
+        """Hand changed parameters on to the objective."""
+        self.party.objective.settings = self.party.settings()
+        self.party.objective.views = self.party.views()
+
+    def start_round(self) -> None:
+        """Let the target network follow the averaged one."""
+        self.target_network.start_round(self.party.model)
+
+    def start_user(self, user: int | None) -> None:
+        """Give the views a random stream of this round and user.
+
+        Where records are protected it has to be a secret one: which views a sample gets would
+        otherwise follow from its place in the batch, and so from whether another sample is there.
+        """
+        party = self.party
+        party.objective.generator = party.stream("views", user, party.exe_device)
+        self.target_network.start_user(user)
+
+    def end_user(self, user: int | None) -> None:
+        """Note how far a user's steps have moved the target network."""
+        self.target_network.end_user()
+
+    def finish_round(self) -> None:
+        """Take the target network's local moves back."""
+        self.target_network.finish_round()
+
+    def recover(self) -> None:
+        """Get rid of what is not finite in the target network."""
+        self.target_network.recover(self.party.model)
