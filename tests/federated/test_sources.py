@@ -126,7 +126,7 @@ def test_all_parties_problems_come_in_one_message(devices, tmp_path):
     (paths[devices[1]] / "round" / "01.png").write_bytes(b"no image")
     with pytest.raises(
         DataError,
-        match=r"data of 2 of 2 parties .* party `alice`: .*gone`.*; party `bob`: .*01.png` to be",
+        match=r"data of 2 of 2 parties .* party `alice`: .*gone`.*; party `bob`: .*1 image is c",
     ):
         toy.build(devices).fit(paths, epochs=1)
 

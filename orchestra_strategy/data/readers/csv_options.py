@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestra_strategy.data.readers.csv_file import column_name
+from orchestra_strategy.data.readers.csv_layout import column_name
 from orchestra_strategy.errors import DataError, ParameterError
 
 __all__ = ["Scales", "check_csv_options", "check_features", "one_hot_columns"]
@@ -21,6 +21,7 @@ def check_csv_options(
     categories: Mapping[str, Any],
     standardise: Any,
     delimiter: Any,
+    decimal: Any,
 ) -> None:
     """Refuse options of ``load_csv`` before a file is opened.
 
@@ -37,11 +38,21 @@ def check_csv_options(
         raise ParameterError("Expected `class_names` with a `label_column`, got none.")
     if delimiter is not None and (not isinstance(delimiter, str) or len(delimiter) != 1):
         raise ParameterError(f"Expected `delimiter` to be one character, got {delimiter!r}.")
+    if decimal not in (".", ","):
+        raise ParameterError(f"Expected `decimal` to be '.' or ',', got {decimal!r}.")
+    if decimal == delimiter:
+        raise ParameterError(
+            f"Expected `decimal` to be another mark than `delimiter`, got {decimal!r} for both."
+        )
     for name, values in categories.items():
         if isinstance(values, str) or not values or len(set(values)) != len(values):
             raise ParameterError(
                 f"Expected `categories` of `{name}` to be a list of different values, got "
                 f"{values!r}."
+            )
+        if 0 < sum(isinstance(value, str) for value in values) < len(values):
+            raise ParameterError(
+                f"Expected `categories` of `{name}` to be all texts or all numbers, got {values!r}."
             )
     if isinstance(standardise, Mapping):
         for name, scale in standardise.items():
@@ -73,7 +84,7 @@ def check_features(
     """Refuse options that do not fit the features of this file.
 
     Raises:
-        DataError: There are no features, or one without a name.
+        DataError: There are no features, or one without a name, or a category is of none.
         ParameterError: Naming the option and the column.
     """
     if not features:

@@ -31,6 +31,8 @@ class LocalData:
         feature_names: Of a table, the name of each of the F columns.
         skipped: Files that were left out on request, in order.
         one_hot: Of a table, the column numbers that hold one category together, for each of them.
+        notes: What its owner should look at, such as columns that look like ids; they stay at the
+            party.
 
     Raises:
         DataError: The number of labels is not N.
@@ -42,6 +44,7 @@ class LocalData:
     feature_names: tuple[str, ...] | None = None
     skipped: tuple[str, ...] = ()
     one_hot: tuple[tuple[int, ...], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse labels that do not belong to the samples."""

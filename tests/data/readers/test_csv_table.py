@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orchestra_strategy.data.readers import csv_file
+from orchestra_strategy.data.readers import csv_layout
 from orchestra_strategy.data.readers.csv_table import load_csv
 from orchestra_strategy.errors import DataError, ParameterError
 
@@ -107,12 +107,15 @@ def test_a_missing_column__is_named_with_the_nearest(table, options):
         load_csv(table, **options)
 
 
-@pytest.mark.parametrize("cell", ["", "NaN", "NA"])
 @pytest.mark.parametrize(
-    ("old", "new", "column", "row"),
-    [(";-2;", ";{};", "3", 2), ("clerk;0.5", "{};0.5", "`job`", 3), ("yes", "{}", "`y`", 2)],
+    ("old", "new", "cell", "column", "row"),
+    [
+        *[(";-2;", ";{};", cell, "3", 2) for cell in ("", "NaN", "NA")],
+        ("clerk;0.5", "{};0.5", "", "`job`", 3),
+        ("yes", "{}", "", "`y`", 2),
+    ],
 )
-def test_an_empty_or_nan_cell__is_named(table, cell, old, new, column, row):
+def test_an_empty_or_nan_cell__is_named(table, old, new, cell, column, row):
     with pytest.raises(
         DataError,
         match=f"column {column} of .* no empty or NaN cell, got 1 of 3, .* row {row}: fill",
@@ -167,8 +170,8 @@ def test_an_unknown_category__is_named_and_not_repeated(table):
         (b"a,b\n1,2\n1,2,3\n", "to be a CSV table, got: Expected 2 fields in line 3, saw 3"),
         (b"a,b\n1,2,3\n1,2,3\n", "to be a CSV table, got rows with more cells than its header"),
         (b"a,b\n1,2\n1\n", "column 2 .* got 1 of 2, the first in row 2"),
-        (b"\xff\xfe,b\n1,2\n", "to be a CSV file in UTF-8, got UnicodeDecodeError"),
-        (b"a,b\n1,2\n\xff,2\n", "to be a CSV .*, got UnicodeDecodeError"),
+        (b"\xff\xfe,b\n1,2\n", "text in UTF-8, got other bytes: they look like UTF-16; give `enc"),
+        (b"a,b\n1,2\n\xff,2\n", r"got other bytes: give its `encoding` \('cp1251', 'cp1252' would"),
         (b",b\n0,2\n", "to have a name, got none in column 1: if it is a row index"),
     ],
 )
@@ -179,10 +182,10 @@ def test_broken_files__are_refused(tmp_path, content, message):
 
 
 def test_a_missing_file_and_a_broken_archive__are_refused(tmp_path):
-    with pytest.raises(DataError, match=r"t.csv` to be a CSV file in UTF-8, got FileNotFound"):
+    with pytest.raises(DataError, match=r"t.csv` to be a CSV file, got FileNotFound"):
         load_csv(tmp_path / "t.csv")
     (tmp_path / "t.csv.gz").write_bytes(b"no archive")
-    with pytest.raises(DataError, match=r"t.csv.gz` to be a CSV file in UTF-8, got BadGzipFile"):
+    with pytest.raises(DataError, match=r"t.csv.gz` to be a CSV file, got BadGzipFile"):
         load_csv(tmp_path / "t.csv.gz")
 
 
@@ -216,7 +219,7 @@ def test_no_message_repeats_what_may_be_a_cell(tmp_path, content, options):
 
 
 def test_an_archive_that_unpacks_to_too_much__is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(csv_file, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(csv_layout, "MOST_BYTES", 10_000)
     for name, pack in [("t.csv", bytes), ("t.csv.gz", gzip.compress)]:
         (tmp_path / name).write_bytes(pack(b"a,b\n" + b"1,2\n" * 5000))
         with pytest.raises(DataError, match="at most 10000 bytes of text, got more: divide it"):
@@ -236,6 +239,11 @@ def test_a_header_without_end__is_refused(tmp_path):
         ({"columns": ["age", "age"]}, "`columns` to be a list of different names"),
         ({"columns": ["y"], "label_column": "y"}, "`label_column` not to be in `columns`, got 'y'"),
         ({"class_names": ["a"]}, "`class_names` with a `label_column`, got none"),
+        ({"decimal": ";"}, "`decimal` to be '.' or ',', got ';'"),
+        ({"decimal": ",", "delimiter": ","}, "another mark than `delimiter`, got ',' for both"),
+        ({"encoding": "utf-9"}, "`encoding` to be one that Python knows, .*, got 'utf-9'"),
+        ({"encoding": "rot13"}, "`encoding` to be one that Python knows, .*, got 'rot13'"),
+        ({"categories": {"job": ["a", 1]}}, r"`job` to be all texts or all numbers, got \['a', 1"),
         ({"delimiter": ";;"}, "`delimiter` to be one character, got ';;'"),
         ({"categories": {"job": []}}, r"`categories` of `job` .* different values, got \[\]"),
         ({"categories": {"job": "cook"}}, "`categories` of `job` .* got 'cook'"),
