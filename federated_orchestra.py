@@ -26,6 +26,7 @@ from orchestra_strategy.encoder_file import ENCODER_FILE, write_encoder
 from orchestra_strategy.errors import CheckpointError, OrchestraError
 from orchestra_strategy.evaluation import (
     ProbeResult,
+    class_numbers,
     extract_features,
     probe_protocol,
     with_controls,
@@ -386,27 +387,42 @@ class FederatedOrchestraTrainer:
     def evaluate(
         self,
         train_x: npt.NDArray[Any],
-        train_y: npt.NDArray[np.integer[Any]],
+        train_y: Any,
         test_x: npt.NDArray[Any],
-        test_y: npt.NDArray[np.integer[Any]],
+        test_y: Any,
         labels_per_class: Sequence[int | None] = (1, 5, 20, None),
         seeds: int = 5,
+        allow_duplicates: bool = False,
     ) -> dict[str, dict[str, ProbeResult]]:
         """Measure the encoder with labels of one's own, beside the untrained one and the raw input.
 
         Args:
             train_x: Samples that probes are trained on, shape (n, ...).
-            train_y: Their labels, shape (n,).
+            train_y: Their labels, shape (n,): whole numbers, names or booleans.
             test_x: Samples that accuracy is measured on; none of ``train_x``.
             test_y: Their labels.
             labels_per_class: Numbers of labels per class; None is all of them.
             seeds: Draws of the labelled samples.
+            allow_duplicates: Whether samples of ``test_x`` may equal some of ``train_x``, as
+                different rows of a table of few columns do.
 
         Returns:
-            Results by feature set (``orchestra``, ``untrained``, ``pixels``) and probe.
+            Results by feature set (the strategy's name, ``untrained``, ``pixels``) and probe; of
+            two classes also AUC and average precision, see
+            :func:`~orchestra_strategy.evaluation.probe_protocol`.
+
+        Raises:
+            DataError: Samples or labels cannot be used, or are in both sets.
         """
-        train_x, test_x = self._in_unit_range(train_x), self._in_unit_range(test_x)
-        features = with_controls(self.encoder(), self.untrained_encoder(), train_x, test_x)
+        train_labels, test_labels, _ = class_numbers(train_y, test_y)
+        features = with_controls(
+            self.encoder(),
+            self.untrained_encoder(),
+            self._in_unit_range(train_x),
+            self._in_unit_range(test_x),
+            allow_duplicates=allow_duplicates,
+            name=self.config.strategy,
+        )
         return probe_protocol(
-            features, train_y, test_y, labels_per_class, seeds, root_seed=self.config.seed
+            features, train_labels, test_labels, labels_per_class, seeds, self.config.seed
         )

@@ -59,6 +59,30 @@ def test_train_embed_evaluate(devices, tmp_path):  # noqa: F811
         trainer.evaluate(x[:40], y[:40], x[39:], y[39:])
 
 
+def test_evaluate_takes_any_labels_and_is_named_by_the_strategy(devices):  # noqa: F811
+    parameters = {k: toy.PARAMETERS[k] for k in ("batch_size", "local_epochs", "lr")}
+    config = {**CONFIG, "strategy": "fed_simclr", "parameters": parameters, "rounds": 1}
+    trainer = FederatedOrchestraTrainer(config, devices)
+    trainer.train(toy.data(devices))
+    x = np.concatenate([toy.images(p) for p in toy.PARTIES])
+    bright = x.mean((1, 2)) > np.median(x.mean((1, 2)))
+    names = np.where(bright, "bright", "dark")
+    probes = trainer.evaluate(x[:40], names[:40], x[40:], names[40:], labels_per_class=(2, None))
+    assert set(probes) == {"fed_simclr", "untrained", "pixels"}
+    assert set(probes["pixels"]) == {
+        f"{p}{m}" for p in ("2", "all", "knn") for m in ("", " auc", " ap")
+    }
+    assert probes["pixels"]["all auc"].mean > 0.8
+    # "dark" is the second in order; as booleans it is the bright ones.
+    other = trainer.evaluate(x[:40], bright[:40], x[40:], bright[40:], labels_per_class=(None,))
+    assert other["pixels"]["all"] == probes["pixels"]["all"]
+    assert other["pixels"]["all ap"] != probes["pixels"]["all ap"]
+    twice = (x[:40], names[:40], x[39:], names[39:])
+    with pytest.raises(DataError, match="pass `allow_duplicates=True`"):
+        trainer.evaluate(*twice)
+    trainer.evaluate(*twice, labels_per_class=(None,), allow_duplicates=True)
+
+
 def test_the_progress_bar_shows_losses_and_speed(devices, capsys):  # noqa: F811
     trainer = FederatedOrchestraTrainer({**CONFIG, "progress": True}, devices)
     trainer.train(toy.data(devices))

@@ -48,12 +48,13 @@ def add_arguments(parser: SentenceParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the table of accuracies."""
+    """Print a table for each measure."""
     from rich.console import Console
 
     from orchestra_strategy.data import LocalData
     from orchestra_strategy.encoder_file import read_encoder
     from orchestra_strategy.evaluation import (
+        measures_of,
         probe_protocol,
         results_table,
         results_to_json,
@@ -75,11 +76,13 @@ def run(arguments: argparse.Namespace) -> int:
         train.samples,
         test.samples,
         allow_duplicates=arguments.allow_duplicates,
+        name=trained.strategy,
     )
     results = probe_protocol(features, *labels, counts, arguments.draws, root_seed=arguments.seed)
     console = Console()
     console.width = max(console.width, 100)
-    console.print(results_table(results))
+    for measure in measures_of(results):
+        console.print(results_table(results, measure=measure))
     if out is not None:
         write_json(out, results_to_json(results))
     return 0

@@ -1,5 +1,6 @@
 """Evaluation of frozen features, always beside controls; labels are used here and nowhere else."""
 
+from orchestra_strategy.evaluation.class_labels import class_numbers
 from orchestra_strategy.evaluation.clustering_metrics import (
     ClusteringScores,
     cluster_class_table,
@@ -35,7 +36,12 @@ from orchestra_strategy.evaluation.plots.training_plots import (
     plot_learning_curve,
 )
 from orchestra_strategy.evaluation.protocol import ProbeResult, probe_protocol, with_controls
-from orchestra_strategy.evaluation.report import results_table, results_to_json, write_json
+from orchestra_strategy.evaluation.report import (
+    measures_of,
+    results_table,
+    results_to_json,
+    write_json,
+)
 from orchestra_strategy.evaluation.semi_supervised import fine_tune, semi_supervised_protocol
 from orchestra_strategy.evaluation.sgd_probe import sgd_probe_accuracy
 from orchestra_strategy.evaluation.splits import check_disjoint, labelled_fraction, labelled_subset
@@ -50,6 +56,7 @@ __all__ = [
     "ProbeResult",
     "alignment",
     "check_disjoint",
+    "class_numbers",
     "cluster_balance",
     "cluster_class_table",
     "cluster_features",
@@ -64,6 +71,7 @@ __all__ = [
     "labelled_fraction",
     "labelled_subset",
     "linear_probe_accuracy",
+    "measures_of",
     "plot_cluster_balance",
     "plot_cluster_confusion",
     "plot_embedding_map",

@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 
 from orchestra_strategy.errors import DataError, ParameterError
-from orchestra_strategy.evaluation.protocol import CONTROLS, ProbeResult
+from orchestra_strategy.evaluation.protocol import CONTROLS, MEASURES, ProbeResult
 from orchestra_strategy.files import PathLike, write_private
 
 __all__ = ["HtmlPicture", "HtmlSection", "HtmlTable", "results_html_table", "write_html"]
@@ -127,8 +127,13 @@ def results_html_table(
     names = sorted(results, key=lambda name: name in CONTROLS)  # stable: order is kept otherwise
     probes = list(results[names[0]])
     rows = [[name, *(results[name][probe].percent() for probe in probes)] for name in names]
-    headers = ["features", *("kNN" if p == "knn" else f"{p} labels" for p in probes)]
-    return HtmlTable(headers, rows, caption)
+    return HtmlTable(["features", *(_header(probe) for probe in probes)], rows, caption)
+
+
+def _header(probe: str) -> str:
+    labels, _, measure = probe.partition(" ")
+    header = "kNN" if labels == "knn" else f"{labels} labels"
+    return f"{header}, {MEASURES[measure]}" if measure else header
 
 
 def _section(section: HtmlSection) -> str:

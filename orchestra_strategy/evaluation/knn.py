@@ -13,13 +13,13 @@ from torch.nn.functional import normalize
 from orchestra_strategy.errors import DataError, ParameterError
 from orchestra_strategy.evaluation.array_checks import check_features, check_labels
 
-__all__ = ["knn_accuracy", "knn_predict"]
+__all__ = ["knn_accuracy", "knn_predict", "knn_votes"]
 
 _BLOCK_ENTRIES = 2**24  # similarities held at a time: 64 MiB in float32
 
 
 @torch.no_grad()
-def knn_predict(
+def knn_votes(
     train_features: Tensor,
     train_labels: Tensor,
     test_features: Tensor,
@@ -29,8 +29,8 @@ def knn_predict(
 ) -> Tensor:
     """Let the k most similar training rows vote with weight exp(cosine / temperature).
 
-    A row of zeros is equally similar (0) to everything. Of classes with equal votes the lowest
-    wins; which of several equally similar rows is the k-th neighbour is left open.
+    A row of zeros is equally similar (0) to everything; which of several equally similar rows is
+    the k-th neighbour is left open.
 
     Args:
         train_features: The bank, shape (n, d), floating; need not be normalised.
@@ -41,15 +41,15 @@ def knn_predict(
         num_classes: Number of classes; the highest label + 1 by default.
 
     Returns:
-        Classes, shape (m,), int64.
+        The classes' shares of the votes, shape (m, num_classes), rows of sum 1.
 
     Raises:
         DataError: Features or labels are empty, not finite, or do not match.
         ParameterError: ``k``, ``temperature`` or ``num_classes`` is out of its range.
 
     >>> bank = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    >>> knn_predict(bank, torch.tensor([0, 1]), torch.tensor([[0.2, 0.9]])).tolist()
-    [1]
+    >>> knn_votes(bank, torch.tensor([0, 1]), torch.tensor([[1.0, 1.0]])).tolist()
+    [[0.5, 0.5]]
     """
     num_classes = _check(train_features, train_labels, test_features, k, temperature, num_classes)
     # One dtype for the product, and not float16: its cosines are too coarse to rank neighbours.
@@ -58,7 +58,7 @@ def knn_predict(
     bank = normalize(train_features.to(dtype), dim=1)
     labels = train_labels.long()
     k = min(k, len(bank))
-    predictions = []
+    shares = []
     for block in torch.split(test_features, max(1, _BLOCK_ENTRIES // len(bank))):
         similarities = normalize(block.to(dtype), dim=1) @ bank.T  # (b, n)
         nearest, indices = similarities.topk(k, dim=1)  # (b, k), descending
@@ -67,8 +67,31 @@ def knn_predict(
         votes = ((nearest - nearest[:, :1]) / temperature).exp()
         scores = votes.new_zeros(len(block), num_classes)
         scores.scatter_add_(1, labels[indices], votes)
-        predictions.append(scores.argmax(dim=1))
-    return torch.cat(predictions)
+        shares.append(scores / scores.sum(dim=1, keepdim=True))
+    return torch.cat(shares)
+
+
+def knn_predict(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    k: int = 200,
+    temperature: float = 0.1,
+    num_classes: int | None = None,
+) -> Tensor:
+    """Return the class with the largest share of :func:`knn_votes`, the lowest of equals.
+
+    Arguments and errors are those of :func:`knn_votes`.
+
+    Returns:
+        Classes, shape (m,), int64.
+
+    >>> bank = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    >>> knn_predict(bank, torch.tensor([0, 1]), torch.tensor([[0.2, 0.9]])).tolist()
+    [1]
+    """
+    votes = knn_votes(train_features, train_labels, test_features, k, temperature, num_classes)
+    return votes.argmax(dim=1)
 
 
 def knn_accuracy(

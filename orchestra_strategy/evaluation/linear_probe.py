@@ -7,6 +7,7 @@ an L2 term to its optimum instead: nothing to tune, and no randomness.
 """
 
 import warnings
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
@@ -17,18 +18,30 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.evaluation.array_checks import FloatArray, IntArray, check_probe_sets
 
-__all__ = ["linear_probe_accuracy"]
+__all__ = ["Outcome", "linear_probe", "linear_probe_accuracy"]
 
 
-def linear_probe_accuracy(
+class Outcome(NamedTuple):
+    """A probe on the test rows.
+
+    Attributes:
+        accuracy: The fraction that is classified correctly.
+        scores: Of two classes, how much each row (m,) looks like the second; else None.
+    """
+
+    accuracy: float
+    scores: FloatArray | None
+
+
+def linear_probe(
     train_features: FloatArray,
     train_labels: IntArray,
     test_features: FloatArray,
     test_labels: IntArray,
     statistics_from: FloatArray | None = None,
     max_iter: int = 10_000,
-) -> float:
-    """Train a linear classifier on the training features; return its accuracy on the test's.
+) -> Outcome:
+    """Train a linear classifier on the training features, and measure it on the test's.
 
     Args:
         train_features: Shape (n, d).
@@ -40,16 +53,13 @@ def linear_probe_accuracy(
             of them: the statistics of ten rows are noise, and no label is needed for better ones.
         max_iter: Upper limit of the solver's iterations.
 
-    Returns:
-        The fraction of test rows classified correctly.
-
     Raises:
         DataError: Features or labels are empty, not finite, or do not match, or have one class.
         ParameterError: The solver has not converged within ``max_iter``. A probe stopped early
             would be compared with others that were not.
 
     >>> x = np.array([[0.0], [1.0], [9.0], [10.0]])
-    >>> linear_probe_accuracy(x, np.array([0, 0, 1, 1]), x + 0.1, np.array([0, 0, 1, 1]))
+    >>> linear_probe(x, np.array([0, 0, 1, 1]), x + 0.1, np.array([0, 0, 1, 1])).accuracy
     1.0
     """
     reference = train_features if statistics_from is None else statistics_from
@@ -65,7 +75,26 @@ def linear_probe_accuracy(
     # the parties use as well made a probe ten times slower.
     with threadpool_limits(1):
         classifier = _fit(LogisticRegression(max_iter=max_iter), train, train_labels)
-        return float(classifier.score(test, test_labels))
+        scores = classifier.decision_function(test) if len(classifier.classes_) == 2 else None
+        return Outcome(float(classifier.score(test, test_labels)), scores)
+
+
+def linear_probe_accuracy(
+    train_features: FloatArray,
+    train_labels: IntArray,
+    test_features: FloatArray,
+    test_labels: IntArray,
+    statistics_from: FloatArray | None = None,
+    max_iter: int = 10_000,
+) -> float:
+    """Return the accuracy of :func:`linear_probe`; arguments and errors are its.
+
+    >>> x = np.array([[0.0], [1.0], [9.0], [10.0]])
+    >>> linear_probe_accuracy(x, np.array([0, 0, 1, 1]), x, np.array([0, 0, 1, 0]))
+    0.75
+    """
+    sets = (train_features, train_labels, test_features, test_labels)
+    return linear_probe(*sets, statistics_from, max_iter).accuracy
 
 
 def _fit(

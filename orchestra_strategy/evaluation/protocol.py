@@ -21,23 +21,27 @@ from orchestra_strategy.evaluation.array_checks import (
     check_features,
     check_labels,
 )
+from orchestra_strategy.evaluation.class_labels import ranking, two_classes
 from orchestra_strategy.evaluation.features import extract_features
-from orchestra_strategy.evaluation.knn import knn_accuracy
-from orchestra_strategy.evaluation.linear_probe import linear_probe_accuracy
+from orchestra_strategy.evaluation.knn import knn_votes
+from orchestra_strategy.evaluation.linear_probe import Outcome, linear_probe
 from orchestra_strategy.evaluation.splits import check_disjoint, labelled_subset
 from orchestra_strategy.rng import numpy_generator
 
-__all__ = ["CONTROLS", "ProbeResult", "probe_protocol", "with_controls"]
+__all__ = ["CONTROLS", "MEASURES", "ProbeResult", "probe_protocol", "with_controls"]
 
 CONTROLS = ("untrained", "pixels")
 """Names of the two feature sets that a method must beat."""
+
+MEASURES = {"accuracy": "Accuracy", "auc": "AUC", "ap": "Average precision"}
+"""What is measured, with its name in tables; the last two of two classes alone."""
 
 FeaturePairs = Mapping[str, tuple[FloatArray, FloatArray]]
 
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Accuracies of one feature set under one probe.
+    """Accuracies of one feature set under one probe, or another measure of it.
 
     Attributes:
         mean: Mean over the seeds, a fraction in [0, 1].
@@ -79,6 +83,7 @@ def with_controls(
     batch_size: int = 512,
     device: "torch.device | str" = "cpu",
     allow_duplicates: bool = False,
+    name: str = "trained",
 ) -> dict[str, tuple[FloatArray, FloatArray]]:
     """Extract the features of a method and of its two controls, for :func:`probe_protocol`.
 
@@ -90,15 +95,18 @@ def with_controls(
         batch_size: Rows at a time.
         device: Where the models run.
         allow_duplicates: See :func:`check_disjoint`.
+        name: What the method's features are called, such as its strategy.
 
     Returns:
-        ``orchestra``, ``untrained`` and ``pixels`` (the flattened input), each with its train
-        (n, d) and test (m, d) features.
+        ``name``, ``untrained`` and ``pixels`` (the flattened input), each with its train (n, d) and
+        test (m, d) features.
 
     Raises:
         DataError: Train and test overlap, or cannot be evaluated on.
-        ParameterError: Both models are the same object.
+        ParameterError: Both models are the same object, or ``name`` is that of a control.
     """
+    if name in CONTROLS:
+        raise ParameterError(f"Expected `name` to be none of {CONTROLS}, got {name!r}.")
     if trained_model is untrained_model:
         raise ParameterError(
             "Expected `untrained_model` to be another module than `trained_model`, got the same "
@@ -106,11 +114,11 @@ def with_controls(
         )
     check_disjoint(train_x, test_x, allow_duplicates)
     features = {
-        name: (
+        of: (
             extract_features(model, train_x, batch_size, device),
             extract_features(model, test_x, batch_size, device),
         )
-        for name, model in (("orchestra", trained_model), ("untrained", untrained_model))
+        for of, model in ((name, trained_model), ("untrained", untrained_model))
     }
     # As they were given: the normalisation for the network would shift the cosines of kNN.
     raw_train, raw_test = (as_numpy(x).reshape(len(x), -1) for x in (train_x, test_x))
@@ -141,7 +149,9 @@ def probe_protocol(
 
     Returns:
         Name -> results by ``"1"``, ``"5"``, ``"20"``, ``"all"`` (as asked for) and ``"knn"``. The
-        last two draw nothing, so they have one value.
+        last two draw nothing, so they have one value. Of two classes, also how well the probes
+        rank: ``"1 auc"`` and ``"1 ap"``, the area under the ROC curve and the average precision of
+        the second class, and so on for each.
 
     Raises:
         DataError: Features and labels do not match, or a class has too few rows.
@@ -157,22 +167,44 @@ def probe_protocol(
         "all" if count is None else str(count): _draw(train_labels, count, seeds, root_seed)
         for count in labels_per_class
     }
+    return {
+        name: _measured(train, train_labels, test, test_labels, draws)
+        for name, (train, test) in features_by_name.items()
+    }
+
+
+def _measured(
+    train: FloatArray,
+    train_labels: IntArray,
+    test: FloatArray,
+    test_labels: IntArray,
+    draws: Mapping[str, Sequence[IntArray]],
+) -> dict[str, ProbeResult]:
+    """Return what one set of features gives, by the keys of :func:`probe_protocol`."""
+    outcomes = {
+        key: [
+            linear_probe(train[rows], train_labels[rows], test, test_labels, statistics_from=train)
+            for rows in subsets
+        ]
+        for key, subsets in draws.items()
+    }
+    # Copies, because torch warns when it would share a read-only array, such as Ray gives.
+    bank, labels, queries = (
+        torch.from_numpy(np.array(x, order="C")) for x in (train, train_labels, test)
+    )
+    votes = knn_votes(bank, labels, queries).numpy()
+    right = votes.argmax(axis=1) == test_labels
+    # Of two classes (`ranked`) the second one's share of the votes.
+    outcomes["knn"] = [Outcome(float(right.mean()), votes[:, int(train_labels.max())])]
+    ranked = two_classes(train_labels, test_labels)
     results = {}
-    for name, (train, test) in features_by_name.items():
-        values = {
-            key: [
-                linear_probe_accuracy(
-                    train[rows], train_labels[rows], test, test_labels, statistics_from=train
-                )
-                for rows in subsets
-            ]
-            for key, subsets in draws.items()
-        }
-        # Copies, because torch warns when it would share a read-only array, such as Ray gives.
-        arrays = (train, train_labels, test, test_labels)
-        bank, labels, queries, truth = (torch.from_numpy(np.array(x, order="C")) for x in arrays)
-        values["knn"] = [knn_accuracy(bank, labels, queries, truth)]
-        results[name] = {key: ProbeResult.from_values(v) for key, v in values.items()}
+    for key, found in outcomes.items():
+        results[key] = ProbeResult.from_values([outcome.accuracy for outcome in found])
+        if ranked:
+            ranks = [ranking(test_labels, o.scores) for o in found if o.scores is not None]
+            for measure in ("auc", "ap"):
+                values = [rank[measure] for rank in ranks]
+                results[f"{key} {measure}"] = ProbeResult.from_values(values)
     return results
 
 

@@ -8,21 +8,23 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestra_strategy.errors import ParameterError
-from orchestra_strategy.evaluation.protocol import CONTROLS, ProbeResult
+from orchestra_strategy.evaluation.protocol import CONTROLS, MEASURES, ProbeResult
 from orchestra_strategy.files import PathLike, write_private
 
-__all__ = ["results_table", "results_to_json", "write_json"]
+__all__ = ["measures_of", "results_table", "results_to_json", "write_json"]
 
 Results = Mapping[str, Mapping[str, ProbeResult]]
 _HEADERS = {"1": "1 label\nper class", "all": "all\nlabels", "knn": "kNN"}
 
 
-def results_table(results: Results, title: str = "Accuracy on the test set, %") -> Table:
+def results_table(results: Results, title: str | None = None, measure: str = "accuracy") -> Table:
     """Lay out the results of the protocol: methods above, the controls they must beat below.
 
     Args:
         results: What :func:`~orchestra_strategy.evaluation.protocol.probe_protocol` returned.
-        title: Above the table.
+        title: Above the table; None names the measure.
+        measure: ``"accuracy"``, or of two classes ``"auc"`` or ``"ap"``: one to a table, which
+            would be too wide with all three.
 
     Returns:
         A rich table. A method's cell is bold if its mean is above both controls', and marked with
@@ -31,22 +33,27 @@ def results_table(results: Results, title: str = "Accuracy on the test set, %") 
         above both in some columns, so ask for more than that.
 
     Raises:
-        ParameterError: No results, or feature sets that were measured by different probes.
+        ParameterError: No results, feature sets that were measured by different probes, or none of
+            this measure.
 
     >>> score = {"knn": ProbeResult.from_values([0.5])}
     >>> results_table({"orchestra": score, "pixels": score}).row_count
     2
     """
-    probes = _common_probes(results)
+    probes = [p for p in _common_probes(results) if (p.partition(" ")[2] or "accuracy") == measure]
+    if not probes:
+        raise ParameterError(
+            f"Expected `measure` to be one that was taken, got {measure!r}; AUC and average "
+            "precision are those of two classes."
+        )
     controls = [name for name in CONTROLS if name in results]
     methods = [name for name in results if name not in controls]
     best = {p: max((results[c][p].mean for c in controls), default=-1.0) for p in probes}
+    title = title or f"{MEASURES[measure]} on the test set, %"
     table = Table(title=title, title_style="bold", title_justify="left")
     table.add_column("features", vertical="bottom", no_wrap=True)
     for probe in probes:
-        few = f"{probe} of\nlabels" if probe.endswith("%") else f"{probe} labels\nper class"
-        header = _HEADERS.get(probe, few)
-        table.add_column(header, justify="right", vertical="bottom", no_wrap=True)
+        table.add_column(_header(probe), justify="right", vertical="bottom", no_wrap=True)
     behind = False
     for name in methods:
         beaten = [results[name][p].mean > best[p] for p in probes]
@@ -61,6 +68,23 @@ def results_table(results: Results, title: str = "Accuracy on the test set, %") 
     table.caption = "\n".join(notes)
     table.caption_justify = "left"
     return table
+
+
+def measures_of(results: Results) -> list[str]:
+    """Return what was measured, for ``measure`` of :func:`results_table`.
+
+    >>> score = ProbeResult.from_values([0.5])
+    >>> measures_of({"pixels": {"knn": score, "knn auc": score, "knn ap": score}})
+    ['accuracy', 'auc', 'ap']
+    """
+    kinds = {probe.partition(" ")[2] or "accuracy" for probe in _common_probes(results)}
+    return [measure for measure in MEASURES if measure in kinds]
+
+
+def _header(probe: str) -> str:
+    labels = probe.partition(" ")[0]
+    few = f"{labels} of\nlabels" if labels.endswith("%") else f"{labels} labels\nper class"
+    return _HEADERS.get(labels, few)
 
 
 def _common_probes(results: Results) -> Sequence[str]:

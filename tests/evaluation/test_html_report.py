@@ -129,6 +129,11 @@ class TestResults:
         assert [row[0] for row in table.rows] == ["orchestra", "pixels", "untrained"]
         assert table.rows[0][1:] == ["55.0 ± 7.1", "90.0"]
 
+    def test_measures_are_named(self):
+        one = ProbeResult.from_values([0.5])
+        table = results_html_table({"pixels": {"knn": one, "knn auc": one, "5 ap": one}})
+        assert table.headers[1:] == ["kNN", "kNN, AUC", "5 labels, Average precision"]
+
     def test_other_probes_are_refused(self):
         one = ProbeResult.from_values([0.5])
         with pytest.raises(ParameterError, match=r"with the same probes, got \{'a': "):

@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from orchestra_strategy.errors import DataError, ParameterError
@@ -15,6 +18,7 @@ from orchestra_strategy.evaluation import (
     protocol,
     with_controls,
 )
+from orchestra_strategy.evaluation.linear_probe import Outcome
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +48,9 @@ def drawn(monkeypatch):
         rows = train_features[:, 0].astype(int)
         assert (train_labels == rows // 30).all()
         calls.append(rows.tolist())
-        return len(rows) / 1000
+        return Outcome(len(rows) / 1000, None)
 
-    monkeypatch.setattr(protocol, "linear_probe_accuracy", spy)
+    monkeypatch.setattr(protocol, "linear_probe", spy)
     return calls
 
 
@@ -122,6 +126,41 @@ class TestProbeProtocol:
         assert repr(np.random.get_state()) == numpy_state  # with its position, unlike the key alone
         assert torch.equal(torch.get_rng_state(), torch_state)
 
+    def test_two_classes_are_ranked_too(self, digits):
+        x, y, test_x, test_y = digits
+        rows = x.reshape(400, -1).astype(np.float32), test_x.reshape(200, -1).astype(np.float32)
+        eight, test_eight = (y == 8).astype(int), (test_y == 8).astype(int)
+        found = probe_protocol({"pixels": rows}, eight, test_eight, (5, None), seeds=2)["pixels"]
+        assert list(found) == [f"{p}{m}" for p in ("5", "all", "knn") for m in ("", " auc", " ap")]
+        assert [len(found[key].values) for key in ("5 auc", "5 ap", "all auc", "knn ap")] == [
+            *(2, 2, 1, 1)
+        ]
+        scaled = StandardScaler().fit(rows[0].astype(np.float64))
+        probe = LogisticRegression(max_iter=10_000).fit(scaled.transform(rows[0]), eight)
+        chances = probe.predict_proba(scaled.transform(rows[1]))[:, 1]
+        assert found["all auc"].mean == pytest.approx(roc_auc_score(test_eight, chances), abs=1e-6)
+        assert found["all ap"].mean == pytest.approx(average_precision_score(test_eight, chances))
+        assert 0.9 < found["knn auc"].mean <= 1
+        # Upside down, all is as bad as it was good.
+        turned = probe_protocol({"pixels": rows}, eight, 1 - test_eight, (), seeds=2)["pixels"]
+        assert turned["knn auc"].mean == pytest.approx(1 - found["knn auc"].mean)
+
+    def test_labels_of_two_classes_need_not_be_0_and_1(self, digits):
+        x, y, test_x, test_y = digits
+        rows = x.reshape(400, -1).astype(np.float32), test_x.reshape(200, -1).astype(np.float32)
+        results = [
+            probe_protocol({"p": rows}, a + b * (y == 8), a + b * (test_y == 8), (None,))["p"]
+            for a, b in ((0, 1), (3, 4))
+        ]
+        assert results[0] == results[1]
+
+    def test_one_class_in_the_test_is_not_ranked(self, digits):
+        x, y, test_x, _ = digits
+        rows = x.reshape(400, -1).astype(np.float32), test_x.reshape(200, -1).astype(np.float32)
+        ones = np.ones(200, int)
+        found = probe_protocol({"pixels": rows}, (y == 8).astype(int), ones, (None,))["pixels"]
+        assert list(found) == ["all", "knn"]
+
     @pytest.mark.parametrize(
         ("changed", "error", "message"),
         [
@@ -154,10 +193,10 @@ class TestWithControls:
     def test_three_sets_with_their_own_features(self, digits):
         x, _, test_x, _ = digits
         trained, untrained = (nn.Sequential(nn.Flatten(), nn.Linear(64, d)) for d in (5, 3))
-        sets = with_controls(trained, untrained, x, test_x, batch_size=150)
+        sets = with_controls(trained, untrained, x, test_x, batch_size=150, name="fed_byol")
         shapes = {name: (train.shape, test.shape) for name, (train, test) in sets.items()}
         assert shapes == {
-            "orchestra": ((400, 5), (200, 5)),
+            "fed_byol": ((400, 5), (200, 5)),
             "untrained": ((400, 3), (200, 3)),
             "pixels": ((400, 64), (200, 64)),
         }
@@ -176,6 +215,10 @@ class TestWithControls:
         with pytest.raises(DataError, match=r"disjoint, got 10 of 10 test rows .* = test row 0"):
             with_controls(*models, x, x[5:15])
         assert with_controls(*models, x, x[5:15], allow_duplicates=True)["pixels"][1].shape[0] == 10
+
+    def test_a_method_is_not_called_as_a_control(self, digits):
+        with pytest.raises(ParameterError, match=r"`name` to be none of .* got 'untrained'"):
+            with_controls(nn.Flatten(), nn.Flatten(), digits[0], digits[2], name="untrained")
 
     def test_one_model_twice_is_no_control(self, digits):
         model = nn.Flatten()

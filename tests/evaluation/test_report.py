@@ -8,7 +8,13 @@ import pytest
 from rich.console import Console
 
 from orchestra_strategy.errors import ParameterError
-from orchestra_strategy.evaluation import ProbeResult, results_table, results_to_json, write_json
+from orchestra_strategy.evaluation import (
+    ProbeResult,
+    measures_of,
+    results_table,
+    results_to_json,
+    write_json,
+)
 
 
 def result(mean, std=0.0, seeds=1):
@@ -48,6 +54,21 @@ class TestTable:
         assert mark in " ".join(lines(results_table(results)))
         results["orchestra"]["knn"] = result(0.939)
         assert "!" not in " ".join(lines(results_table(results)))
+
+    def test_each_measure_has_a_table_of_its_own(self, results):
+        ranked = {
+            name: {**probes, "5 auc": result(0.5 + i / 10), "5 ap": result(0.25)}
+            for i, (name, probes) in enumerate(results.items())
+        }
+        assert measures_of(ranked) == ["accuracy", "auc", "ap"]
+        assert measures_of(results) == ["accuracy"]
+        assert lines(results_table(ranked)) == lines(results_table(results))
+        table = lines(results_table(ranked, measure="auc"))
+        assert table[0] == "AUC on the test set, %"
+        rows = [cells(line) for line in table if line.startswith("│")]
+        assert rows == [["orchestra", "! 60.0"], ["untrained", "70.0"], ["pixels", "50.0"]]
+        with pytest.raises(ParameterError, match="one that was taken, got 'auc'; AUC and"):
+            results_table(results, measure="auc")
 
     def test_equal_to_a_control_is_not_above_it(self, results):
         results["orchestra"]["knn"] = result(0.938)
