@@ -51,7 +51,8 @@ def main(folder, name, arguments, file_limit, dies):
     os.dup2(log, 1)
     os.dup2(log, 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    faulthandler.register(signal.SIGUSR1)  # where it is busy, for the test's message
+    faulthandler.enable()  # says where it is busy when a test ends it
+    os.environ["PYTHONFAULTHANDLER"] = "1"  # and if it starts its command anew
     if file_limit is not None:  # a disk that is full
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
@@ -124,7 +125,7 @@ class Job:
             self.processes[name].join(max(end - time.monotonic(), 0.01))
         late = [n for n in names or self.names if self.processes[n].exitcode is None]
         for name in late:
-            self.send(name, signal.SIGUSR1)
+            self.send(name, signal.SIGABRT)
         time.sleep(0.5 if late else 0)
         assert not late, f"{late} still run after {seconds} s:\n" + "\n".join(map(self.log, late))
         return {name: self.processes[name].exitcode for name in names or self.names}
