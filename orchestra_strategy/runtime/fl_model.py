@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from orchestra_strategy import host
@@ -200,8 +201,7 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         x, y = federated_values(x), None if y is None else federated_values(y)
         sizes = [r["num_samples"] for r in self._described(x, y).values()]
         rate, aggregate_freq = self._host_steps(sizes, overrides)
-        self._configure(overrides)
-        try:
+        with self._configured(overrides):
             rounds_per_epoch = math.ceil(math.ceil(1.0 / rate) / aggregate_freq)
             planned, epochs = epochs, affordable(self.workers, sizes, epochs, rounds_per_epoch)
             history = super().fit(
@@ -219,8 +219,6 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
             if self.stop_reason is None and epochs < planned:
                 self.stop_reason = budget_stop(epochs, planned)
             return history
-        finally:
-            self._configure({})
 
     def _why_stopped(self) -> str | None:
         """Ask the parties why training ended early, and warn if it did."""
@@ -256,6 +254,7 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         unit_of(self.strategy_config).check_telling(self.strategy_config)
         x, y = federated_values(x), None if y is None else federated_values(y)
         self._described(x, y, min_samples=1)
+        self._configure({})
         # Workers look at all their samples at once; one sample a step passes FLModel's limits.
         return super().evaluate(x, x if y is None else y, **{**kwargs, "batch_size": 1})
 
@@ -279,11 +278,8 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         self._described(x, min_samples=1)
         overrides = {} if output is None else {"predict_output": output}
         parse_config(self._strategy_class.config_class, {**self._parameters, **overrides})
-        self._configure(overrides)
-        try:
+        with self._configured(overrides):
             return super().predict(x, **{**kwargs, "batch_size": 1})
-        finally:
-            self._configure({})
 
     def _host_steps(self, sizes: Sequence[int], overrides: Mapping[str, Any]) -> tuple[float, int]:
         """Return FLModel's sampling rate and how many of its steps lie between aggregations."""
@@ -343,6 +339,15 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         """Return the parties that were left out of rounds, by round and with the reason."""
         answers = host.reveal({d.party: w.left_out_of() for d, w in self.workers.items()})
         return {party: rounds for party, rounds in answers.items() if rounds}
+
+    @contextmanager
+    def _configured(self, overrides: Mapping[str, Any]) -> Iterator[None]:
+        """Let the parties have this call's parameters for the length of a block."""
+        self._configure(overrides)
+        yield
+        # Not after an error, which may be of this process alone (Ctrl-C): the others would not
+        # answer. The next call sets all parameters anew.
+        self._configure({})
 
     def _configure(self, overrides: Mapping[str, Any]) -> None:
         """Hand every party its name and this call's parameters, and wait for it."""

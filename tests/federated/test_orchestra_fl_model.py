@@ -361,3 +361,27 @@ def test_hdataframes_train_as_tables(devices):
     model = toy.build(devices, model=partial(orchestra_model, "mlp", in_channels=6), views="table")
     history = model.fit(x, epochs=1)
     assert np.isfinite(history["global_history"]["train_loss"]).all()
+
+
+def test_after_an_interrupt_the_parties_are_asked_nothing_more(devices, monkeypatch):
+    """In a cluster they are at another place by then, and would not answer."""
+    model = toy.build(devices)
+    asked, real = [], OrchestraFLModel._configure
+
+    def configure(self, overrides):
+        asked.append(overrides)
+        real(self, overrides)
+
+    monkeypatch.setattr(OrchestraFLModel, "_configure", configure)
+
+    class Interrupt(host.Callback):
+        def on_train_batch_end(self, batch=None, logs=None):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(toy.data(devices), epochs=1, callbacks=[Interrupt()], batch_size=4)
+    assert asked == [{"batch_size": 4}]
+    model.evaluate(toy.data(devices))
+    assert asked[1:] == [{}]
+    model.fit(toy.data(devices), epochs=1)
+    assert asked[2:] == [{}, {}]
