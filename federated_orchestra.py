@@ -23,7 +23,7 @@ from orchestra_strategy.checkpoints.settings import numbers_settings
 from orchestra_strategy.config import FrozenConfig, parse_config
 from orchestra_strategy.data.pixels import check_value_range, to_unit_range
 from orchestra_strategy.encoder_file import ENCODER_FILE, write_encoder
-from orchestra_strategy.errors import CheckpointError, OrchestraError
+from orchestra_strategy.errors import CheckpointError, OrchestraError, ParameterError
 from orchestra_strategy.evaluation import (
     ProbeResult,
     class_numbers,
@@ -33,11 +33,13 @@ from orchestra_strategy.evaluation import (
     write_json,
 )
 from orchestra_strategy.exchange.weights import write_weights
+from orchestra_strategy.files import PathLike
 from orchestra_strategy.host import reveal
 from orchestra_strategy.rng import DEFAULT_SEED
 from orchestra_strategy.runtime.checks import federated_values, our_strategy
 from orchestra_strategy.runtime.coming_back import ComingBack
 from orchestra_strategy.runtime.common_settings import agree_on_training
+from orchestra_strategy.runtime.embedding import embed_at_parties
 from orchestra_strategy.runtime.training import TrainingResults, train_rounds
 from orchestra_strategy.runtime.tuning import Tuning, grid_points, refuse_private, tune
 
@@ -364,19 +366,30 @@ class FederatedOrchestraTrainer:
             torch.manual_seed(self.config.seed)
             return self.model_builder().eval()
 
-    def embed(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Return the trained encoder's features of samples of one's own.
+    def embed(self, x: Any, out: Mapping[Any, PathLike] | None = None) -> Any:
+        """Return the trained encoder's features of samples.
 
         Args:
-            x: Shape (n, ...), of the kind that was trained on.
+            x: An array (n, ...) of samples of one's own, of the kind that was trained on; or what
+                :meth:`train` takes, whose samples and features stay at their parties.
+            out: Of samples at parties, PYU -> a ``.npy`` file on that party's disk.
 
         Returns:
-            Features, shape (n, d); the samples do not leave this process.
+            Features (n, d) float32: of an array an array, of samples at parties a FedNdarray.
 
         Raises:
             DataError: Samples cannot be used, such as pixels that are neither uint8 nor in [0, 1]
-                nor told of by ``value_range`` in ``data_options``.
+                nor told of by ``value_range`` in ``data_options``; or a file cannot be written.
+            ParameterError: ``out`` is given for an array, or names other parties or files.
         """
+        if not isinstance(x, np.ndarray):
+            federated = federated_values(x, self.config.data_options)
+            return embed_at_parties(self.encoder(), federated, out)
+        if out is not None:
+            raise ParameterError(
+                "Expected no `out` for an array of one's own, got one; write what is returned, by "
+                "`numpy.save(...)`."
+            )
         return extract_features(self.encoder(), self._in_unit_range(x))
 
     def _in_unit_range(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -165,6 +165,12 @@ def meta_entries(
             "party that was away, the averaged weights and the global centroids",
         ),
         _answer(
+            "reading and embedding",
+            "where the driver hands out paths, or asks for features: fingerprints of the names of "
+            "columns and classes, how many files were skipped, and what cannot be read, embedded "
+            "or written, by file, column and row; the samples and features stay",
+        ),
+        _answer(
             "collapse found",
             "why the party votes to stop the training, with its health; else nothing",
             dtype="float64",
