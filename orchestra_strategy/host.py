@@ -29,6 +29,7 @@ __all__ = [
     "SecureAggregator",
     "TorchModel",
     "aggregator_parties",
+    "bytes_per_number",
     "check_versions",
     "dispatcher_table",
     "host_register",
@@ -135,6 +136,19 @@ def ring_limit(aggregator: Any) -> float | None:
         bits, usual = _SPU_FIELDS.get(conf.field.name, (64, 18))
         return float(2.0 ** (bits - 3 - 2 * (conf.fxp_fraction_bits or usual)))
     return None
+
+
+def bytes_per_number(aggregator: Any) -> int:
+    """Return how many bytes a number takes on the way to an aggregator and back.
+
+    SecureAggregator masks 64-bit integers, and returns 64-bit floats. For an SPU, which splits each
+    number into shares for all its nodes, this is the width of one share.
+    """
+    if isinstance(aggregator, SecureAggregator):
+        return 8
+    if isinstance(aggregator, SPUAggregator):
+        return _SPU_FIELDS.get(aggregator.device.conf.field.name, (64, 18))[0] // 8
+    return 4
 
 
 def on_local_ray() -> bool:

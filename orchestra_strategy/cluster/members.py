@@ -52,6 +52,7 @@ class Members:
             settings.heartbeat,
             settings.peer_timeout,
         )
+        self.sent = self.received = 0  # bytes of data
         self._knocks: dict[str, float] = {}
         handlers = Handlers(self._answer, self.mailbox.put, self.liveness.alive, self._knock)
         self._wire = connect(settings, handlers)
@@ -100,7 +101,10 @@ class Members:
         while True:
             self.liveness.check()
             try:
-                return self._wire.send(peer, key, data, max(end - time.monotonic(), 0.1))
+                self._wire.send(peer, key, data, max(end - time.monotonic(), 0.1))
+                with self._lock:
+                    self.sent += len(data)
+                return
             except UnreachableError as error:
                 if time.monotonic() > end or self.mailbox.closed:
                     raise ClusterError(
@@ -121,7 +125,10 @@ class Members:
             self.liveness.check()
             self._tell_of_slow(peer, time.monotonic() - begun)
 
-        return self.mailbox.take(peer, key, self.settings.step_timeout, check)
+        data = self.mailbox.take(peer, key, self.settings.step_timeout, check)
+        with self._lock:
+            self.received += len(data)
+        return data
 
     def finish(self) -> None:
         """Say that all is done here, and stay until the others have done, too, and know it.

@@ -99,6 +99,13 @@ class Reports:
             if when == "round" or name not in rounds
         ]
 
+    def reply_bytes(self) -> dict[str, int]:
+        """Return the bytes, as float32, that come back in the first exchange and in a round."""
+        return {
+            when: sum(entry.nbytes for entry in self.reply_manifest(trained).arrays().values())
+            for when, trained in (("start", False), ("round", True))
+        }
+
     def note_average(self) -> None:
         """Keep the present weights as those that every party has: they have just come in."""
         self._average = read_weights(self.party.model)

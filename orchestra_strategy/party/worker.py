@@ -300,6 +300,10 @@ class PartyWorker(host.BaseTorchModel):  # type: ignore[misc]
         """Return what all parties have, for one that was away."""
         return self.checkpoints.common()
 
+    def reply_bytes(self) -> dict[str, int]:
+        """Return the bytes that come back in an exchange."""
+        return self.reports.reply_bytes()
+
     def close_checkpoints(self) -> None:
         """Give the folder back."""
         self.checkpoints.close()

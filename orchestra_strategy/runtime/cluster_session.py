@@ -17,6 +17,7 @@ __all__ = [
     "agree",
     "cluster_session",
     "plain_errors",
+    "wire_bytes",
     "working_together",
 ]
 
@@ -123,6 +124,12 @@ def agree(topic: str, values: Mapping[str, str]) -> None:
 def absent_are_back() -> bool:
     """Whether all parties that the cluster goes on without call this one to be taken in again."""
     return _Active.members is not None and _Active.members.absent_are_back()
+
+
+def wire_bytes() -> tuple[int, int] | None:
+    """Return the bytes that this party has sent and received so far; None outside a cluster."""
+    members = _Active.members
+    return None if members is None else (members.sent, members.received)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from orchestra_strategy.runtime.checks import (
     route_of,
 )
 from orchestra_strategy.runtime.privacy_budget import affordable, budget_stop, report_largest
+from orchestra_strategy.runtime.traffic import Exchange, exchange_of
 from orchestra_strategy.runtime.visibility import seen_by
 
 __all__ = ["OrchestraFLModel"]
@@ -333,7 +334,23 @@ class OrchestraFLModel(host.FLModel):  # type: ignore[misc]
         rows: list[dict[str, Any]] = host.reveal(worker.manifest_rows())
         parties = [d.party for d in self.workers]
         server = getattr(self.server, "party", "")
-        return [{**row, "seen_by": seen_by(row, server, self._aggregator, parties)} for row in rows]
+        wide = host.bytes_per_number(self._aggregator) // 4
+        return [
+            {
+                **row,
+                "bytes": row["bytes"] * (wide if row["to"] == "aggregator" else 1),
+                "seen_by": seen_by(row, server, self._aggregator, parties),
+            }
+            for row in rows
+        ]
+
+    def exchange(self, manifest: Sequence[Mapping[str, Any]]) -> Exchange:
+        """Return the bytes of a party's exchanges.
+
+        Args:
+            manifest: What :meth:`manifest` returns.
+        """
+        return exchange_of(self.workers, manifest, self._aggregator)
 
     def left_out(self) -> dict[str, dict[int, str]]:
         """Return the parties that were left out of rounds, by round and with the reason."""

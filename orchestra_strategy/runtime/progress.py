@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from orchestra_strategy import host
 from orchestra_strategy.party.privacy.protected import EPSILON
 from orchestra_strategy.runtime.privacy_budget import spent
+from orchestra_strategy.runtime.traffic import Exchange
 
 __all__ = ["RoundProgress"]
 
@@ -19,7 +20,7 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
 
     Args:
         rounds: How many rounds there will be.
-        bytes_up: Bytes that a party sends in a round, at most.
+        exchange: Bytes that a party sends and gets in a round.
         console: Where to draw; None draws nothing.
         past: The ledger of the rounds that a resumed training has behind it.
         absent: Parties that the training goes on without.
@@ -27,13 +28,14 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
     Attributes:
         ledger: Per epoch of FLModel: ``round`` (the last one), ``rounds``, ``seconds``, ``samples``
             (that all parties trained on), ``images_per_second``, ``bytes_up_per_party`` (at most),
+            ``bytes_down_per_party``,
             ``left_out`` (parties that the server did without) and the losses of the last round.
     """
 
     def __init__(
         self,
         rounds: int,
-        bytes_up: int,
+        exchange: Exchange,
         console: Console | None,
         past: Sequence[dict[str, Any]] = (),
         absent: Sequence[str] = (),
@@ -43,7 +45,7 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
         self.rounds = rounds
         self._done = {"rounds": 0, "rows": 0}
         self._left_out: dict[str, int] = {}
-        self.bytes_up = bytes_up
+        self.exchange = exchange
         self.ledger: list[dict[str, Any]] = [*past]
         self._console = console
         self._bar = Progress(
@@ -90,7 +92,8 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
             "seconds": seconds,
             "samples": samples,
             "images_per_second": samples / seconds,
-            "bytes_up_per_party": self.bytes_up * rounds,
+            "bytes_up_per_party": self.exchange.up * rounds,
+            "bytes_down_per_party": self.exchange.down * rounds,
             "left_out": self.absent
             + [p for p, n in self._left_out.items() if n > left_out.get(p, 0)],
             **metrics,

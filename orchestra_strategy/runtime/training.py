@@ -1,7 +1,7 @@
 """One call of ``train`` or ``resume``: progress, checkpoints, and what comes of it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
@@ -14,6 +14,7 @@ from orchestra_strategy.runtime.fl_model import OrchestraFLModel
 from orchestra_strategy.runtime.manifest_table import manifest_table
 from orchestra_strategy.runtime.privacy_budget import spent
 from orchestra_strategy.runtime.progress import RoundProgress
+from orchestra_strategy.runtime.traffic import traffic_of
 
 __all__ = ["TrainingResults", "train_rounds"]
 
@@ -25,7 +26,7 @@ class TrainingResults:
     Attributes:
         history: Losses and health by name, a value per round, averaged over the parties' samples.
         metrics: Those of the last round.
-        ledger: What each round cost: seconds, samples per second, bytes sent.
+        ledger: What each round cost: seconds, samples per second, bytes.
         manifest: All that left a party, one dictionary per entry.
         rounds: Rounds done.
         seconds: Wall-clock seconds of the training.
@@ -34,6 +35,7 @@ class TrainingResults:
         delta: See ``epsilon``.
         checkpoint: The folder of the checkpoints, the newest of which is of the last round done;
             None without ``checkpoint_dir``.
+        traffic: Bytes of all exchanges, see :func:`~orchestra_strategy.runtime.traffic.traffic_of`.
     """
 
     history: dict[str, list[float]]
@@ -46,6 +48,7 @@ class TrainingResults:
     epsilon: float | None = None
     delta: float | None = None
     checkpoint: str | None = None
+    traffic: dict[str, int | None] = field(default_factory=dict)
 
 
 def train_rounds(
@@ -78,8 +81,8 @@ def train_rounds(
     agree_on_manifest(manifest)
     if console is not None:
         console.print(manifest_table(manifest))
-    up = sum(row["bytes"] for row in manifest if row["when"] in ("round", "both"))
-    progress = RoundProgress(rounds, up, console, past, absent)
+    exchange = fl_model.exchange(manifest)
+    progress = RoundProgress(rounds, exchange, console, past, absent)
     own: list[Any] = [progress]
     if checkpoints is not None:
         checkpoints.follow(progress.ledger)
@@ -102,7 +105,8 @@ def train_rounds(
     finally:
         progress.close()
     folder = None if checkpoints is None else checkpoints.folder
-    return _results(fl_model, progress.ledger, manifest, folder)
+    traffic = traffic_of(exchange, progress.ledger)
+    return _results(fl_model, progress.ledger, manifest, folder, traffic)
 
 
 def _results(
@@ -110,6 +114,7 @@ def _results(
     ledger: list[dict[str, Any]],
     manifest: list[dict[str, Any]],
     checkpoint: str | None,
+    traffic: dict[str, int | None],
 ) -> TrainingResults:
     stop_reason = fl_model.stop_reason
     if stop_reason is not None and checkpoint is not None:
@@ -124,5 +129,6 @@ def _results(
         seconds=sum(row["seconds"] for row in ledger),
         stop_reason=stop_reason,
         checkpoint=checkpoint,
+        traffic=traffic,
         **spent(fl_model.workers),
     )

@@ -18,7 +18,9 @@ def seen_by(row: Mapping[str, Any], server: str, aggregator: Any, parties: Seque
         parties: All of them.
     """
     if row["to"] == "driver":
-        return "the driver"
+        if host.in_simulation():
+            return "the driver"
+        return f"{', '.join(parties)}: each party's, as every party's process is a driver"
     if row["to"] == "server":
         return f"{server}: each party's"
     name = type(aggregator).__name__

@@ -16,16 +16,34 @@ def history(folder):
     return json.loads((folder / "results.json").read_text(encoding="utf-8"))["history"]
 
 
+def assert_bytes_are_told(folder, is_centre):
+    """The ledger's bytes are those on the wire to 1 %, with round 0 and checkpoints' reports."""
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    told = results["traffic"]
+    others = 2 if is_centre else 1
+    up, down = told["up_per_party"], told["down_per_party"]
+    sent, received = (down, up) if is_centre else (up, down)
+    assert told["sent"] == pytest.approx(others * sent, rel=0.01)
+    assert told["received"] == pytest.approx(others * received, rel=0.01)
+    who = {row["seen_by"] for row in results["manifest"] if row["to"] == "driver"}
+    assert who == {"alice, bob, carol: each party's, as every party's process is a driver"}
+    rows = results["ledger"]
+    assert up == rows[0]["bytes_up_per_party"] * (len(rows) + 1)
+
+
 @pytest.mark.parametrize("combiner", [{"server": "bob"}, {"aggregator": "secure"}], ids=str)
 def test_three_parties_with_tls_do_what_one_process_does(job, tmp_path, monkeypatch, combiner):
-    made = job(3, tls=KEYS, **combiner)
+    wide = {"backbone": "conv4", "in_channels": 1, "hidden_dim": 256}
+    made = job(3, tls=KEYS, model=wide, checkpoint_dir="kept-{party}", **combiner)
     make_certificates(tmp_path / "keys", made.names)
     made.start()
     assert made.end(seconds=90) == dict.fromkeys(made.names, 0), made.log("alice")
     each = [history(tmp_path / f"out-{name}") for name in made.names]
     assert each[0] == each[1] == each[2]
+    for name in made.names:
+        assert_bytes_are_told(tmp_path / f"out-{name}", combiner.get("server", "alice") == name)
     monkeypatch.chdir(tmp_path)
-    made.write("alone.yaml", out_dir="alone", tls=None)
+    made.write("alone.yaml", out_dir="alone", checkpoint_dir="kept-alone", tls=None)
     assert main(["train", "alone.yaml", "--simulate"]) == 0
     alone = history(tmp_path / "alone")
     assert alone.keys() == each[0].keys()
