@@ -21,9 +21,9 @@ import dp_accounting
 import numpy as np
 import numpy.typing as npt
 from dp_accounting import rdp
-from dp_accounting.pld import PLDAccountant
 
 from orchestra_strategy.errors import ParameterError, PrivacyError
+from orchestra_strategy.privacy.pld_bound import pld_epsilon
 
 __all__ = [
     "ACCOUNTANTS",
@@ -39,8 +39,9 @@ ACCOUNTANTS = ("rdp", "pld")
 _FEWEST, _MOST = 1e-2, 1e5  # noise multipliers that are searched
 _SEARCH_STEPS = 60
 _PRECISION = 1e-3  # of the logarithm
-_PLD_GAIN = 2.0  # by which PLD needs less noise than RDP, at most
+_PLD_GAIN = 2.0  # by which PLD seldom needs less noise than RDP
 _MANY_ROUNDS = 10**7
+_NEVER = 1e-15  # a probability that counts as none
 
 # The default orders leave gaps above 64, where the best one lies for an epsilon below 0.5; and
 # have more fractions than a hundredth of epsilon asks for, which cost most of the time.
@@ -91,7 +92,8 @@ def epsilon_of(costs: Costs, delta: float, accountant: str = "rdp") -> float:
     Args:
         costs: Releases with their numbers; none gives 0.
         delta: In (0, 1).
-        accountant: ``"rdp"`` (fast) or ``"pld"`` (tighter, slower with many kinds of release).
+        accountant: ``"rdp"`` (fast) or ``"pld"`` (tighter, slower with many kinds of release; where
+            there is so little noise that epsilon is in the millions, it is RDP's).
 
     >>> round(epsilon_of({Release(4.0): 10}, 1e-5), 3)
     3.617
@@ -99,13 +101,14 @@ def epsilon_of(costs: Costs, delta: float, accountant: str = "rdp") -> float:
     costs = {release: count for release, count in costs.items() if count}
     if not costs:
         return 0.0
-    if accountant == "pld":
-        pld = PLDAccountant()
-        for release, count in costs.items():
-            pld.compose(release.event(), count)
-        return float(pld.get_epsilon(delta))
     total = sum(count * _rdp_of(release) for release, count in costs.items())
-    return float(rdp.compute_epsilon(_ORDERS, total, delta)[0])
+    epsilon = float(rdp.compute_epsilon(_ORDERS, total, delta)[0])
+    if accountant == "rdp":
+        return epsilon
+    farthest = float(rdp.compute_epsilon(_ORDERS, total, _NEVER)[0])
+    tighter = pld_epsilon({(z, q): n for (z, q), n in costs.items()}, delta, farthest)
+    # Both are upper bounds, so the lower one is.
+    return epsilon if tighter is None else min(epsilon, tighter)
 
 
 class PrivacyLedger:
@@ -214,9 +217,11 @@ def find_noise_multiplier(
         return epsilon_of(costs, delta, accountant)
 
     if accountant == "pld":
-        # RDP needs at least as much noise, and costs nothing to try; PLD with little noise does.
+        # RDP needs at least as much noise, and costs nothing to try.
         high = math.log(find_noise_multiplier(costs_of, target_epsilon, delta, rounds))
         low = high - math.log(_PLD_GAIN)
+        while low > math.log(_FEWEST) and epsilon(math.exp(low)) <= target_epsilon:
+            low, high = low - math.log(_PLD_GAIN), low
     else:
         low = high = math.log(_FEWEST)
     while epsilon(math.exp(high)) > target_epsilon:

@@ -1,12 +1,15 @@
 """Epsilon against closed forms that are computed here, and against published values."""
 
 import math
+import time
+import tracemalloc
 
 import pytest
 from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import norm
 
 from orchestra_strategy.errors import ParameterError, PrivacyError
+from orchestra_strategy.privacy import pld_bound
 from orchestra_strategy.privacy.accounting import (
     PrivacyLedger,
     Release,
@@ -53,6 +56,69 @@ def test_rdp_of_gaussians_is_the_closed_form(z, rounds):
 def test_pld_of_gaussians_is_the_analytic_one(z, rounds):
     got = epsilon_of({Release(z): rounds}, DELTA, "pld")
     assert got == pytest.approx(exact_gaussian(z, rounds, DELTA), rel=0.01)
+
+
+@pytest.mark.parametrize("z", [1.0, 0.1, 0.01, 1e-3, 1e-6])
+@pytest.mark.parametrize("rounds", [1, 10, 1000])
+def test_pld_with_little_noise_is_exact_and_no_more_than_rdp(z, rounds):
+    got = epsilon_of({Release(z): rounds}, DELTA, "pld")
+    mu = math.sqrt(rounds) / z
+    # Where the second term of delta is far below the first, epsilon is mu^2 / 2 + mu * 4.26.
+    assert got <= mu**2 / 2 - mu * norm.ppf(DELTA)
+    assert got == pytest.approx(mu**2 / 2 - mu * norm.ppf(DELTA), rel=0.02 if mu > 50 else 0.3)
+    assert got <= epsilon_of({Release(z): rounds}, DELTA)
+    two = epsilon_of({Release(z * math.sqrt(2)): rounds, Release(z * 2): 2 * rounds}, DELTA, "pld")
+    assert two == pytest.approx(got, rel=1e-9)
+
+
+LITTLE = [
+    {Release(0.5, 0.1): 10},
+    {Release(0.1, 0.1): 10},
+    {Release(0.01, 0.1): 100},
+    {Release(0.001, 0.1): 100},
+    {Release(1e-4, 0.5): 1000},
+    {Release(0.05, 0.1): 5, Release(0.02): 3, Release(1.0, 0.01): 1000},
+]
+
+
+@pytest.mark.parametrize("costs", LITTLE)
+def test_pld_with_little_noise_takes_neither_memory_nor_minutes(costs):
+    begun = time.perf_counter()
+    tracemalloc.start()
+    try:
+        got = epsilon_of(costs, DELTA, "pld")
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 500e6  # on a grid of 1e-4 it is gigabytes
+    assert time.perf_counter() - begun < 30
+    assert got <= epsilon_of(costs, DELTA)
+    # A single participation of an unlucky unit is already so much.
+    assert got >= max(0.5 / z**2 for z, _ in costs) * 0.9
+
+
+@pytest.mark.parametrize(
+    "costs",
+    [
+        {Release(0.3, 0.1): 100},
+        {Release(0.6, 0.05): 2000},
+        {Release(0.2, 0.1): 3, Release(0.3): 2, Release(1.0, 0.01): 500},
+    ],
+)
+def test_a_coarser_grid_gives_a_bound_that_is_a_little_higher(costs, monkeypatch):
+    fine = epsilon_of(costs, DELTA, "pld")
+    assert fine < 0.98 * epsilon_of(costs, DELTA)
+    previous = fine
+    for cells in (2**15, 2**13):
+        monkeypatch.setattr(pld_bound, "_MOST_CELLS", cells)
+        coarse = epsilon_of(costs, DELTA, "pld")
+        assert previous * (1 - 1e-9) <= coarse < 1.02 * fine
+        previous = coarse
+
+
+def test_without_a_grid_pld_is_rdp():
+    costs = {Release(1e-5, 0.1): 10}
+    assert epsilon_of(costs, DELTA, "pld") == epsilon_of(costs, DELTA) > 1e6
 
 
 def test_the_example_of_dp_sgd():
@@ -118,6 +184,13 @@ def test_the_noise_found_meets_the_target_and_never_exceeds_it(accountant, targe
         )
         got = epsilon_of({Release(z): 20}, DELTA, accountant)
         assert target * 0.99 <= got <= target
+
+
+def test_little_noise_is_found_for_a_large_target_of_sampled_steps():
+    # RDP is four times as high here, so its noise is twice as much.
+    z = find_noise_multiplier(lambda z: {Release(z, 0.1): 1}, 1200.0, DELTA, 100, "pld")
+    assert z == pytest.approx(0.1, rel=0.01)
+    assert 1188 <= epsilon_of({Release(z, 0.1): 100}, DELTA, "pld") <= 1200
 
 
 def test_noise_found_for_sampled_steps_with_moments():
