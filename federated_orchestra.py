@@ -48,7 +48,7 @@ __all__ = ["FederatedOrchestraTrainer", "ModelConfig", "TrainerConfig", "Trainin
 
 _OF_THE_RUN = ("strategy", "rounds", "seed", "checkpoint_every", "keep_checkpoints")
 _NOT_OF_A_TRIAL = {"out_dir", "progress", "rounds"} | {
-    *("checkpoint_dir", "checkpoint_every", "keep_checkpoints")
+    *("log_dir", "checkpoint_dir", "checkpoint_every", "keep_checkpoints")
 }
 
 
@@ -78,6 +78,8 @@ class TrainerConfig(FrozenConfig):
         num_gpus: GPUs per party.
         out_dir: Folder for ``results.json`` and ``encoder.npz``, a text or a path; None writes
             nothing.
+        log_dir: Folder for what a long training says while it runs: a line of JSON per round,
+            TensorBoard's numbers, and a log that is rotated. A text or a path; None writes nothing.
         progress: Whether to draw the progress bar.
         checkpoint_dir: Folder for checkpoints: each party writes its own state on its own disk,
             and none is written by default. A text or a path.
@@ -93,12 +95,13 @@ class TrainerConfig(FrozenConfig):
     data_options: dict[str, Any] = Field(default_factory=dict)
     num_gpus: int = Field(0, ge=0)
     out_dir: str | None = None
+    log_dir: str | None = None
     progress: bool = True
     checkpoint_dir: str | None = None
     checkpoint_every: int = Field(1, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
 
-    @field_validator("out_dir", "checkpoint_dir", mode="before")
+    @field_validator("out_dir", "log_dir", "checkpoint_dir", mode="before")
     @classmethod
     def _names_a_folder(cls, value: Any, info: ValidationInfo) -> Any:
         if value == "":
@@ -323,6 +326,7 @@ class FederatedOrchestraTrainer:
                 self._checkpoints,
                 past,
                 absent,
+                self.config.log_dir,
             )
         finally:
             if self._checkpoints is not None:

@@ -36,6 +36,7 @@ class LocalPart(FrozenConfig):
     Attributes:
         data: Path of the party's own data.
         out_dir: Its folder for results.
+        log_dir: Its folder for what it says while it runs.
         checkpoint_dir: Its folder for checkpoints; that there is one is agreed on.
         tls: Its key files.
         listen: The address that it binds to.
@@ -45,6 +46,7 @@ class LocalPart(FrozenConfig):
 
     data: str | None = None
     out_dir: str | None = None
+    log_dir: str | None = None
     checkpoint_dir: str | None = None
     tls: TlsFiles | None = None
     listen: str | None = None
@@ -113,7 +115,7 @@ def with_local_part(job: ClusterJob, path: Path | None, party: str) -> ClusterJo
     return changed.model_copy(
         update={
             name: _filled(getattr(changed, name), party)
-            for name in ("data", "out_dir", "checkpoint_dir", "tls")
+            for name in ("data", "out_dir", "log_dir", "checkpoint_dir", "tls")
         }
     )
 

@@ -2,10 +2,19 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from statistics import median
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from orchestra_strategy import host
 from orchestra_strategy.party.privacy.protected import EPSILON
@@ -13,6 +22,8 @@ from orchestra_strategy.runtime.privacy_budget import spent
 from orchestra_strategy.runtime.traffic import Exchange
 
 __all__ = ["RoundProgress"]
+
+_LINE_SECONDS = 600.0
 
 
 class RoundProgress(host.Callback):  # type: ignore[misc]
@@ -54,12 +65,15 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
             MofNCompleteColumn(),
             TextColumn("rounds"),
             TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
             TextColumn("{task.fields[status]}"),
             console=console,
             disable=console is None,
         )
         self._task: Any = None
         self._begun = 0.0
+        self._last_line = 0.0
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Draw the bar; round 0 is over by now."""
@@ -131,9 +145,17 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
             losses += f"  epsilon {metrics[EPSILON]:.3g}"
         status = f"{losses}  {row['images_per_second']:,.0f} samples/s"
         self._bar.update(self._task, advance=1, status=status)
-        # A log file gets lines, not a bar: about ten of them.
         if self._console is not None and not self._console.is_terminal:
-            every = max(1, self.rounds // 10)
-            epoch = len(self.ledger)
-            if epoch % every == 0 or epoch in (1, self.rounds):
-                self._console.print(f"  round {epoch:>3}/{self.rounds}  {status}")
+            self._show_line(self._console, status)
+
+    def _show_line(self, console: Console, status: str) -> None:
+        """Print a line in place of the bar: about ten in all, and one every ten minutes."""
+        every = max(1, self.rounds // 10)
+        epoch, now = len(self.ledger), time.monotonic()
+        due = epoch % every == 0 or epoch in (1, self.rounds)
+        if not due and now - self._last_line < _LINE_SECONDS:
+            return
+        self._last_line = now
+        newest = [row["seconds"] for row in self.ledger[-10:]]
+        left = timedelta(seconds=round(median(newest) * (self.rounds - epoch)))
+        console.print(f"  round {epoch:>3}/{self.rounds}  {status}  {left} left")

@@ -14,6 +14,7 @@ from orchestra_strategy.runtime.fl_model import OrchestraFLModel
 from orchestra_strategy.runtime.manifest_table import manifest_table
 from orchestra_strategy.runtime.privacy_budget import spent
 from orchestra_strategy.runtime.progress import RoundProgress
+from orchestra_strategy.runtime.round_log import RoundLog
 from orchestra_strategy.runtime.traffic import traffic_of
 
 __all__ = ["TrainingResults", "train_rounds"]
@@ -60,6 +61,7 @@ def train_rounds(
     checkpoints: Checkpoints | None = None,
     past: Sequence[dict[str, Any]] = (),
     absent: Sequence[str] = (),
+    log_dir: str | None = None,
 ) -> TrainingResults:
     """Train what is left of ``rounds``, and write a checkpoint of the last one.
 
@@ -72,6 +74,7 @@ def train_rounds(
         checkpoints: Writes checkpoints; None writes none.
         past: The ledger of the rounds done before.
         absent: Parties of the job that it goes on without.
+        log_dir: Where rounds are written down while it runs; None writes nothing.
 
     Raises:
         OrchestraError: Training cannot go on; with checkpoints, the message says how to resume.
@@ -84,6 +87,8 @@ def train_rounds(
     exchange = fl_model.exchange(manifest)
     progress = RoundProgress(rounds, exchange, console, past, absent)
     own: list[Any] = [progress]
+    round_log = None if log_dir is None else RoundLog(log_dir, progress.ledger)
+    own += [] if round_log is None else [round_log]
     if checkpoints is not None:
         checkpoints.follow(progress.ledger)
         own.append(checkpoints)
@@ -93,7 +98,8 @@ def train_rounds(
             with plain_errors():
                 fl_model.fit(federated_data, epochs=left, callbacks=[*own, *callbacks])
         if fl_model.collapse_reason is not None:
-            progress.on_epoch_end()  # the host leaves before it tells of the last round
+            for callback in own[: 1 + (round_log is not None)]:
+                callback.on_epoch_end()  # the host leaves before it tells of the last round
         if checkpoints is not None:
             checkpoints.finish(fl_model.workers)
     except PartiesBack:
@@ -104,6 +110,8 @@ def train_rounds(
         raise
     finally:
         progress.close()
+        if round_log is not None:
+            round_log.close()
     folder = None if checkpoints is None else checkpoints.folder
     traffic = traffic_of(exchange, progress.ledger)
     return _results(fl_model, progress.ledger, manifest, folder, traffic)
