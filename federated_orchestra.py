@@ -22,8 +22,14 @@ from orchestra_strategy.checkpoints.driver import Checkpoints
 from orchestra_strategy.checkpoints.settings import numbers_settings
 from orchestra_strategy.config import FrozenConfig, parse_config
 from orchestra_strategy.data.pixels import check_value_range, to_unit_range
-from orchestra_strategy.encoder_file import ENCODER_FILE, write_encoder
-from orchestra_strategy.errors import CheckpointError, OrchestraError, ParameterError
+from orchestra_strategy.data.shared_tables import agree_on_tables, asks_to_agree
+from orchestra_strategy.encoder_file import AGREED_FILE, ENCODER_FILE, write_encoder
+from orchestra_strategy.errors import (
+    CheckpointError,
+    OrchestraError,
+    ParameterError,
+    PrivacyError,
+)
 from orchestra_strategy.evaluation import (
     ProbeResult,
     class_numbers,
@@ -35,6 +41,7 @@ from orchestra_strategy.evaluation import (
 from orchestra_strategy.exchange.weights import write_weights
 from orchestra_strategy.files import PathLike
 from orchestra_strategy.host import reveal
+from orchestra_strategy.party.privacy import unit_of
 from orchestra_strategy.rng import DEFAULT_SEED
 from orchestra_strategy.runtime.checks import federated_values, our_strategy
 from orchestra_strategy.runtime.coming_back import ComingBack
@@ -74,7 +81,8 @@ class TrainerConfig(FrozenConfig):
         parameters: The strategy's parameters by name.
         data_options: How the parties read their data where they are given as paths, see
             :func:`~orchestra_strategy.data.load_local`; of these ``value_range`` is for arrays,
-            too, and for ``embed`` and ``evaluate``.
+            too, and for ``embed`` and ``evaluate``; by ``"agree"`` parties agree on columns, see
+            :func:`~orchestra_strategy.data.shared_tables.agree_on_tables`.
         num_gpus: GPUs per party.
         out_dir: Folder for ``results.json`` and ``encoder.npz``, a text or a path; None writes
             nothing.
@@ -123,6 +131,9 @@ class FederatedOrchestraTrainer:
         parties: Names of all parties of the job, where it goes on without some of them; those of
             the devices by default.
 
+    Attributes:
+        data_options: Those of the configuration, with what the parties have agreed on.
+
     Raises:
         OrchestraError: The configuration or the devices cannot be used.
     """
@@ -143,6 +154,8 @@ class FederatedOrchestraTrainer:
         if server is None and aggregator is None:
             server = next(iter(devices), None)
         self.server = server
+        if asks_to_agree(self.config.data_options):
+            self._refuse_to_agree_in_private()
         # Each strategy gets the heads that it trains; one that names none, those of Orchestra.
         heads = getattr(our_strategy(self.config.strategy), "heads", OrchestraStrategy.heads)
         options = self.config.model.model_dump()
@@ -150,8 +163,17 @@ class FederatedOrchestraTrainer:
         self.fl_model: OrchestraFLModel | None = None
         self.results: TrainingResults | None = None
         self.console = Console() if self.config.progress else None
+        self.data_options: dict[str, Any] = dict(self.config.data_options)
         self._checkpoints: Checkpoints | None = None
         self.parties = [d.party for d in self.devices] if parties is None else list(parties)
+
+    def _refuse_to_agree_in_private(self) -> None:
+        config_class = our_strategy(self.config.strategy).config_class
+        if unit_of(parse_config(config_class, self.config.parameters)).protected:
+            raise PrivacyError(
+                "Expected names of categories, means and deviations to be given with privacy, got "
+                "'agree', by which they would leave without noise; list them in `data_options`."
+            )
 
     def setup_model(self) -> OrchestraFLModel:
         """Build the FLModel, with one worker per party; ``train`` does it where it is missing."""
@@ -198,7 +220,7 @@ class FederatedOrchestraTrainer:
             refuse_private(parse_config(config_class, {**self.config.parameters, **point}))
         return tune(
             self._build,
-            federated_values(federated_data, self.config.data_options),
+            self._read(federated_data),
             grid,
             self.config.rounds if rounds is None else rounds,
             out_dir,
@@ -319,7 +341,7 @@ class FederatedOrchestraTrainer:
         try:
             self.results = train_rounds(
                 fl_model,
-                federated_values(federated_data, self.config.data_options),
+                self._read(federated_data),
                 self.config.rounds,
                 callbacks,
                 self.console,
@@ -335,10 +357,18 @@ class FederatedOrchestraTrainer:
             self._write(Path(self.config.out_dir))
         return self.results
 
+    def _read(self, federated_data: Any) -> Any:
+        """Return a FedNdarray; where the parties shall agree on columns, they do it once."""
+        if isinstance(federated_data, Mapping) and asks_to_agree(self.data_options):
+            self.data_options = agree_on_tables(federated_data, **self.data_options)
+        return federated_values(federated_data, self.data_options)
+
     def _write(self, folder: Path) -> None:
         """Write the results, and the encoder with all that is needed to use it."""
         assert self.results is not None
         write_json(folder / "results.json", asdict(self.results))
+        if self.data_options != self.config.data_options:
+            write_json(folder / AGREED_FILE, self.data_options)
         if self.results.rounds:
             write_encoder(
                 folder / ENCODER_FILE,
@@ -387,8 +417,7 @@ class FederatedOrchestraTrainer:
             ParameterError: ``out`` is given for an array, or names other parties or files.
         """
         if not isinstance(x, np.ndarray):
-            federated = federated_values(x, self.config.data_options)
-            return embed_at_parties(self.encoder(), federated, out)
+            return embed_at_parties(self.encoder(), self._read(x), out)
         if out is not None:
             raise ParameterError(
                 "Expected no `out` for an array of one's own, got one; write what is returned, by "
@@ -398,7 +427,7 @@ class FederatedOrchestraTrainer:
 
     def _in_unit_range(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return images in the scale that the parties' have after they are read."""
-        window = check_value_range(self.config.data_options.get("value_range"))
+        window = check_value_range(self.data_options.get("value_range"))
         return x if window is None else to_unit_range(x, window)
 
     def evaluate(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from orchestra_strategy.algorithms.model import OrchestraModel as OrchestraModel
     from orchestra_strategy.algorithms.model import orchestra_model as orchestra_model
     from orchestra_strategy.algorithms.objective import LossParts as LossParts
+    from orchestra_strategy.data.shared_tables import agree_on_tables as agree_on_tables
     from orchestra_strategy.data.sources import fed_from_paths as fed_from_paths
     from orchestra_strategy.data.sources import fed_labelled_from_paths as fed_labelled_from_paths
     from orchestra_strategy.data.sources import fed_ndarray as fed_ndarray

@@ -21,8 +21,10 @@ from orchestra_strategy.exchange.weights import read_weights, write_weights
 from orchestra_strategy.files import PathLike, parse_json, write_private
 
 __all__ = [
+    "AGREED_FILE",
     "ENCODER_FILE",
     "TrainedEncoder",
+    "agreed_options",
     "pack_encoder",
     "read_encoder",
     "unpack_encoder",
@@ -30,6 +32,9 @@ __all__ = [
 ]
 
 ENCODER_FILE = "encoder.npz"
+AGREED_FILE = "data_options.json"
+"""Beside the encoder: how tables are read, where the parties have agreed on it."""
+
 _ABOUT, _SCHEMA = "about.json", 1
 _LONGEST_ABOUT = 2**16
 _LONGEST_HEADER = 2**12  # of a .npy file, of which each array of a .npz file is one
@@ -58,6 +63,28 @@ class TrainedEncoder:
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             return orchestra_model(**self.options).eval()
+
+
+def agreed_options(path: PathLike) -> dict[str, Any]:
+    """Return how tables are read for an encoder; nothing where nothing was agreed on.
+
+    Args:
+        path: As of :func:`read_encoder`.
+
+    Raises:
+        ModelError: The file beside the encoder is broken.
+    """
+    path = Path(path).expanduser()
+    file = (path if path.is_dir() else path.parent) / AGREED_FILE
+    if not file.is_file():
+        return {}
+    try:
+        options = parse_json(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"Expected `{file}` to hold options of reading, got: {error}") from error
+    if not isinstance(options, dict):
+        raise ModelError(f"Expected `{file}` to hold options of reading, got another value.")
+    return options
 
 
 def write_encoder(

@@ -33,6 +33,7 @@ WITH_HOST = {
     "OrchestraSingleStepStrategy": "strategies.variants",
     "OrchestraStrategy": "strategies.orchestra",
     "SelfSupervisedStrategy": "strategies.self_supervised",
+    "agree_on_tables": "data.shared_tables",
     "fed_from_paths": "data.sources",
     "fed_labelled_from_paths": "data.sources",
     "fed_ndarray": "data.sources",

@@ -68,7 +68,7 @@ def test_only_the_outer_rooms_use_the_host():
         for p in modules()
         if p.relative_to(PACKAGE).parts[0] in inner and "orchestra_strategy.host" in imports(p)
     }
-    assert using == {"data/sources.py"}
+    assert using == {"data/shared_tables.py", "data/sources.py"}
 
 
 def test_pure_layers_import_without_secretflow():

@@ -46,15 +46,19 @@ def add_data_option(parser: SentenceParser) -> None:
 
 
 def read_path(path: str, arguments: argparse.Namespace) -> LocalData:
-    """Read images or a table of this machine, with the options that were given.
+    """Read images or a table of this machine, with the options that were agreed on or given.
 
     Raises:
         DataError: They cannot be read.
         ParameterError: An option is unknown.
     """
     from orchestra_strategy.data import load_local
+    from orchestra_strategy.encoder_file import agreed_options
 
-    return load_local(path, **name_values("--data-option", arguments.data_option))
+    given = name_values("--data-option", arguments.data_option)
+    encoder = getattr(arguments, "encoder", None)
+    agreed = {} if encoder is None else agreed_options(encoder)
+    return load_local(path, **{**agreed, **given})
 
 
 def labels_of(data: LocalData, path: str) -> Any:

@@ -15,6 +15,7 @@ from orchestra_strategy import host
 from orchestra_strategy.data.pixels import check_value_range, to_unit_range
 from orchestra_strategy.data.readers.loading import check_options, load_local
 from orchestra_strategy.data.readers.local_data import LocalData
+from orchestra_strategy.data.shared_tables import agree_on_tables, asks_to_agree, check_paths
 from orchestra_strategy.errors import DataError, ParameterError
 
 __all__ = [
@@ -95,7 +96,9 @@ def fed_from_paths(
     Args:
         paths: PYU -> the path as that party sees it; see :func:`~.loading.load_local`.
         timeout_s: The longest wait for all parties, in local mode.
-        **options: The same for all parties; see :func:`~.loading.load_local`.
+        **options: The same for all parties; see :func:`~.loading.load_local`. Of tables,
+            ``categories="agree"`` and ``standardise="agree"`` have the parties agree, see
+            :func:`~.shared_tables.agree_on_tables`.
 
     Returns:
         A horizontally partitioned FedNdarray, uint8 or float32.
@@ -155,14 +158,10 @@ def fed_from_readers(
 def _load_everywhere(
     paths: Mapping[Any, Any], options: Mapping[str, Any], timeout_s: float, labelled: bool
 ) -> tuple[Any, Any | None]:
-    _check_devices("paths", paths)
+    check_paths(paths)
     check_options(options)
-    for device, path in paths.items():
-        if not isinstance(path, (str, os.PathLike)):
-            raise DataError(
-                f"Expected the path of party `{device.party}` to be a string or a Path, got "
-                f"{type(path).__name__}."
-            )
+    if asks_to_agree(options):
+        options = agree_on_tables(paths, timeout_s=timeout_s, **options)
     readers = {d: partial(load_local, os.fspath(path), **options) for d, path in paths.items()}
     return _read_everywhere(readers, timeout_s, labelled)
 

@@ -171,6 +171,13 @@ def meta_entries(
             "or written, by file, column and row; the samples and features stay",
         ),
         _answer(
+            "agreed columns",
+            "with `categories='agree'` the names of the categories in the columns given, without "
+            "numbers of how often; with `standardise='agree'` of each column the number of cells, "
+            "their sum, and that of squared deviations from the mean: each party's to the first "
+            "party, the union, means and deviations to all",
+        ),
+        _answer(
             "collapse found",
             "why the party votes to stop the training, with its health; else nothing",
             dtype="float64",

@@ -15,12 +15,12 @@ from orchestra_strategy.data.readers.csv_layout import CsvLayout, column_name
 from orchestra_strategy.data.readers.local_data import reading
 from orchestra_strategy.errors import DataError
 
-__all__ = ["Cells", "read_columns"]
+__all__ = ["NO_NUMBER", "Cells", "read_columns"]
 
 _UNEQUAL = re.compile(r"Expected \d+ fields in line \d+, saw \d+")
 # Pandas's own, which stand for a missing number; in a column of names they are names.
-_NO_NUMBER = ["", "#N/A", "N/A", "n/a", "#NA", "NA", "<NA>", "NULL", "null", "NaN", "nan"]
-_NO_NUMBER += ["-NaN", "-nan", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"]
+NO_NUMBER = ["", "#N/A", "N/A", "n/a", "#NA", "NA", "<NA>", "NULL", "null", "NaN", "nan"]
+NO_NUMBER += ["-NaN", "-nan", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"]
 
 
 class Cells(NamedTuple):
@@ -86,7 +86,7 @@ def _read(
     """Return all columns, by their place in the header: names may be there twice."""
     places = {layout.header.index(name): names for name, names in names_of.items()}
     no_cell = {
-        place: ([] if "" in places[place] else [""]) if place in places else _NO_NUMBER
+        place: ([] if "" in places[place] else [""]) if place in places else NO_NUMBER
         for place in range(len(layout.header))
     }
     with reading(path, "a CSV table"), decoding(path, layout.encoding), warnings.catch_warnings():

@@ -18,7 +18,7 @@ def check_csv_options(
     columns: Any,
     label_column: Any,
     class_names: Any,
-    categories: Mapping[str, Any],
+    categories: Any,
     standardise: Any,
     delimiter: Any,
     decimal: Any,
@@ -43,6 +43,12 @@ def check_csv_options(
     if decimal == delimiter:
         raise ParameterError(
             f"Expected `decimal` to be another mark than `delimiter`, got {decimal!r} for both."
+        )
+    if isinstance(categories, str) or standardise == "agree":
+        raise ParameterError(
+            "Expected `categories` to be {column: [...]} and `standardise` to be known where one "
+            "party reads its table; 'agree' is for several, in `fed_from_paths`, the trainer's "
+            "`data_options`, or `agree_on_tables`."
         )
     for name, values in categories.items():
         if isinstance(values, str) or not values or len(set(values)) != len(values):

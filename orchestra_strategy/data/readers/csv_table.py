@@ -68,7 +68,7 @@ def load_csv(
         DataError: The file is missing or broken, lacks a column, or has cells that are empty, no
             finite number, or no known category.
     """
-    path, categories = Path(path), dict(categories or {})
+    path, categories = Path(path), categories or {}
     check_csv_options(
         columns, label_column, class_names, categories, standardise, delimiter, decimal
     )
