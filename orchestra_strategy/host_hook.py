@@ -20,10 +20,15 @@ _DISPATCHERS = frozenset(
     f"{root}.ml.nn.fl.strategy_dispatcher" for root in ("secretflow_fl", "sfl")
 )
 _OURS = "orchestra_strategy.strategies.built_in"
+_CHECKS = "orchestra_strategy.strategies.registry"
 
 
 def register_when_asked() -> None:
-    """Have SecretFlow's dispatcher import this package's strategies before it looks up a name."""
+    """Have SecretFlow's dispatcher import this package's strategies before it looks up a name.
+
+    It asks them, too, whether they can be built in the way that FLModel was called: on the driver,
+    where no worker has been started yet.
+    """
     for name in _DISPATCHERS & sys.modules.keys():
         _call_back(sys.modules[name])
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
@@ -61,6 +66,7 @@ def _call_back(module: ModuleType) -> None:
 
     def with_ours(name: str, *args: Any, **kwargs: Any) -> Any:
         importlib.import_module(_OURS)
+        importlib.import_module(_CHECKS).check_dispatch(name, *args, **kwargs)
         return dispatch(name, *args, **kwargs)
 
     dispatcher.dispatch = with_ours

@@ -5,6 +5,7 @@ from typing import Any
 
 from orchestra_strategy import host
 from orchestra_strategy.component.forms import Waiting, limits_from
+from orchestra_strategy.component.input_tables import only_columns, readers_of, refuse_unfit
 from orchestra_strategy.component.model_file import (
     MODEL_TYPE,
     About,
@@ -13,7 +14,6 @@ from orchestra_strategy.component.model_file import (
 )
 from orchestra_strategy.component.party_data import NumberColumns, read_party_table
 from orchestra_strategy.component.platform_job import platform_job
-from orchestra_strategy.component.input_tables import only_columns, readers_of, refuse_unfit
 from orchestra_strategy.errors import DataError
 from orchestra_strategy.evaluation import extract_features
 from orchestra_strategy.host_component import (

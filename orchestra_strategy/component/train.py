@@ -17,6 +17,7 @@ from orchestra_strategy.component.forms import (
     run_from,
     views_for,
 )
+from orchestra_strategy.component.input_tables import chosen_samples, one_of_each_party, readers_of
 from orchestra_strategy.component.model_file import (
     MODEL_TYPE,
     About,
@@ -25,7 +26,6 @@ from orchestra_strategy.component.model_file import (
 )
 from orchestra_strategy.component.parameters import Common, Strategy, parameters_from
 from orchestra_strategy.component.platform_job import platform_job
-from orchestra_strategy.component.input_tables import chosen_samples, one_of_each_party, readers_of
 from orchestra_strategy.component.training_report import training_report
 from orchestra_strategy.config import parse_config
 from orchestra_strategy.data.sources import fed_from_readers

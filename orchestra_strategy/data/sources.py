@@ -23,6 +23,7 @@ __all__ = [
     "fed_from_readers",
     "fed_in_unit_range",
     "fed_labelled_from_paths",
+    "fed_labelled_from_readers",
     "fed_ndarray",
 ]
 
@@ -153,6 +154,26 @@ def fed_from_readers(
     """
     _check_devices("readers", readers)
     return _read_everywhere(readers, timeout_s, labelled=False)[0]
+
+
+def fed_labelled_from_readers(
+    readers: Mapping[Any, Callable[[], LocalData]], *, timeout_s: float = _LOAD_SECONDS
+) -> tuple[Any, Any | None]:
+    """Read samples like :func:`fed_from_readers`, and labels, which stay at the parties too.
+
+    Args:
+        readers: As there.
+        timeout_s: As there.
+
+    Returns:
+        As of :func:`fed_labelled_from_paths`.
+
+    Raises:
+        DataError: As there.
+        HostError: As there.
+    """
+    _check_devices("readers", readers)
+    return _read_everywhere(readers, timeout_s, labelled=True)
 
 
 def _load_everywhere(

@@ -188,7 +188,8 @@ def meta_entries(
             "float64",
             "mean in the log",
             "driver",
-            "where the driver calls `evaluate`, some of: " + ", ".join(evaluation),
+            "where the driver calls `evaluate` or gives `validation_data` (logged as val_*), some "
+            "of: " + ", ".join(evaluation),
         ),
         *metrics,
     )

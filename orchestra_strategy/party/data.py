@@ -14,10 +14,10 @@ import torch
 from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.data.arrays import as_samples
 from orchestra_strategy.data.batches import batch_slices, num_batches, round_batches
-from orchestra_strategy.errors import DataError
+from orchestra_strategy.errors import DataError, ParameterError
 from orchestra_strategy.rng import Streams
 
-__all__ = ["PartyData", "fingerprint"]
+__all__ = ["PartyData", "fingerprint", "refuse_weights"]
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,28 @@ class PartyData:
         """Yield all samples once, in order."""
         for rows in batch_slices(len(self.samples), batch_size):
             yield self.batch(np.arange(rows.start, rows.stop, dtype=np.int64), device)
+
+
+def refuse_weights(s_w: Any, sampler_method: str) -> None:
+    """Refuse what FLModel can ask of a data loader, and a party does not do.
+
+    Args:
+        s_w: FLModel's ``sample_weight``.
+        sampler_method: Its ``sampler_method``.
+
+    Raises:
+        ParameterError: Samples are to be weighted, or drawn in another way.
+    """
+    if s_w is not None and len(np.shape(s_w)) > 0:
+        raise ParameterError(
+            "Expected no `sample_weight`, got one: the losses here weigh all samples alike; leave "
+            "samples out, or put weights into an objective of your own."
+        )
+    if sampler_method != "batch":
+        raise ParameterError(
+            f"Expected `sampler_method` to be 'batch', got {sampler_method!r}: batches are drawn "
+            "here, by `batch_size`; `privacy='record'` draws Poisson samples."
+        )
 
 
 def fingerprint(samples: npt.NDArray[Any]) -> str:

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from orchestra_strategy import host
-from orchestra_strategy.errors import DataError, ParameterError
+from orchestra_strategy.errors import DataError, OrchestraError, ParameterError
 from orchestra_strategy.evaluation import collapse_reason, extract_features
 from orchestra_strategy.exchange.told import check_told
-from orchestra_strategy.party.data import PartyData
+from orchestra_strategy.party.data import PartyData, refuse_weights
 from orchestra_strategy.party.health import (
     EVALUATION_NAMES,
     clustering_of,
@@ -36,26 +36,37 @@ class Inspection:
 
     Attributes:
         collapse: Why the encoder counts as collapsed after the last round; None if it does not.
+        evaluated: The numbers of the last evaluation, and of how many samples.
     """
 
     def __init__(self, party: Party) -> None:
         self.party = party
-        self._samples: npt.NDArray[Any] | DataError | None = None
+        self._samples: npt.NDArray[Any] | OrchestraError | None = None
         self._labels: npt.NDArray[np.int64] | None = None
         self.collapse: str | None = None
+        self.evaluated: tuple[dict[str, float], int] = ({}, 0)
 
-    def take_data(self, x: Any, y: Any, sampling_rate: float | None) -> None:
+    def take_data(
+        self,
+        x: Any,
+        y: Any,
+        sampling_rate: float | None,
+        s_w: Any = None,
+        sampler_method: str = "batch",
+    ) -> None:
         """Take the samples of FLModel's next ``predict`` or ``evaluate``.
 
         Raises:
             DataError: They cannot be used. It is raised again by the next call, since the host does
                 not look at this call's outcome.
+            ParameterError: ``s_w`` or ``sampler_method`` ask for what there is not; likewise.
         """
         mend = self.party.privacy.protected
         try:
+            refuse_weights(s_w, sampler_method)
             data = PartyData.from_host(x, y, sampling_rate, mend=mend)
             self._labels = labels_of(y, x)
-        except DataError as error:
+        except OrchestraError as error:
             self._samples = error
             raise
         self._samples = data.samples
@@ -101,6 +112,7 @@ class Inspection:
             )
         check_told(type(party).__name__, EVALUATION_NAMES, metrics)
         n = len(samples)
+        self.evaluated = dict(metrics), n
         return [host.Mean(name, value * n, n) for name, value in sorted(metrics.items())]
 
     def check_health(self) -> dict[str, float]:
@@ -147,7 +159,7 @@ class Inspection:
         return ids
 
     def _samples_to_look_at(self, what: str) -> npt.NDArray[Any]:
-        if isinstance(self._samples, DataError):
+        if isinstance(self._samples, OrchestraError):
             raise self._samples
         if self._samples is None:
             raise DataError(f"Expected data before `{what}`, got none: call FLModel.{what}(x).")

@@ -5,9 +5,20 @@ from typing import Any
 
 from orchestra_strategy.errors import ParameterError
 
-__all__ = ["HOST_KEYWORDS", "check_wiring", "refuse_fixed", "strategy_parameters"]
+__all__ = [
+    "HOST_KEYWORDS",
+    "check_wiring",
+    "refuse_fixed",
+    "refuse_host_options",
+    "strategy_parameters",
+]
 
-HOST_KEYWORDS = frozenset({"server_agg_method", "dp_strategy", "simulation", "use_gpu"})
+HOST_KEYWORDS = frozenset(
+    {
+        *("builder_base", "device", "num_gpus", "random_seed", "skip_bn", "strategy_config"),
+        *("server_agg_method", "dp_strategy", "simulation", "use_gpu"),
+    }
+)
 """What FLModel passes to every strategy on its own account."""
 
 
@@ -28,6 +39,25 @@ def strategy_parameters(
                 f"and {loose[name]!r} as a keyword."
             )
     return {**nested, **loose}
+
+
+def refuse_host_options(kwargs: Mapping[str, Any]) -> None:
+    """Refuse what FLModel takes and this package does not.
+
+    Raises:
+        ParameterError: ``skip_bn`` or ``dp_strategy`` is asked for.
+    """
+    if kwargs.get("skip_bn"):
+        raise ParameterError(
+            "Expected `skip_bn` to be False, got True: SecretFlow's flag sees only top-level "
+            "BatchNorm and misaligns the rest. Use `norm='group'` in the model instead."
+        )
+    if kwargs.get("dp_strategy") is not None:
+        raise ParameterError(
+            "Expected no `dp_strategy`: SecretFlow's clips whole weights instead of updates and "
+            "under-reports the budget of several parties; use `privacy='user'` or 'record' with "
+            "`noise_multiplier` or `target_epsilon`."
+        )
 
 
 def refuse_fixed(fixed: Iterable[str], given: Iterable[str]) -> None:
@@ -59,5 +89,6 @@ def check_wiring(route: str, server_agg_method: Any, in_fl_model: bool = True) -
     if route == "server" and server_agg_method is None and in_fl_model:
         raise ParameterError(
             "Expected `server_agg_method` on `route='server'`, got None; give `server=` and "
-            "`server_agg_method=server_aggregation(...)`, or an `aggregator` and `route='secure'`."
+            "`server_agg_method=server_aggregation(...)`, or an `aggregator` and `route='secure'`; "
+            "`OrchestraFLModel` does that by itself."
         )

@@ -42,6 +42,7 @@ class Reports:
         rows_trained: Rows of all local steps.
         left_out: Rounds that the party was left out of, and why.
         told: The numbers of the last round, as the driver gets them.
+        validated: Those of ``validation_data`` after that round, and how many samples it has.
     """
 
     def __init__(self, party: ReportedParty) -> None:
@@ -50,6 +51,7 @@ class Reports:
         self.rows_trained = 0
         self.left_out: dict[int, str] = {}
         self.told: dict[str, float] = {}
+        self.validated: tuple[dict[str, float], int] = ({}, 0)
         self.note_average()
 
     def manifest(self, trained: bool = True) -> Manifest:
@@ -82,7 +84,16 @@ class Reports:
             ReplyError: One is not in the manifest.
         """
         check_told(type(self.party).__name__, self._declared(), numbers)
-        self.told = dict(numbers)
+        self.told, self.validated = dict(numbers), ({}, 0)
+
+    def tell_validation(self, numbers: Mapping[str, float], samples: int) -> None:
+        """Have the numbers of an evaluation ready for the driver, as those of a validation.
+
+        Raises:
+            ReplyError: One is not in the manifest.
+        """
+        check_told(type(self.party).__name__, EVALUATION_NAMES, numbers)
+        self.validated = {f"val_{name}": value for name, value in numbers.items()}, samples
 
     def manifest_rows(self) -> list[dict[str, Any]]:
         """Return all that ever leaves this party as plain dictionaries.

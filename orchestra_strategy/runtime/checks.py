@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from orchestra_strategy import host
+from orchestra_strategy.data.option_checks import as_count
 from orchestra_strategy.data.sources import fed_from_paths, fed_in_unit_range, fed_ndarray
 from orchestra_strategy.errors import DataError, HostError, ParameterError
 from orchestra_strategy.strategies.base import FederatedStrategy
@@ -16,8 +17,8 @@ __all__ = [
     "check_aggregation",
     "check_backend",
     "check_devices",
+    "check_host_options",
     "check_model",
-    "check_unsupported",
     "federated_values",
     "our_strategy",
     "route_of",
@@ -41,19 +42,24 @@ def check_backend(backend: str) -> None:
         raise HostError(f"Expected `backend` to be 'torch', got {backend!r}.")
 
 
-def check_unsupported(kwargs: dict[str, Any]) -> None:
-    """Refuse what FLModel takes and this package does not; harmless values are taken out."""
-    if kwargs.pop("skip_bn", False):
+def check_host_options(kwargs: dict[str, Any], device_list: Sequence[Any]) -> dict[str, Any]:
+    """Take out FLModel's own options and return them, with our default of ``consensus_num``.
+
+    Raises:
+        ParameterError: One is no whole number in its range.
+    """
+    most = max(len(device_list), 1)
+    # Training stops when so many parties report a collapsed encoder.
+    consensus = as_count("consensus_num", kwargs.pop("consensus_num", len(device_list) // 2 + 1))
+    if consensus > max(most, 2):
         raise ParameterError(
-            "Expected `skip_bn` to be False, got True: SecretFlow's flag misaligns the weights. "
-            "Use `norm='group'` in the model instead."
+            f"Expected `consensus_num` to be at most the number of parties, got {consensus} of "
+            f"{most}: it is how many have to find their encoder collapsed."
         )
-    if kwargs.pop("dp_strategy", None) is not None:
-        raise ParameterError(
-            "Expected no `dp_strategy`: SecretFlow's clips whole weights instead of updates and "
-            "under-reports the budget of several parties; use `privacy='user'` or 'record' with "
-            "`noise_multiplier` or `target_epsilon`."
-        )
+    num_gpus = kwargs.pop("num_gpus", 0)
+    if isinstance(num_gpus, bool) or not isinstance(num_gpus, int | float) or num_gpus < 0:
+        raise ParameterError(f"Expected `num_gpus` to be a number >= 0, got {num_gpus!r}.")
+    return {"consensus_num": consensus, "num_gpus": num_gpus}
 
 
 def route_of(aggregator: Any, server: Any, server_agg_method: Any, given: str | None) -> str:
@@ -96,7 +102,12 @@ def check_devices(server: Any, device_list: Sequence[Any], aggregator: Any = Non
     if aggregator is None and not isinstance(server, host.PYU):
         raise HostError(
             f"Expected `server` to be a PYU (it aggregates), got {server!r}; for example "
-            "`server=alice`."
+            "`server=alice`, or leave it out for the first of `device_list`."
+        )
+    if isinstance(device_list, Mapping):
+        raise HostError(
+            "Expected `device_list` to be a list of PYUs, got a mapping; give "
+            "`list(devices.values())`."
         )
     strange = [d for d in device_list if not isinstance(d, host.PYU)]
     if strange:

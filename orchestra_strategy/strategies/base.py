@@ -89,6 +89,25 @@ class FederatedStrategy(LocalWork):
         return None if own is StrategyHooks.aggregate_weights else own
 
     @classmethod
+    def check_server(cls, server_agg_method: Any, config: Any) -> None:
+        """Refuse a server that would ignore the strategy's own ``aggregate_weights``.
+
+        Raises:
+            ParameterError: It combines weights in another way.
+        """
+        own = cls.own_aggregation()
+        if server_agg_method is None or own is None:
+            return
+        given = getattr(server_agg_method, "aggregate_weights", None)
+        if _place_of(given) != _place_of(own):
+            raise ParameterError(
+                f"Expected `server_agg_method` to combine weights as `{cls.__name__}` does, which "
+                f"overrides `aggregate_weights`, got {given!r}; give "
+                "`server_aggregation(aggregate_weights=YourStrategy.aggregate_weights)`, or leave "
+                "`server_agg_method` out of OrchestraFLModel."
+            )
+
+    @classmethod
     def sends_unprotected(cls, route: str) -> tuple[str, ...]:
         """Return what travels beside the weights without noise: refused early with ``privacy``."""
         return ()
@@ -223,6 +242,12 @@ class FederatedStrategy(LocalWork):
 
     def _who(self) -> str:
         return f"party `{self.config.party}`" if self.config.party else "this party"
+
+
+def _place_of(function: Any) -> tuple[Any, Any]:
+    """Return where a function is defined: another process has another object of the same one."""
+    plain = inspect.unwrap(function) if callable(function) else function
+    return getattr(plain, "__module__", None), getattr(plain, "__qualname__", plain)
 
 
 def _refuse_taken(of_method: Iterable[str], own: Iterable[str], hook: str) -> None:

@@ -42,6 +42,9 @@ class Method:
     def configure(self) -> None:
         """Take changed parameters."""
 
+    def start_anew(self) -> None:
+        """Go on from weights of elsewhere, to which nothing that is kept belongs."""
+
     # ---- A round ---------------------------------------------------------------------------
 
     def needs_initial_pass(self) -> bool:

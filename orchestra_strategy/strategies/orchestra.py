@@ -46,10 +46,10 @@ class OrchestraStrategy(SelfSupervisedStrategy):
     objective: OrchestraObjective
     method: OrchestraMethod
 
-    @staticmethod
-    def check_server(server_agg_method: Any, config: Any) -> None:
+    @classmethod
+    def check_server(cls, server_agg_method: Any, config: Any) -> None:
         """Refuse a server method that is not ours, or makes another number of global clusters."""
-        SelfSupervisedStrategy.check_server(server_agg_method, config)
+        super().check_server(server_agg_method, config)
         if server_agg_method is None:
             return
         names = ("num_global_clusters", "temperature", "clustering_steps")

@@ -46,9 +46,12 @@ class OrchestraMethod(SelfSupervisedMethod):
         self.objective: OrchestraObjective = party.objective
         self.store = UserStore()
         self._empty_memory = self.objective.memory.state_dict()
+        self._make_centroids()
+
+    def _make_centroids(self) -> None:
         dim = self.objective.memory.rows.shape[1]
-        route: Any = self.centroid_routes[party.config.route]
-        self.centroids = route(party.config, dim, party.seed)
+        route: Any = self.centroid_routes[self.party.config.route]
+        self.centroids = route(self.party.config, dim, self.party.seed)
 
     def check_data(self, data: PartyData) -> None:
         """Refuse users with fewer than ``k_min`` samples; warn where sizes are scaled down."""
@@ -85,6 +88,13 @@ class OrchestraMethod(SelfSupervisedMethod):
         self.objective.memory.load_state_dict(self._empty_memory)
         self.store = UserStore()
         self.centroids.forget_data()
+
+    def start_anew(self) -> None:
+        """Start without memories and clusters: round 0 comes again."""
+        super().start_anew()
+        self.forget_data()
+        self.objective.centroids = None
+        self._make_centroids()
 
     def state(self) -> dict[str, Any]:
         """Return the users' memories, and what is sent of the clusters."""

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from orchestra_strategy import host
 from orchestra_strategy.errors import ParameterError, RegistrationError, did_you_mean
 
-__all__ = ["lookup_strategy", "register_strategy", "registered_strategies"]
+__all__ = ["check_dispatch", "lookup_strategy", "register_strategy", "registered_strategies"]
 
 T = TypeVar("T", bound=type)
 
@@ -98,6 +98,22 @@ def registered_strategies() -> list[str]:
     host.load_builtin_strategies()
     load_ours()
     return sorted(name for name in host.dispatcher_table() if name.endswith("_torch"))
+
+
+def check_dispatch(strategy_name: str, backend: str, **kwargs: Any) -> None:
+    """Refuse what FLModel was given for one of our strategies, before it starts a worker.
+
+    Args:
+        strategy_name: As given; of another package's strategies nothing is looked at.
+        backend: As given.
+        **kwargs: What the worker would get.
+
+    Raises:
+        ParameterError: Parameters or wiring cannot work.
+    """
+    cls: Any = host.dispatcher_table().get(f"{strategy_name}_{backend}")
+    if hasattr(cls, "checked_config"):
+        cls.checked_config(kwargs)
 
 
 def lookup_strategy(strategy_name: str) -> type[Any]:

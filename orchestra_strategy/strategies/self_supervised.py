@@ -56,9 +56,10 @@ class SelfSupervisedStrategy(FederatedStrategy):
         super().check_privacy(config, model)
         cls.views_for(config)
 
-    @staticmethod
-    def check_server(server_agg_method: Any, config: Any) -> None:
+    @classmethod
+    def check_server(cls, server_agg_method: Any, config: Any) -> None:
         """Refuse a server method that is not ours, or combines the replies in another way."""
+        super().check_server(server_agg_method, config)
         if server_agg_method is None:
             return
         if not isinstance(server_agg_method, ServerAggregation):

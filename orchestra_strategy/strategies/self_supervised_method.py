@@ -31,6 +31,10 @@ class SelfSupervisedMethod(Method):
         self.party.objective.settings = self.party.settings()
         self.party.objective.views = self.party.views()
 
+    def start_anew(self) -> None:
+        """Let the target network start from the model's weights."""
+        self.target_network.restart(self.party.model)
+
     def start_round(self) -> None:
         """Let the target network follow the averaged one."""
         self.target_network.start_round(self.party.model)

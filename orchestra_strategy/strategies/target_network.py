@@ -29,6 +29,9 @@ class NoTargetNetwork:
     def recover(self, model: nn.Module) -> None:
         """Get rid of what is not finite."""
 
+    def restart(self, model: nn.Module) -> None:
+        """Begin anew with a model that is not the party's own."""
+
 
 class TargetNetwork(NoTargetNetwork):
     """One target network per party, whatever the number of its virtual users.
@@ -69,4 +72,9 @@ class TargetNetwork(NoTargetNetwork):
         """Start the target network anew from the average if anything in it is not finite."""
         if not all_finite(self.objective.target.state_dict().values()):
             # A moving average never gets rid of a NaN.
-            self.objective.target.load_state_dict(parts_of(model, ()).encoder.state_dict())
+            self.restart(model)
+
+    def restart(self, model: nn.Module) -> None:
+        """Start from the model's encoder."""
+        self.objective.target.load_state_dict(parts_of(model, ()).encoder.state_dict())
+        self.objective.moves = 0

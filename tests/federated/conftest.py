@@ -15,6 +15,18 @@ def devices():
         yield devices
 
 
+@pytest.fixture
+def ours(devices):
+    """A model that has not been trained."""
+    return toy.build(devices)
+
+
+@pytest.fixture
+def x(devices):
+    """Both parties' samples."""
+    return toy.data(devices)
+
+
 @pytest.fixture(scope="session")
 def plain_run(tmp_path_factory):
     """A folder with the checkpoints of rounds 2 and 3, and the results."""

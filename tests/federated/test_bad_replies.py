@@ -337,7 +337,7 @@ def test_a_strategy_s_own_aggregation_wins_over_the_mean_and_is_refused_beside_a
     three, monkeypatch
 ):
     monkeypatch.setattr(
-        "orchestra_strategy.runtime.fl_model.our_strategy", lambda name: EqualParties
+        "orchestra_strategy.runtime.fl_wiring.our_strategy", lambda name: EqualParties
     )
     model = toy.build(three)
     assert model.server_agg_method.aggregate_weights is EqualParties.aggregate_weights

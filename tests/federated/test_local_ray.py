@@ -14,11 +14,15 @@ import pytest
 import torch
 
 from orchestra_strategy import host, session
-from orchestra_strategy.data.sources import fed_from_paths, fed_labelled_from_paths
+from orchestra_strategy.data.sources import (
+    fed_from_paths,
+    fed_labelled_from_paths,
+    fed_ndarray,
+)
 from orchestra_strategy.errors import CheckpointError, DataError, HostError, ReplyError
+from tests.federated import flmodel, toy
 from tests.federated import test_bad_replies as replies
 from tests.federated import test_federated_probe as probes
-from tests.federated import toy
 from tests.federated.checkpoint_runs import assert_same, numbers, states, trainer
 from tests.federated.test_modes_are_equal import assert_equal, free_ports
 from tests.federated.test_secure_route import build, shared_of, states_of
@@ -75,6 +79,37 @@ def test_route_secure_equals_the_run_in_process(devices, in_process):
     _, found = toy.run(devices, aggregator=host.SecureAggregator(devices[0], devices))
     for party in toy.PARTIES:
         assert_equal(found[party], in_process.secure[party])
+
+
+def test_validation_and_files_of_models_on_both_classes(devices, tmp_path):
+    """SecretFlow does not look at what its calls of workers come to; so it must show afterwards."""
+    x = toy.data(devices)
+    y = flmodel.labels(devices)
+    ours = toy.build(devices)
+    theirs = flmodel.plain(devices, simulation=True)
+    histories = [
+        ours.fit(x, epochs=2, validation_data=(x, y), audit_log_dir=str(tmp_path / "ours")),
+        flmodel.fit_plain(
+            theirs, x, epochs=2, validation_data=(x, y), audit_log_dir=str(tmp_path / "theirs")
+        ),
+    ]
+    for history in histories:
+        assert len(history["global_history"]["val_nmi"]) == 2
+        assert len(history["local_history"][f"{devices[0]}_val_alignment"]) == 2
+    for model, folder in ((ours, "ours"), (theirs, "theirs")):
+        again = toy.build(devices, random_seed=9)
+        again.load_model(str(tmp_path / folder / "base_model" / "1"), is_test=True)
+        want, got = toy.states(_as_ours(model)), toy.states(again)
+        for party in toy.PARTIES:
+            assert_equal(got[party], want[party])
+        again.fit(x, epochs=1)
+    weights = fed_ndarray({d: np.ones(toy.SIZES[d.party]) for d in devices})
+    with pytest.raises(Exception, match="Expected no `sample_weight`, got one"):
+        flmodel.fit_plain(flmodel.plain(devices), x, epochs=1, sample_weight=weights)
+
+
+def _as_ours(model):
+    return SimpleNamespace(workers=host.workers_of(model))
 
 
 def test_training_through_secret_shares_equals_training_in_the_clear(devices, in_process):

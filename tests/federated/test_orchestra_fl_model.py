@@ -218,7 +218,7 @@ def test_default_seed_gives_all_parties_the_same_model(devices):
         ),
         ({"strategy": "orchestrate"}, ParameterError, "did you mean `orchestra`"),
         ({"strategy": "fed_avg_w"}, ParameterError, "got 'fed_avg_w'; use SecretFlow's own"),
-        ({"server": None}, HostError, "`server` to be a PYU .* got None"),
+        ({"server": "alice"}, HostError, "`server` to be a PYU .* got 'alice'"),
         ({"backend": "tensorflow"}, HostError, "`backend` to be 'torch', got 'tensorflow'"),
         ({"skip_bn": True}, ParameterError, "`skip_bn` to be False"),
         ({"aggregator": object()}, HostError, "got `aggregator`"),
