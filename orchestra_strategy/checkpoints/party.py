@@ -20,6 +20,7 @@ from orchestra_strategy.errors import CheckpointError, DataError, OrchestraError
 from orchestra_strategy.exchange.received import check_values
 from orchestra_strategy.exchange.weights import digest_of, write_weights
 from orchestra_strategy.files import private_folder
+from orchestra_strategy.free_memory import free_memory
 from orchestra_strategy.privacy.journal import PrivacyJournal
 
 __all__ = ["PartyCheckpoints", "party_folder"]
@@ -120,6 +121,7 @@ class PartyCheckpoints:
         round_index, digest = self._at()
         label = Label(self.party.party, round_index, digest, tuple(parties))
         files.prepare(label, {"common": common, "party": state_of(self.party).as_dict()})
+        free_memory()
         return round_index, digest
 
     def _offer(self, files: RoundFiles) -> dict[str, Any]:
