@@ -29,7 +29,8 @@ class Watch(host.Callback):  # type: ignore[misc]
 
     def __init__(self) -> None:
         super().__init__()
-        self.rounds, self.seen = 0, {}
+        self.rounds = 0
+        self.seen: dict[int, int] = {}
 
     def on_epoch_end(self, epoch: Any = None, logs: Any = None) -> None:
         """Note it after rounds 1, 10, 25, 50, and every fiftieth."""

@@ -4,9 +4,11 @@ import platform
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from orchestra_strategy import host
+from orchestra_strategy.cluster.code_digest import digest_of_files
 from orchestra_strategy.cluster.members import Members
 from orchestra_strategy.cluster.settings import ClusterSettings
 from orchestra_strategy.config import parse_config
@@ -154,6 +156,7 @@ def _versions(settings: ClusterSettings) -> dict[str, str]:
     return {
         "protocol": str(PROTOCOL),
         **values,
+        "code of orchestra-strategy": digest_of_files(Path(__file__).parents[1]),
         "version of SecretFlow": host.secretflow.__version__,
         "version of python": ".".join(platform.python_version_tuple()[:2]),
         "parties": ", ".join(settings.present),

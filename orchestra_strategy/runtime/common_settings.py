@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestra_strategy.cluster.code_digest import digest_of_class
+from orchestra_strategy.runtime.checks import our_strategy
 from orchestra_strategy.runtime.cluster_session import agree
 
 __all__ = ["agree_on_manifest", "agree_on_training", "as_texts"]
@@ -27,7 +29,7 @@ def agree_on_training(
 
     Args:
         action: ``train`` or ``resume``.
-        run: Strategy, rounds, seed, and when checkpoints are written.
+        run: ``strategy``, rounds, seed, and when checkpoints are written.
         model: The network's options.
         parameters: The strategy's, with their defaults.
         parties: Who trains.
@@ -38,6 +40,7 @@ def agree_on_training(
         ClusterError: A party does not come in time, is lost, or has stopped.
     """
     values = {"action": action, **run, "parties": list(parties), "server": server}
+    values["code of the strategy"] = digest_of_class(our_strategy(run["strategy"]))
     agree("training", as_texts(values, model, parameters))
 
 
