@@ -4,6 +4,7 @@
 'orchestra'
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -16,7 +17,7 @@ import torch
 from pydantic import Field, ValidationInfo, field_validator
 from rich.console import Console
 
-from orchestra_strategy import OrchestraFLModel, OrchestraStrategy, orchestra_model
+from orchestra_strategy import OrchestraFLModel, OrchestraStrategy, host, orchestra_model
 from orchestra_strategy.algorithms.model import OrchestraModel
 from orchestra_strategy.checkpoints.driver import Checkpoints
 from orchestra_strategy.checkpoints.settings import numbers_settings
@@ -28,6 +29,7 @@ from orchestra_strategy.errors import (
     CheckpointError,
     OrchestraError,
     ParameterError,
+    PeerLostError,
     PrivacyError,
 )
 from orchestra_strategy.evaluation import (
@@ -52,10 +54,11 @@ from orchestra_strategy.runtime.tuning import Tuning, grid_points, refuse_privat
 
 __all__ = ["FederatedOrchestraTrainer", "ModelConfig", "TrainerConfig", "TrainingResults"]
 
+_log = logging.getLogger(__name__)
 
 _OF_THE_RUN = ("strategy", "rounds", "seed", "checkpoint_every", "keep_checkpoints")
 _NOT_OF_A_TRIAL = {"out_dir", "progress", "rounds"} | {
-    *("log_dir", "checkpoint_dir", "checkpoint_every", "keep_checkpoints")
+    *("log_dir", "checkpoint_dir", "checkpoint_every", "keep_checkpoints", "max_restarts")
 }
 
 
@@ -93,6 +96,8 @@ class TrainerConfig(FrozenConfig):
             and none is written by default. A text or a path.
         checkpoint_every: Rounds between two checkpoints; the last round always has one.
         keep_checkpoints: How many are kept.
+        max_restarts: In local mode, how often the training goes on by itself from its newest
+            checkpoint after a party's worker has ended.
     """
 
     strategy: str = "orchestra"
@@ -108,6 +113,7 @@ class TrainerConfig(FrozenConfig):
     checkpoint_dir: str | None = None
     checkpoint_every: int = Field(1, ge=1)
     keep_checkpoints: int = Field(2, ge=1)
+    max_restarts: int = Field(0, ge=0)
 
     @field_validator("out_dir", "log_dir", "checkpoint_dir", mode="before")
     @classmethod
@@ -165,6 +171,7 @@ class FederatedOrchestraTrainer:
         self.console = Console() if self.config.progress else None
         self.data_options: dict[str, Any] = dict(self.config.data_options)
         self._checkpoints: Checkpoints | None = None
+        self._restarts = 0
         self.parties = [d.party for d in self.devices] if parties is None else list(parties)
 
     def _refuse_to_agree_in_private(self) -> None:
@@ -335,11 +342,12 @@ class FederatedOrchestraTrainer:
     ) -> TrainingResults:
         """Train the rounds that are left, and write down what came of it."""
         fl_model = self.setup_model()
+        results: TrainingResults | None = None
         absent = [name for name in self.parties if name not in {d.party for d in self.devices}]
         if absent and self._checkpoints is not None:
             callbacks = [ComingBack(self.server, self._checkpoints), *callbacks]
         try:
-            self.results = train_rounds(
+            results = train_rounds(
                 fl_model,
                 self._read(federated_data),
                 self.config.rounds,
@@ -350,12 +358,25 @@ class FederatedOrchestraTrainer:
                 absent,
                 self.config.log_dir,
             )
+        except PeerLostError:
+            if not self._may_restart():
+                raise
         finally:
             if self._checkpoints is not None:
                 self._checkpoints.close(fl_model.workers)
+        if results is None:
+            self._restarts += 1
+            _log.warning("Going on with new workers, %d of `max_restarts`.", self._restarts)
+            return self.resume(federated_data, callbacks)
+        self.results = results
         if self.config.out_dir is not None:
             self._write(Path(self.config.out_dir))
-        return self.results
+        return results
+
+    def _may_restart(self) -> bool:
+        """Whether the training goes on by itself from a checkpoint, after a worker's end."""
+        written = self._checkpoints is not None and self._checkpoints.last is not None
+        return written and host.in_simulation() and self._restarts < self.config.max_restarts
 
     def _read(self, federated_data: Any) -> Any:
         """Return a FedNdarray; where the parties shall agree on columns, they do it once."""

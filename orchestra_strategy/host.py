@@ -40,6 +40,7 @@ __all__ = [
     "load_builtin_strategies",
     "logical_cpus",
     "on_local_ray",
+    "party_of_dead_worker",
     "reveal",
     "reveal_within",
     "ring_limit",
@@ -155,6 +156,26 @@ def on_local_ray() -> bool:
     """Whether SecretFlow runs in its local mode: one Ray on this machine for all parties."""
     mode = importlib.import_module("secretflow.distributed").get_distribution_mode()
     return bool(mode.name == "SIMULATION")
+
+
+def party_of_dead_worker(error: BaseException, workers: Mapping[Any, Any]) -> str | None:
+    """Return whose worker has ended, where an error of a local Ray says so.
+
+    Args:
+        error: What was raised to the driver.
+        workers: By PYU.
+    """
+    if not on_local_ray():
+        return None
+    died = importlib.import_module("ray.exceptions").RayActorError
+    at: Any = error
+    while at is not None and not isinstance(at, died):
+        at = getattr(at, "cause", None) or at.__cause__
+    actor = getattr(at, "actor_id", None)
+    for device, worker in workers.items():
+        if actor is not None and worker.data._actor_id.hex() == actor:
+            return str(device.party)
+    return None
 
 
 def in_simulation() -> bool:

@@ -10,6 +10,7 @@ from orchestra_strategy.checkpoints.driver import Checkpoints
 from orchestra_strategy.runtime.cluster_session import plain_errors
 from orchestra_strategy.runtime.coming_back import PartiesBack
 from orchestra_strategy.runtime.common_settings import agree_on_manifest
+from orchestra_strategy.runtime.dead_workers import dead_workers_named
 from orchestra_strategy.runtime.fl_model import OrchestraFLModel
 from orchestra_strategy.runtime.manifest_table import manifest_table
 from orchestra_strategy.runtime.privacy_budget import spent
@@ -95,7 +96,7 @@ def train_rounds(
     try:
         if rounds > len(past):
             left = rounds - len(past)
-            with plain_errors():
+            with plain_errors(), dead_workers_named(fl_model.workers):
                 fl_model.fit(federated_data, epochs=left, callbacks=[*own, *callbacks])
         if fl_model.collapse_reason is not None:
             for callback in own[: 1 + (round_log is not None)]:
