@@ -161,7 +161,7 @@ def test_a_worker_that_is_killed_costs_that_round_alone(devices, in_process, tmp
                 bob.apply(lambda worker: os._exit(9))
 
     run = trainer(devices, 3, tmp_path, max_restarts=1)
-    # Once it goes on by itself, from round 1; the second end, in the round after the next, is told.
+    # Once it goes on by itself, from round 1; of the second end, in round 3, it tells.
     with pytest.raises(
         PeerLostError, match=r"worker of party `bob` .* after round 2 is in .*`:"
     ) as told:
