@@ -126,5 +126,8 @@ def split_of(data: LocalData, config: AuditConfig) -> Split:
 def _checked_images(samples: Tensor) -> Tensor:
     images = to_unit_images(samples)
     if not ((images >= 0) & (images <= 1)).all():
-        raise DataError("Expected pixels to be uint8 or in [0, 1], got others; scale them first.")
+        raise DataError(
+            "Expected pixels to be uint8 or in [0, 1], got others; scale them by `value_range` "
+            "(`--data-option value_range=[0,4095]`)."
+        )
     return images

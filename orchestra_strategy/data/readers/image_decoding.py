@@ -188,8 +188,8 @@ def refuse_deep(image: Image.Image, name: str) -> None:
     """
     if is_deep(image):
         raise DataError(
-            f"Expected images of 8 bits per channel, got `{name}` of mode {image.mode}: say what "
-            "is black and white by `value_range`, such as (0, 65535)."
+            f"Expected images of 8 bits per channel, got `{name}` of mode {image.mode}: scale its "
+            "values to 0..255 yourself, or read a folder of such images with `value_range`."
         )
 
 
