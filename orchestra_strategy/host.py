@@ -41,6 +41,7 @@ __all__ = [
     "logical_cpus",
     "on_local_ray",
     "party_of_dead_worker",
+    "plain_class",
     "reveal",
     "reveal_within",
     "ring_limit",
@@ -89,6 +90,11 @@ def dispatcher_table() -> dict[str, type]:
 def is_worker(strategy: Any) -> bool:
     """Whether a strategy runs under an FLModel, and has not been built by hand."""
     return bool(getattr(type(strategy), "__is_wrapped__", False))
+
+
+def plain_class(strategy: Any) -> Any:
+    """Return the class of a strategy as it was written: the host's workers are of a subclass."""
+    return next(c for c in type(strategy).__mro__ if not getattr(c, "__is_wrapped__", False))
 
 
 def aggregator_parties(aggregator: Any) -> tuple[str, list[str]]:

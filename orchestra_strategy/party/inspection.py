@@ -110,7 +110,7 @@ class Inspection:
                 f"Expected at least 2 samples per party, or labels, for `evaluate`, got "
                 f"{len(samples)} samples."
             )
-        check_told(type(party).__name__, EVALUATION_NAMES, metrics)
+        check_told(host.plain_class(party).__name__, EVALUATION_NAMES, metrics)
         n = len(samples)
         self.evaluated = dict(metrics), n
         return [host.Mean(name, value * n, n) for name, value in sorted(metrics.items())]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from orchestra_strategy import host
 from orchestra_strategy.exchange.manifest import Manifest, meta_entries
 from orchestra_strategy.exchange.payload import FloatArray
 from orchestra_strategy.exchange.routes import Route
@@ -83,7 +84,7 @@ class Reports:
         Raises:
             ReplyError: One is not in the manifest.
         """
-        check_told(type(self.party).__name__, self._declared(), numbers)
+        check_told(host.plain_class(self.party).__name__, self._declared(), numbers)
         self.told, self.validated = dict(numbers), ({}, 0)
 
     def tell_validation(self, numbers: Mapping[str, float], samples: int) -> None:
@@ -92,7 +93,7 @@ class Reports:
         Raises:
             ReplyError: One is not in the manifest.
         """
-        check_told(type(self.party).__name__, EVALUATION_NAMES, numbers)
+        check_told(host.plain_class(self.party).__name__, EVALUATION_NAMES, numbers)
         self.validated = {f"val_{name}": value for name, value in numbers.items()}, samples
 
     def manifest_rows(self) -> list[dict[str, Any]]:

@@ -115,6 +115,10 @@ class Party(Protocol):
         """Return the entries of what comes back beside the weights."""
 
     @classmethod
+    def own_aggregation(cls) -> Any:
+        """Return the strategy's own ``aggregate_weights``; None if it has the mean."""
+
+    @classmethod
     def overrides(cls, hook: str) -> bool:
         """Whether the strategy has a hook of its own."""
 

@@ -15,12 +15,14 @@ from typing import Any, Tuple  # noqa: UP035
 import numpy as np
 from torch import nn
 
+from orchestra_strategy import host
 from orchestra_strategy.aggregation.weighted import AggregateWeights
 from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.exchange.manifest import Entry, Manifest
 from orchestra_strategy.exchange.payload import Payload
 from orchestra_strategy.exchange.ring import Ring
 from orchestra_strategy.exchange.routes import ROUTES, Sent
+from orchestra_strategy.party.own_server import answer_of_one
 from orchestra_strategy.party.privacy import unit_of
 from orchestra_strategy.party.user_types import USER_TYPES
 from orchestra_strategy.strategies.hooks import StrategyHooks
@@ -53,6 +55,7 @@ class FederatedStrategy(LocalWork):
         self.epoch = -1
         self.route = ROUTES[self.config.route]
         self._sent = Sent(0, "init")
+        self._unanswered: Any = None
         self._host_steps = (0, 1)
         self.optim_fn = getattr(builder_base, "optim_fn", None)
         self.check_privacy(self.config, self.model)
@@ -128,16 +131,33 @@ class FederatedStrategy(LocalWork):
         """Do one federated round at this party.
 
         Args:
-            weights: The server's reply, or None to go on from the present state.
+            weights: The server's reply, or None to go on from the present state. A strategy that
+                is stepped by hand, without FLModel, is its own server then: it answers what it has
+                sent last. So ``train_step(None, 0, 1)``, again and again, trains it alone, and so
+                does handing its own payload back.
             cur_steps: FLModel's count of steps so far.
             train_steps: How many of FLModel's steps this call covers.
             **kwargs: FLModel's; parameters came in through the constructor or ``configure``.
 
         Returns:
-            The payload and the party's number of samples.
+            The payload, and the party's weight: its number of samples, or of users with
+            ``privacy="user"``. On route ``server`` the payload is a dictionary: ``arrays``, float32
+            by the manifest's names, and ``meta``, with ``phase`` (``"init"`` of round 0, in which a
+            strategy with a memory fills it and does not train; else ``"round"``), ``round``,
+            ``num_samples`` and ``version``. On route ``secure`` it is a list of float32 arrays:
+            round and phase (2,), then those of the manifest in its order.
+
+        Raises:
+            DataError: There are no data, or they cannot be used.
+            ReplyError: The reply has another form than the manifest's, or something that the
+                manifest does not have would leave.
+            PrivacyError: The budget does not allow a further round.
         """
         data = self.require_data()
         self.privacy.rehearse()
+        alone = weights is None or weights is self._unanswered
+        if alone and self._unanswered is not None:
+            weights = answer_of_one(self, self._unanswered)
         if weights is not None:
             self.apply_weights(weights)
         if self._round_0_is_due():
@@ -191,6 +211,7 @@ class FederatedStrategy(LocalWork):
             ReplyError: It has another form than the manifest's.
         """
         reply = self.route.unpack(weights, self._sent, self.reports.reply_manifest)
+        self._unanswered = None
         self.user_type.receive(reply.arrays)
         self.reports.note_average()
         self.method.receive({e.name: reply.arrays[e.name] for e in self.method.reply_entries()})
@@ -236,9 +257,11 @@ class FederatedStrategy(LocalWork):
         finite = self.config.on_bad_reply == "fail"
         weighted = samples is not None
         ring = Ring(self.config.ring_parties, self.config.ring_limit)
-        return self.route.pack(
+        wire = self.route.pack(
             payload, self.manifest(trained), weighted, self._who(), finite, ring=ring
         )
+        self._unanswered = None if host.is_worker(self) else wire
+        return wire
 
     def _who(self) -> str:
         return f"party `{self.config.party}`" if self.config.party else "this party"

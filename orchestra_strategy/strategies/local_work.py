@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from orchestra_strategy import host
 from orchestra_strategy.algorithms.objective import Batch, LossParts
 from orchestra_strategy.data.batches import num_batches
 from orchestra_strategy.exchange.told import check_losses, named_losses
@@ -125,7 +126,7 @@ class LocalWork(StrategyHooks):
         if not self.privacy.tells_all:
             return {}
         losses = named_losses(self.user_type.user.loss_means)
-        check_losses(type(self).__name__, self.metric_names, losses)
+        check_losses(host.plain_class(self).__name__, self.metric_names, losses)
         return losses | self.inspection.check_health()
 
     # ---- Data, parameters and checkpoints --------------------------------------------------

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from orchestra_strategy.aggregation.server import ServerAggregation
-from orchestra_strategy.aggregation.server_options import ServerOptions
+from orchestra_strategy import host
+from orchestra_strategy.party.own_server import answer_of_one
 from orchestra_strategy.party.roles import Party
 from orchestra_strategy.privacy.accounting import Release
 from orchestra_strategy.privacy.mechanism import GaussianMechanism
@@ -45,8 +45,7 @@ def rehearse(party: Party) -> None:
     Raises:
         Exception: Whatever its objective, model, views or hooks raise on samples of that shape.
     """
-    # The host's subclass of a worker wraps the methods; the stand-in is not the host's.
-    cls = next(c for c in type(party).__mro__ if not getattr(c, "__is_wrapped__", False))
+    cls = host.plain_class(party)
     parameters = {**party.config.model_dump(), **_small(party.config)}
     stand_in = cls(party.model_builder, random_seed=party.seed, **parameters)
     stand_in.privacy.rehearsed = None  # it is the rehearsal
@@ -56,9 +55,9 @@ def rehearse(party: Party) -> None:
     users = stand_in.user_type.num_users()
     rows = max(_ROWS, getattr(party.config, "k_min", _ROWS)) * users
     stand_in.build_dataset(_made_up(party.require_data().samples, rows))
-    stand_in.apply_weights(_exchange(stand_in, stand_in.get_weights()))
+    stand_in.apply_weights(answer_of_one(stand_in, stand_in.get_weights()))
     payload, _ = stand_in.train_step(None, 0, 1)
-    stand_in.apply_weights(_exchange(stand_in, payload))
+    stand_in.apply_weights(answer_of_one(stand_in, payload))
 
 
 def _small(config: Any) -> dict[str, Any]:
@@ -85,12 +84,3 @@ def _made_up(samples: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
     if samples.ndim == 2:
         return generator.standard_normal(shape, np.float32)
     return generator.random(shape, np.float32)
-
-
-def _exchange(party: Party, payload: Any) -> Any:
-    """Return what comes back to a party that is the only one."""
-    if party.config.route == "secure":
-        return payload
-    shared = ServerOptions.model_fields.keys() & type(party.config).model_fields.keys()
-    options = {name: getattr(party.config, name) for name in shared}
-    return ServerAggregation(seed=party.seed, **options)([payload])[0]
