@@ -9,20 +9,24 @@ life, limits, and the allow-list of our own cluster mode.
 
 import importlib
 import threading
+import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, TimeoutError
 from contextlib import contextmanager
 from typing import Any
 
 from orchestra_strategy.cluster.lane import Link
 from orchestra_strategy.cluster.members import Members
 from orchestra_strategy.cluster.wire import UnreachableError
-from orchestra_strategy.errors import HostError
+from orchestra_strategy.errors import ClusterError, HostError
 from orchestra_strategy.host_cluster import members_proxy
 
-__all__ = ["platform_addresses", "platform_link", "taken_over"]
+__all__ = ["end_waits", "platform_addresses", "platform_link", "taken_over"]
 
 _FED = "secretflow.distributed.fed"
 _SEND_SECONDS = 60.0  # of one frame, a mebibyte at most
+_MANY = 1_000_000  # tries
+_GONE = 1.0  # seconds after which nobody's old line takes a message any more
 
 
 def _context() -> Any:
@@ -37,18 +41,22 @@ def platform_addresses() -> Mapping[str, str] | None:
     return None if context is None else dict(context.get_addresses())
 
 
-def platform_link() -> Link:
+def platform_link(seconds: float) -> Link:
     """Return a link over the line that SecretFlow has opened.
 
+    Args:
+        seconds: The longest wait for the other parties.
+
     Raises:
-        HostError: It is of a kind that is not known.
+        ClusterError: They do not come to this point in time.
+        HostError: The line is of a kind that is not known.
     """
     proxy = _context()._proxy
-    parties = importlib.import_module(f"{_FED}.proxy")
-    if isinstance(proxy, parties.GrpcProxy):
+    kinds = importlib.import_module(f"{_FED}.proxy")
+    if isinstance(proxy, kinds.GrpcProxy):
         return _GrpcLink(proxy)
-    if isinstance(proxy, parties.BrpcLinkProxy):
-        return _BrpcLink(proxy)
+    if isinstance(proxy, kinds.BrpcLinkProxy):
+        return _BrpcLink(proxy, seconds)
     raise HostError(
         "Expected SecretFlow's backend `grpc` or `brpc_link` between the parties, got "
         f"{type(proxy).__name__}; a component of this package can run once in a process."
@@ -97,20 +105,63 @@ class _GrpcLink:
 
 
 class _BrpcLink:
-    """Frames as they are; brpc keeps their order, and tries again by itself."""
+    """Frames as they are; brpc keeps their order.
 
-    def __init__(self, proxy: Any) -> None:
-        self._line, self._ranks = proxy._linker, proxy._parties_rank
+    The line is closed and opened again: SecretFlow's gives a message up after some nine seconds,
+    and brpc then ends the process without a word. This one tries on; who is gone, say the signs of
+    life.
+    """
+
+    def __init__(self, proxy: Any, seconds: float) -> None:
+        self._proxy, self._ranks = proxy, proxy._parties_rank
+        opened: Future[None] = Future()
+        # In a thread, as brpc waits for the others as long as it has been told by SecretFlow.
+        threading.Thread(target=self._reopen, args=(opened, seconds), daemon=True).start()
+        try:
+            opened.result(seconds)
+        except TimeoutError:
+            others = ", ".join(party for party in self._ranks if party != proxy._party)
+            raise ClusterError(
+                f"Expected all of {others} to come to the start within {seconds:g} s "
+                "(`start_timeout`), still waiting: one of them has not been started, or has "
+                "stopped before."
+            ) from None
 
     def send(self, peer: str, frame: bytes) -> None:
         try:
-            self._line.send_async(self._ranks[peer], frame)
+            self._proxy._linker.send_async(self._ranks[peer], frame)
         except RuntimeError as error:
-            raise UnreachableError(str(error).split("\n")[0]) from None
+            raise UnreachableError(str(error).splitlines()[0]) from None
 
     def receive(self, peer: str) -> bytes:
-        frame: bytes = self._line.recv(self._ranks[peer])
+        frame: bytes = self._proxy._linker.recv(self._ranks[peer])
         return frame
+
+    def _reopen(self, opened: "Future[None]", seconds: float) -> None:
+        try:
+            proxy, desc = self._proxy, self._proxy._desc
+            retry = desc.retry_opts
+            retry.max_retry, retry.aggressive_retry = _MANY, True
+            retry.retry_interval_ms = retry.retry_interval_incr_ms = 1_000
+            retry.max_retry_interval_ms = 5_000
+            desc.retry_opts = retry
+            desc.connect_retry_interval_ms = 500
+            desc.connect_retry_times = int(seconds * 2) + 1
+            proxy.stop()  # returns when the others have come here, too
+            time.sleep(_GONE)
+            proxy._linker = importlib.import_module("spu.libspu.link").create_brpc(
+                desc, proxy._rank
+            )
+            opened.set_result(None)
+        except Exception as error:  # whatever brpc raises belongs to the thread that waits
+            opened.set_exception(error)
+
+
+def end_waits(error: Exception) -> None:
+    """Have the main thread raise an error, where it waits for a peer from now on."""
+    context = _context()
+    if context is not None:
+        context.set_remote_exception(error)
 
 
 @contextmanager

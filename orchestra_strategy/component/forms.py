@@ -15,7 +15,7 @@ from orchestra_strategy.component.attributes import (
     structure,
     values_from,
 )
-from orchestra_strategy.component.parameters import AUTO
+from orchestra_strategy.component.strategy_forms import AUTO
 from orchestra_strategy.config import parse_config
 from orchestra_strategy.data.readers.image_decoding import MODES
 from orchestra_strategy.host_component import Field, Interval

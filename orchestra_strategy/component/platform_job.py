@@ -1,5 +1,6 @@
 """A component's work among the parties of a platform's job: limits on waiting, and its end."""
 
+import _thread
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,8 @@ from orchestra_strategy.runtime.session import quiet_host_logs
 
 __all__ = ["platform_job"]
 
-_GRACE = 60.0  # seconds for what comes after an error: the platform's notes of it
+_AGAIN = 1.0  # seconds until the next interrupt
+_GRACE = 5.0  # seconds for the notes that SecretFlow and the platform make of an error
 
 
 @contextmanager
@@ -33,19 +35,19 @@ def platform_job(ctx: Any, limits: Limits) -> Iterator[None]:
     Raises:
         ClusterError: A party does not come, differs, is lost, or has stopped.
     """
-    with quiet_host_logs(), _signals_are_errors():
+    with quiet_host_logs(), _Stopping() as stopping:
         addresses = host_link.platform_addresses()
         if addresses is None or len(addresses) == 1:
             yield
             return
+        link = host_link.platform_link(limits.start_timeout)
         members = Members(
             _settings(ctx.self_party, addresses, limits),
-            connect=lambda settings, handlers: FramedWire(
-                settings, handlers, host_link.platform_link()
-            ),
+            connect=lambda settings, handlers: FramedWire(settings, handlers, link),
         )
         try:
-            with working_together(members, {}, host_link.taken_over(members)):
+            joining = host_link.taken_over(members)
+            with working_together(members, {}, joining), stopping.repeatedly():
                 yield
         except BaseException:
             members.close()
@@ -63,21 +65,50 @@ def _plain(address: str) -> str:
     return address.rpartition("//")[2]
 
 
-@contextmanager
-def _signals_are_errors() -> Iterator[None]:
-    """Raise an error where the platform ends this task, so that the other parties are told."""
+class _Stopping:
+    """Interrupts where the platform ends this task, so that the other parties are told.
 
-    def stop(number: int, _: Any) -> None:
-        raise ClusterError(
-            f"Interrupted by {signal.Signals(number).name}: this party's task was stopped."
-        )
+    Raises:
+        ClusterError: In place of the interrupt, which SecretFlow would take for a good end.
+    """
 
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+    def __init__(self) -> None:
+        self._error = ClusterError("This party's task was stopped, by its platform or user.")
+        self._before: dict[int, Any] = {}
+        self._at_work = False
+
+    def __enter__(self) -> "_Stopping":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+        if kind is KeyboardInterrupt:
+            raise self._error from None
+
+    @contextmanager
+    def repeatedly(self) -> Iterator[None]:
+        """Interrupt again and again, until the work has ended.
+
+        A signal is handled between any two steps of the program; in a callback of the garbage
+        collector, for one, the exception would be ignored.
+        """
+        self._at_work = True
+        try:
+            yield
+        finally:
+            self._at_work = False
+
+    def _stop(self, *_: Any) -> None:
+        host_link.end_waits(self._error)  # also those of code that cleans up
+        again = threading.Timer(_AGAIN, self._once_more)
+        again.daemon = True
+        again.start()
+        raise KeyboardInterrupt
+
+    def _once_more(self) -> None:
+        if self._at_work:
+            _thread.interrupt_main()

@@ -24,8 +24,8 @@ from orchestra_strategy.component.model_file import (
     describe_model,
     write_at_party,
 )
-from orchestra_strategy.component.parameters import Common, Strategy, parameters_from
 from orchestra_strategy.component.platform_job import platform_job
+from orchestra_strategy.component.strategy_forms import Common, Strategy, parameters_from
 from orchestra_strategy.component.training_report import training_report
 from orchestra_strategy.config import parse_config
 from orchestra_strategy.data.sources import fed_from_readers

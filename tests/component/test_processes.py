@@ -1,0 +1,101 @@
+"""``secretflow component run`` in a process for each party: what comes out, and how it ends."""
+
+import signal
+import time
+
+import pytest
+from secretflow_spec.v1.report_pb2 import Report
+
+from tests.component.inputs import PARTIES, embed_call, train_call, write_table
+from tests.component.party_command import Task, addresses_of, outputs, start, told
+
+pytestmark = pytest.mark.cluster
+SOON = {"waiting/start_timeout": 20.0, "waiting/heartbeat": 0.3, "waiting/peer_timeout": 4.0}
+LONG = {"rounds": 2000, **SOON}
+
+
+@pytest.fixture
+def task(tmp_path):
+    made = []
+
+    def make(backend="grpc"):
+        made.append(Task(tmp_path, backend))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def losses(report):
+    found = Report()
+    report.meta.Unpack(found)
+    table = next(tab for tab in found.tabs if tab.name == "losses").divs[0].children[0].table
+    return [[item.f for item in row.items[1:]] for row in table.rows]
+
+
+def test_the_real_command_over_brpc(tmp_path):
+    """Kuscia's default backend, in processes that import all by themselves."""
+    tables = [write_table(tmp_path / party, party) for party in PARTIES]
+    call, addresses = train_call(tables, **SOON), addresses_of(PARTIES)
+    running = [start(tmp_path, p, call, addresses, "brpc_link") for p in PARTIES]
+    try:
+        codes = [process.wait(120) for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert codes == [0, 0], (tmp_path / "alice.log").read_text(encoding="utf-8")[-3000:]
+    each = [outputs(tmp_path, party) for party in PARTIES]
+    assert len(losses(each[0][1])) == 2
+    assert losses(each[0][1]) == losses(each[1][1])
+    copies = {
+        (tmp_path / ref.party / ref.uri).read_bytes()
+        for ref in each[0][0].data_refs
+        if ref.format == "npz"
+    }
+    assert len(copies) == 1
+
+
+def test_over_grpc(task, tmp_path):
+    made = task("grpc")
+    made.start(train_call(made.tables, **SOON, combiner="secure"))
+    assert made.end(seconds=60) == {"alice": True, "bob": True}, made.log("alice")
+    model, report = outputs(tmp_path, "alice")
+    assert losses(report) == losses(outputs(tmp_path, "bob")[1])
+    made.start(embed_call(model, made.tables[1]))
+    assert made.end(seconds=60) == {"alice": True, "bob": True}, made.log("bob")
+    assert (tmp_path / "bob" / "features").exists()
+    assert not (tmp_path / "alice" / "features").exists()
+
+
+@pytest.mark.parametrize(
+    ("backend", "number"),
+    [("brpc_link", signal.SIGKILL), ("grpc", signal.SIGSTOP)],
+    ids=["killed", "frozen"],
+)
+def test_a_lost_party_is_named(task, tmp_path, backend, number):
+    made = task(backend)
+    made.start(train_call(made.tables, **LONG)).wait_for("alice", "round   1/")
+    made.send("bob", number)
+    begun = time.monotonic()
+    assert made.end("alice", seconds=30) == {"alice": False}
+    assert time.monotonic() - begun < 15
+    assert "Expected a sign of life of bob every 0.3 s" in told(tmp_path, "alice")["error_msg"]
+
+
+def test_a_party_whose_task_is_stopped_tells_the_others(task, tmp_path):
+    made = task()
+    made.start(train_call(made.tables, **LONG)).wait_for("alice", "round   1/")
+    made.send("alice", signal.SIGTERM)
+    assert made.end(seconds=30) == {"alice": False, "bob": False}
+    assert "This party's task was stopped" in told(tmp_path, "alice")["error_msg"]
+    assert "alice was interrupted by its user" in told(tmp_path, "bob")["error_msg"]
+
+
+def test_other_settings_at_a_party_are_named_at_all(task, tmp_path):
+    made = task("brpc_link")
+    made.start(train_call(made.tables, **SOON), "alice")
+    made.start(train_call(made.tables, **SOON, lr=0.5), "bob")
+    assert made.end(seconds=60) == {"alice": False, "bob": False}
+    for party in PARTIES:
+        assert "`lr`: alice 0.003, bob 0.5" in told(tmp_path, party)["error_msg"]
