@@ -54,7 +54,7 @@ def main() -> None:
         config = {
             "rounds": arguments.rounds,
             "model": MODEL,
-            "parameters": {"local_epochs": 1, "num_global_clusters": 8, "memory_size": 32},
+            "parameters": {"local_epochs": 1, "num_global_clusters": 8},
             "checkpoint_dir": None if arguments.without_checkpoints else folder,
             "progress": False,
         }
