@@ -30,14 +30,14 @@ class Changed(NamedTuple):
     """What a form shows in another way than the configuration has it.
 
     Attributes:
+        text: The explanation.
         choices: Of a text that has some which its type does not tell.
         default: Another one.
-        note: The end of the explanation.
     """
 
+    text: str | None = None
     choices: list[str] | None = None
     default: Any = None
-    note: str = ""
 
 
 def attributes_of(
@@ -99,8 +99,7 @@ def values_from(group: Any, config_class: type[BaseModel], names: Iterable[str])
 
 def _attribute(field: FieldInfo, meaning: str, changed: Changed) -> tuple[Any, Any]:
     kind, may_be_none = _kind(field)
-    choices, meaning = changed.choices, meaning + changed.note
-    default = changed.default
+    choices, default = changed.choices, changed.default
     if default is None:
         default = field.get_default(call_default_factory=True)
     if get_origin(kind) is Literal:
@@ -111,7 +110,11 @@ def _attribute(field: FieldInfo, meaning: str, changed: Changed) -> tuple[Any, A
     if kind is dict:
         meaning, kind, default = f"{meaning} As JSON.", str, json.dumps(default)
     return kind, Field.attr(
-        desc=meaning, default=kind(default), choices=choices, bound_limit=bound, is_optional=True
+        desc=changed.text or meaning,
+        default=kind(default),
+        choices=choices,
+        bound_limit=bound,
+        is_optional=True,
     )
 
 

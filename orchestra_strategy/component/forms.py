@@ -68,7 +68,10 @@ Run: Any = structure(
         TrainerConfig,
         _RUN,
         changed={
-            "checkpoint_dir": Changed(note=" A relative one lies in the folder of the storage.")
+            "checkpoint_dir": Changed(
+                "Folder for checkpoints, of which each party writes its own; a relative one lies "
+                "in the folder of the storage. (empty: none)"
+            )
         },
     ),
 )
@@ -81,9 +84,11 @@ Network: Any = structure(
         documented=orchestra_model,
         changed={
             "backbone": Changed(
-                [AUTO, *BACKBONES], AUTO, " auto: mlp for tables, resnet18 for images."
+                "The body of the network; auto is mlp for tables and resnet18 for images.",
+                [AUTO, *BACKBONES],
+                AUTO,
             ),
-            "norm": Changed(list(get_args(NormKind))),
+            "norm": Changed(choices=list(get_args(NormKind))),
         },
     ),
 )

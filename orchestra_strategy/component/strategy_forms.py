@@ -42,6 +42,29 @@ STRATEGIES = {
 # (`predict`), and what nobody may know whose noise is to protect.
 _LEFT_OUT = {"party", "predict_output", "ring_limit", "ring_parties", "route", "noise_seed"}
 
+# Where a docstring speaks to who writes a script.
+_CHANGED = {
+    "ema_decay": Changed("tau, by which the target network follows the trained one."),
+    "local_epochs": Changed("Passes over the party's own data in a round."),
+    "memory_size": Changed("m, rows of the memory of projections that a party clusters."),
+    "num_global_clusters": Changed("N_g, the number of clusters over all parties."),
+    "num_local_clusters": Changed("N_l, the number of clusters of a party's own samples."),
+    "streams": Changed(
+        "Where a party's randomness comes from, such as views and the order of batches: the seed, "
+        "so that all can repeat it; or a secret of the party. auto is the secret. With privacy it "
+        "is always the secret."
+    ),
+    "users_per_round": Changed(
+        "How many of the virtual users, drawn at random, take part in a round. (0: all)"
+    ),
+    "views": Changed(
+        "Random changes of a sample that the method compares: table for tables, grey or colour for "
+        "images; auto chooses by the samples.",
+        [AUTO, *VIEWS],
+        AUTO,
+    ),
+}
+
 _CONFIGS: dict[str, type[StrategyConfig]] = {
     name: our_strategy(name).config_class for name in STRATEGIES
 }
@@ -72,11 +95,7 @@ Common: Any = structure(
     attributes_of(
         StrategyConfig,
         COMMON,
-        changed={
-            "views": Changed(
-                [AUTO, *VIEWS], AUTO, " auto: table for tables, grey or colour for images."
-            )
-        },
+        changed=_CHANGED,
     ),
 )
 
@@ -84,7 +103,7 @@ Strategy: Any = structure(
     "Strategy",
     {
         name: (
-            structure(config.__name__, attributes_of(config, _own_names(config))),
+            structure(config.__name__, attributes_of(config, _own_names(config), changed=_CHANGED)),
             Field.struct_attr(desc=STRATEGIES[name]),
         )
         for name, config in _CONFIGS.items()
