@@ -161,7 +161,9 @@ def read_party_table(storage: Any, part: Any) -> Any:
     Raises:
         DataError: It cannot be read, or is empty.
     """
-    with reading(Path(part.uri), "a table with the columns and types that the platform has noted"):
+    remedy = ": look for empty cells and texts among numbers, or note what stands for no value"
+    what = "a table with the columns and types that the platform has noted"
+    with reading(Path(part.uri), what, remedy):
         table = read_arrow(storage, part)
     if table.num_rows == 0:
         raise DataError(f"Expected `{part.uri}` to have at least one row, got none.")

@@ -57,6 +57,10 @@ def describe(party, features, labels=("y",), null_strs=()):
 
 def train_call(tables, uri="model", **changed):
     attributes = {**SMALL, **changed}
+    own = f"strategy/{attributes['strategy']}/"  # those of others may not be sent
+    attributes = {
+        k: v for k, v in attributes.items() if k.startswith(own) or not k.startswith("strategy/")
+    }
     return build_node_eval_param(
         *("ml.train", "orchestra_train", "0.0.1"), attributes, list(tables), [uri, "report"]
     )
