@@ -45,7 +45,7 @@ from orchestra_strategy.files import PathLike
 from orchestra_strategy.host import reveal
 from orchestra_strategy.party.privacy import unit_of
 from orchestra_strategy.rng import DEFAULT_SEED
-from orchestra_strategy.runtime.checks import federated_values, our_strategy
+from orchestra_strategy.runtime.checks import device_list_of, federated_values, our_strategy
 from orchestra_strategy.runtime.coming_back import ComingBack
 from orchestra_strategy.runtime.common_settings import agree_on_training
 from orchestra_strategy.runtime.embedding import embed_at_parties
@@ -152,13 +152,13 @@ class FederatedOrchestraTrainer:
         aggregator: Any = None,
         parties: Sequence[str] | None = None,
     ) -> None:
-        self.config = (
-            config if isinstance(config, TrainerConfig) else parse_config(TrainerConfig, config)
-        )
-        self.devices = list(devices)
+        if not isinstance(config, TrainerConfig):
+            config = parse_config(TrainerConfig, config, of="the trainer")
+        self.config = config
+        self.devices = device_list_of(devices, "devices")
         self.aggregator = aggregator
         if server is None and aggregator is None:
-            server = next(iter(devices), None)
+            server = next(iter(self.devices), None)
         self.server = server
         if asks_to_agree(self.config.data_options):
             self._refuse_to_agree_in_private()

@@ -1,7 +1,7 @@
 """A strategy's parameters: typed, validated once at the edge, immutable inside."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,10 +14,24 @@ from orchestra_strategy.privacy.settings import PrivacyFields
 __all__ = ["FrozenConfig", "StrategyConfig", "parse_config"]
 
 
-class FrozenConfig(BaseModel):
-    """Immutable; strict about types; unknown names are refused."""
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+class _InWords(ModelMetaclass):
+    """Refuses values in the package's words, and not in pydantic's."""
+
+    def __call__(self, **values: Any) -> Any:
+        """Build a configuration, as :func:`parse_config` does."""
+        return parse_config(self, values, of=f"`{self.__name__}`")  # type: ignore[arg-type]
+
+
+class FrozenConfig(BaseModel, metaclass=_InWords):
+    """Immutable; strict about types; numbers are finite; unknown names are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):

@@ -33,7 +33,7 @@ def checked(
     """Build a configuration, or find all that is wrong; see ``parse_config``."""
     plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()}
     try:
-        return config_class(**plain), []
+        return config_class.model_validate(plain), []
     except ValidationError as error:
         # Unknown names first: what else is wrong often follows from them.
         details = sorted(error.errors(), key=lambda detail: detail["type"] != "extra_forbidden")

@@ -30,6 +30,24 @@ def test_all_problems_come_in_one_message():
     assert "`batch_size` to be a valid integer, got 2.5" in message
 
 
+FLOATS = [n for n, f in OrchestraConfig.model_fields.items() if "float" in str(f.annotation)]
+
+
+@pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])
+@pytest.mark.parametrize("name", FLOATS)
+def test_every_number_has_to_be_finite(name, value):
+    assert len(FLOATS) > 10
+    with pytest.raises(ParameterError, match=f"`{name}` to be a finite number, got"):
+        parse_config(OrchestraConfig, {name: value})
+
+
+def test_a_configuration_made_by_its_class_is_refused_in_the_same_words():
+    with pytest.raises(ParameterError, match=r"parameter of `OrchestraConfig`, got `lrr`; did you"):
+        OrchestraConfig(lrr=0.1)
+    with pytest.raises(ParameterError, match="`lr` to be greater than 0, got -1"):
+        StrategyConfig(lr=-1)
+
+
 @pytest.mark.parametrize("value", [True, "8", None])
 def test_types_are_not_guessed(value):
     with pytest.raises(ParameterError, match="`batch_size` to be a valid integer"):

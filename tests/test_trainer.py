@@ -120,7 +120,7 @@ def test_folders_are_texts_or_paths(tmp_path):
 
 
 def test_bad_devices_and_parameters_are_refused_at_setup(devices):  # noqa: F811
-    with pytest.raises(HostError, match="`server` to be a PYU"):
+    with pytest.raises(HostError, match="at least two parties, got 0|`server` to be a PYU"):
         FederatedOrchestraTrainer(CONFIG, []).setup_model()
     with pytest.raises(ParameterError, match="did you mean `temperature`"):
         FederatedOrchestraTrainer(
@@ -202,3 +202,22 @@ def test_tune_refuses_privacy_before_anything_is_trained(devices, tmp_path, wher
     with pytest.raises(PrivacyError, match="`privacy` to be 'none' for a search, got 'user'"):
         trainer.tune(toy.data(devices), grid, out_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("devices_of", "message"),
+    [
+        (lambda d: {p.party: p for p in d}, r"a list of PYUs, got a mapping; give `list\(devices"),
+        (lambda d: ["alice", "bob"], r"`devices` to hold PYUs, got 'alice'; `session\(...\)`"),
+        (lambda d: "alice", "`devices` to be a list of PYUs, got 'alice'"),
+        (lambda d: d[0], "`devices` to be a list of PYUs, got "),
+    ],
+)
+def test_what_are_no_devices_is_refused(devices, devices_of, message):  # noqa: F811
+    with pytest.raises(HostError, match=message):
+        FederatedOrchestraTrainer({"rounds": 1}, devices_of(devices))
+
+
+def test_a_typing_error_in_the_trainers_own_settings_names_the_trainer():
+    with pytest.raises(ParameterError, match="Expected a parameter of the trainer, got `modle`; d"):
+        FederatedOrchestraTrainer({"modle": {}}, [])

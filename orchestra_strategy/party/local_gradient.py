@@ -131,6 +131,8 @@ class LocalGradient(LocalUpdate):
             return
         model = self.party.model
         for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:  # with a gradient of zero it would still decay
+                continue
             gradient = torch.from_numpy(np.array(arrays[GRADIENT_PREFIX + name]))
             parameter.grad = gradient.to(parameter)
         self.optimizer.step()

@@ -1,6 +1,6 @@
 """Refusals of OrchestraFLModel on the driver, before any worker starts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ __all__ = [
     "check_devices",
     "check_host_options",
     "check_model",
+    "device_list_of",
     "federated_values",
     "our_strategy",
     "route_of",
@@ -97,6 +98,32 @@ def route_of(aggregator: Any, server: Any, server_agg_method: Any, given: str | 
     return route
 
 
+def device_list_of(devices: Any, name: str = "device_list") -> list[Any]:
+    """Return devices as a list of PYUs.
+
+    Args:
+        devices: As given.
+        name: The argument's, for the message.
+
+    Raises:
+        HostError: It is a mapping, a single device, or holds something else than PYUs.
+    """
+    if isinstance(devices, Mapping):
+        raise HostError(
+            f"Expected `{name}` to be a list of PYUs, got a mapping; give "
+            "`list(devices.values())`."
+        )
+    if isinstance(devices, str) or not isinstance(devices, Iterable):
+        raise HostError(f"Expected `{name}` to be a list of PYUs, got {devices!r}.")
+    found = list(devices)
+    strange = [d for d in found if not isinstance(d, host.PYU)]
+    if strange:
+        raise HostError(
+            f"Expected `{name}` to hold PYUs, got {strange[0]!r}; `session(...)` gives them."
+        )
+    return found
+
+
 def check_devices(server: Any, device_list: Sequence[Any], aggregator: Any = None) -> None:
     """Refuse devices with which FLModel would fail late, or wait for ever."""
     if aggregator is None and not isinstance(server, host.PYU):
@@ -104,14 +131,6 @@ def check_devices(server: Any, device_list: Sequence[Any], aggregator: Any = Non
             f"Expected `server` to be a PYU (it aggregates), got {server!r}; for example "
             "`server=alice`, or leave it out for the first of `device_list`."
         )
-    if isinstance(device_list, Mapping):
-        raise HostError(
-            "Expected `device_list` to be a list of PYUs, got a mapping; give "
-            "`list(devices.values())`."
-        )
-    strange = [d for d in device_list if not isinstance(d, host.PYU)]
-    if strange:
-        raise HostError(f"Expected `device_list` to hold PYUs, got {strange[0]!r}.")
     parties = [d.party for d in device_list]
     twice = sorted({p for p in parties if parties.count(p) > 1})
     if twice:

@@ -12,6 +12,7 @@ from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.party.parameters import refuse_fixed
 from orchestra_strategy.party.user_types import USER_TYPES
 from orchestra_strategy.rng import DEFAULT_SEED
+from orchestra_strategy.runtime.duration import TimeOfAll, warn_of_many_steps
 from orchestra_strategy.runtime.federated_input import federated_pair, validation_pair
 from orchestra_strategy.runtime.fl_encoder import HOST_MAX_BATCH, EncoderCalls
 from orchestra_strategy.runtime.fl_wiring import wired
@@ -166,7 +167,8 @@ class OrchestraFLModel(EncoderCalls):
             )
         overrides = self._overrides(strategy_kwargs, batch_size)
         x, y = federated_pair(x, y, dataset_builder)
-        sizes = [r["num_samples"] for r in self._described(x, y).values()]
+        by_party = {p: r["num_samples"] for p, r in self._described(x, y).items()}
+        sizes = list(by_party.values())
         validation = validation_pair(validation_data, dataset_builder)
         if validation is not None:
             self._check_evaluation(*validation)
@@ -174,6 +176,7 @@ class OrchestraFLModel(EncoderCalls):
         with self._configured(overrides):
             rounds_per_epoch = math.ceil(math.ceil(1.0 / rate) / aggregate_freq)
             planned, epochs = epochs, affordable(self.workers, sizes, epochs, rounds_per_epoch)
+            warn_of_many_steps(self._parsed(overrides), by_party, epochs * rounds_per_epoch)
             history = super().fit(
                 x,
                 x if y is None else y,
@@ -181,7 +184,7 @@ class OrchestraFLModel(EncoderCalls):
                 aggregate_freq=aggregate_freq,
                 epochs=epochs,
                 verbose=verbose,
-                callbacks=callbacks,
+                callbacks=[TimeOfAll(epochs), *_listed(callbacks)],
                 validation_data=validation,
                 validation_freq=validation_freq,
                 audit_log_dir=audit_log_dir,
@@ -216,3 +219,10 @@ class OrchestraFLModel(EncoderCalls):
         batch_size = overrides.get("batch_size", self.strategy_config.batch_size)
         user_type = USER_TYPES[self.strategy_config.user_type]
         return user_type.host_steps(most, batch_size, sizes)
+
+
+def _listed(callbacks: Any) -> list[Any]:
+    """Return FLModel's ``callbacks``, which may be one, several or None, as a list."""
+    if callbacks is None:
+        return []
+    return list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]

@@ -18,6 +18,7 @@ from orchestra_strategy.runtime.checks import (
     check_devices,
     check_host_options,
     check_model,
+    device_list_of,
     our_strategy,
     route_of,
 )
@@ -70,6 +71,7 @@ def wired(
     check_backend(kwargs.pop("backend", "torch"))
     refuse_host_options(kwargs)
     kwargs = {k: v for k, v in kwargs.items() if k not in ("skip_bn", "dp_strategy")}
+    device_list = device_list_of(device_list)
     host_options = check_host_options(kwargs, device_list)
     simulation = bool(kwargs.pop("simulation", False)) or host.in_simulation()
     cls = our_strategy(strategy)
