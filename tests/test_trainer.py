@@ -120,7 +120,7 @@ def test_folders_are_texts_or_paths(tmp_path):
 
 
 def test_bad_devices_and_parameters_are_refused_at_setup(devices):  # noqa: F811
-    with pytest.raises(HostError, match="at least two parties, got 0|`server` to be a PYU"):
+    with pytest.raises(HostError, match="at least two parties, got 0"):
         FederatedOrchestraTrainer(CONFIG, []).setup_model()
     with pytest.raises(ParameterError, match="did you mean `temperature`"):
         FederatedOrchestraTrainer(

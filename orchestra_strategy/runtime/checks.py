@@ -126,12 +126,17 @@ def device_list_of(devices: Any, name: str = "device_list") -> list[Any]:
 
 def check_devices(server: Any, device_list: Sequence[Any], aggregator: Any = None) -> None:
     """Refuse devices with which FLModel would fail late, or wait for ever."""
+    parties = [d.party for d in device_list]
+    if len(parties) < 2:
+        raise HostError(
+            f"Expected `device_list` to have at least two parties, got {len(parties)}: "
+            "SecretFlow's server route cannot run with fewer."
+        )
     if aggregator is None and not isinstance(server, host.PYU):
         raise HostError(
             f"Expected `server` to be a PYU (it aggregates), got {server!r}; for example "
             "`server=alice`, or leave it out for the first of `device_list`."
         )
-    parties = [d.party for d in device_list]
     twice = sorted({p for p in parties if parties.count(p) > 1})
     if twice:
         raise HostError(f"Expected every device once in `device_list`, got {twice} more than once.")
@@ -141,11 +146,6 @@ def check_devices(server: Any, device_list: Sequence[Any], aggregator: Any = Non
             f"Expected Ray to have more logical CPUs than there are parties, got "
             f"{host.logical_cpus()} for {len(parties)}: workers would wait for ever. Start "
             f"SecretFlow with `num_cpus={4 * len(parties) + 8}`."
-        )
-    if len(parties) < 2:
-        raise HostError(
-            f"Expected `device_list` to have at least two parties, got {len(parties)}: "
-            "SecretFlow's server route cannot run with fewer."
         )
     _, members = (None, None) if aggregator is None else host.aggregator_parties(aggregator)
     if members and members != sorted(parties):
