@@ -119,7 +119,10 @@ def build_user(
         partition="mixup",  # user i has image i
     )
     cfg = SimpleNamespace(user=cfg_user, data=cfg_data)
-    return construct_user(model, nn.CrossEntropyLoss(), cfg, SETUP, keep_true_data=True)
+    options: dict[str, Any] = {"keep_true_data": True}
+    if case.user_type == "multiuser_aggregate":
+        options["shares"] = case.plan.shares
+    return construct_user(model, nn.CrossEntropyLoss(), cfg, SETUP, **options)
 
 
 def run_case(case: Case, name: str, defence: dict[str, float], seed: int, steps: int) -> Outcome:

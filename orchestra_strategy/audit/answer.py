@@ -135,5 +135,7 @@ def _user(
     ]
     args = (strategy.model, strategy.objective)
     if issubclass(kind.user, MultiUserAggregate):
-        return kind.user(*args, loaders, _SETUP, cfg_user, range(kind.users))
-    return kind.user(*args, loaders[0], _SETUP, 0, cfg_user)
+        return kind.user(*args, loaders, _SETUP, cfg_user, range(kind.users), shares="update")
+    # As the strategies' users do, here too.
+    options: dict[str, Any] = {"exact_statistics": False} if kind.shares == "gradient" else {}
+    return kind.user(*args, loaders[0], _SETUP, 0, cfg_user, **options)

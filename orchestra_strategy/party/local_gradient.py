@@ -69,6 +69,7 @@ class LocalGradient(LocalUpdate):
             0,
             SimpleNamespace(num_data_points="all", provide_buffers=True, seed=self.party.seed),
             keep_true_data=False,
+            exact_statistics=False,  # rounds are many, and the last ones' statistics matter most
             streams=self.party.streams,
         )
 

@@ -62,6 +62,7 @@ class VirtualUsers(LocalUpdate):
             range(num_users),
             optimizer_fn=self.make_optimizer,
             objective_for=self.party.local_training,
+            shares="update",  # weights are averaged, of however few steps
             # Its own for each party: their users' draws must not be the same.
             streams=self.party.streams.child(self.party.party, 0, "virtual users"),
         )

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from orchestra_strategy.algorithms.objective import Objective
-from orchestra_strategy.errors import PrivacyError
+from orchestra_strategy.algorithms.objective import Batch, Objective
+from orchestra_strategy.errors import ParameterError, PrivacyError
 from orchestra_strategy.privacy.user_level import UserLevelPrivacy
 from orchestra_strategy.rng import Streams
 from orchestra_strategy.users.dataloader import Dataloaders, checked_indices, loader_by_index
@@ -17,7 +17,8 @@ from orchestra_strategy.users.multi_step import UserMultiStep
 from orchestra_strategy.users.objectives import as_objective
 from orchestra_strategy.users.optimizers import OptimizerFn
 from orchestra_strategy.users.settings import AggregateSettings
-from orchestra_strategy.users.user_batches import data_key, num_rows
+from orchestra_strategy.users.single_step import UserSingleStep
+from orchestra_strategy.users.user_batches import StepLog, data_key, num_rows
 from orchestra_strategy.users.user_means import UserOutcomes, joined
 
 __all__ = ["MultiUserAggregate"]
@@ -25,6 +26,10 @@ __all__ = ["MultiUserAggregate"]
 
 class MultiUserAggregate(UserMultiStep):
     """Shares the weighted mean of several users' updates (``multiuser_aggregate``).
+
+    With one local step (the field's default) each user is a :class:`UserSingleStep`: what is shared
+    is the mean of their gradients, each on all ``num_data_points`` of its samples. With more, or an
+    optimizer of the caller's, it is a :class:`UserMultiStep`, and the mean is that of differences.
 
     Every user starts from the server's parameters and from the same buffers: the server's, or the
     aggregate's own, which are the mean of the users' after each query. There is one copy of the
@@ -47,13 +52,15 @@ class MultiUserAggregate(UserMultiStep):
             other.
         objective_for: Gives a user its own objective for the time of its steps. What is saved when
             the steps end, or fail, is up to the context manager.
+        shares: ``"gradient"`` or ``"update"``, whatever the number of steps says.
 
     Attributes:
         users_done: Users whose updates are in the last mean.
         failed_users: Why the others of the last query are not, by index.
 
     Raises:
-        ParameterError: No users, an index twice, too few data loaders, or a bad configuration.
+        ParameterError: No users, an index twice, too few data loaders, a bad configuration, or
+            gradients of more than one step.
     """
 
     def __init__(
@@ -70,6 +77,7 @@ class MultiUserAggregate(UserMultiStep):
         streams: Streams | None = None,
         keep_true_data: bool = False,
         objective_for: Callable[[int], AbstractContextManager[Objective]] | None = None,
+        shares: Literal["gradient", "update"] | None = None,
     ) -> None:
         self.user_indices = checked_indices(user_indices)
         self.dataloader_of = loader_by_index(dataloaders, self.user_indices)
@@ -87,6 +95,7 @@ class MultiUserAggregate(UserMultiStep):
         )
         self.aggregation = AggregateSettings.read(cfg_user, len(self.user_indices))
         self.objective_for = objective_for
+        self.shares = self._checked_shares(shares, optimizer_fn)
         self.users_done: list[int] = []
         self.failed_users: dict[int, str] = {}
 
@@ -100,8 +109,9 @@ class MultiUserAggregate(UserMultiStep):
 
         Returns:
             ``shared_data`` as of :class:`UserMultiStep`; ``num_data_points`` is that of all users,
-            ``labels`` all users' sorted together, ``local_hyperparams["labels"]`` has one entry per
-            user (its sorted labels per step, or None). And ``true_user_data``.
+            ``labels`` all users' sorted together, ``num_users`` how many are in the mean,
+            ``local_hyperparams["labels"]`` has one entry per user (its sorted labels per step, or
+            None); of gradients ``local_hyperparams`` is None. And ``true_user_data``.
 
         Raises:
             ReplyError: The payload does not fit the model.
@@ -136,11 +146,29 @@ class MultiUserAggregate(UserMultiStep):
             local_hyperparams=outcomes.local_hyperparams(),
             key=outcomes.key,
         )
+        shared["metadata"]["num_users"] = len(outcomes.done)
         return shared, TrueUserData(
             data=joined([samples[data_key(samples)] for samples in outcomes.samples]),
             labels=joined([samples.get("labels") for samples in outcomes.samples]),
-            buffers=self._buffers(),
+            buffers=self._new_buffers(),
         )
+
+    def _checked_shares(
+        self, shares: str | None, optimizer_fn: OptimizerFn | None
+    ) -> Literal["gradient", "update"]:
+        steps = self.steps.num_local_updates
+        if shares is None:
+            return "gradient" if steps == 1 and optimizer_fn is None else "update"
+        if shares not in ("gradient", "update"):
+            raise ParameterError(
+                f"Expected `shares` to be 'gradient' or 'update', got {shares!r}; leave it out to "
+                "have gradients of one local step and updates of more."
+            )
+        if shares == "gradient" and steps != 1:
+            raise ParameterError(
+                f"Expected `num_local_updates` to be 1 where gradients are shared, got {steps}."
+            )
+        return "gradient" if shares == "gradient" else "update"
 
     def _users_of_this_query(self) -> list[int]:
         size = self.aggregation.users_per_round
@@ -161,17 +189,29 @@ class MultiUserAggregate(UserMultiStep):
         samples = self._read(self.dataloader_of(idx), idx)
         own = nullcontext(self.objective) if self.objective_for is None else self.objective_for(idx)
         with own as objective:
-            log = self._run_steps(as_objective(objective), samples, idx)
+            update, log = self._outcome(as_objective(objective), samples, payload, idx)
         uniform = self.aggregation.aggregate_weights == "uniform"
-        update = self._difference(payload["parameters"])
         if self.update_privacy is not None:
             update = self.update_privacy.clip(update)
         weight = 1 if uniform else num_rows(samples)
         outcomes.add(idx, samples, log, update, list(self.model.buffers()), weight)
-        if self.settings.provide_local_hyperparams:
+        if self.settings.provide_local_hyperparams and self.shares == "update":
             outcomes.hyperparams.append(self._hyperparams(log))
         if self.keep_true_data:
             outcomes.samples.append(samples)
+
+    def _outcome(
+        self, objective: Objective, samples: Batch, payload: Mapping[str, Any], idx: int
+    ) -> tuple[list[Tensor], StepLog]:
+        """Return one user's gradient, or its difference after the local steps."""
+        if self.shares == "update":
+            log = self._run_steps(objective, samples, idx)
+            return self._difference(payload["parameters"]), log
+        gradient, loss = self._one_gradient(objective, samples, idx)
+        log = StepLog()
+        if loss is not None:
+            log.add(samples, loss, keep_labels=False)
+        return gradient, log
 
     def _add_protected(
         self,
@@ -203,7 +243,10 @@ class MultiUserAggregate(UserMultiStep):
             buffer.copy_(value)
 
     def _described(self) -> tuple[str, dict[str, Any], str, str]:
-        _, settings, update, hyperparams = super()._described()
+        one_step = self.shares == "gradient"
+        _, settings, update, hyperparams = (
+            UserSingleStep._described(self) if one_step else super()._described()
+        )
         del settings["user_idx"]
         settings |= {
             "user_type": "multiuser_aggregate",
@@ -213,10 +256,10 @@ class MultiUserAggregate(UserMultiStep):
             "min_users": self.aggregation.min_users,
             "aggregate_weights": self.aggregation.aggregate_weights,
         }
-        update = f"the mean over users of {update}; no single user's update"
+        update = f"the mean over users of {update}, and their number; no single user's"
         return (
             f"{type(self).__name__} of {len(self.user_indices)} users",
             settings,
             update,
-            (f"{hyperparams}, user by user"),
+            hyperparams if one_step else f"{hyperparams}, user by user",
         )

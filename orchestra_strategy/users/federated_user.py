@@ -4,10 +4,11 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from orchestra_strategy.algorithms.objective import Batch, LossParts, Objective
 from orchestra_strategy.errors import ModelError, ParameterError
@@ -48,6 +49,7 @@ class FederatedUser(ABC):
 
     Attributes:
         model: The user's own model.
+        shares: Whether a gradient is shared, or the update after local steps.
         counted_queries: Calls of :meth:`compute_local_updates`, those that failed included.
         loss_means: After a call, the mean over its steps of ``total`` and of the loss's parts.
         steps_done: Steps of the last call.
@@ -59,6 +61,7 @@ class FederatedUser(ABC):
         ModelError: The model has nothing to train.
     """
 
+    shares: Literal["gradient", "update"]
     update_privacy: UserLevelPrivacy | None = None
     record_privacy: RecordLevelPrivacy | None = None
 
@@ -206,11 +209,20 @@ class FederatedUser(ABC):
             local_hyperparams=local_hyperparams if told.provide_local_hyperparams else None,
             data_key=key,
         )
-        buffers = self._buffers() if told.provide_buffers else None
+        buffers = self._new_buffers() if told.provide_buffers else None
         return SharedData(gradients=list(gradients), buffers=buffers, metadata=metadata)
 
     def _buffers(self) -> list[Tensor]:
         return [b.detach().clone() for b in self.model.buffers()]
+
+    def _new_buffers(self) -> list[Tensor] | None:
+        """Return the buffers after a query; None of a gradient in eval mode: they are the server's.
+
+        After local steps the field's reference returns them in either mode.
+        """
+        if self.shares == "gradient" and not self.model.training:
+            return None
+        return self._buffers()
 
     @abstractmethod
     def _described(self) -> tuple[str, dict[str, Any], str, str]:
@@ -240,6 +252,23 @@ class FederatedUser(ABC):
 
     def __repr__(self) -> str:
         return render(self.summary())
+
+
+@contextmanager
+def exact_statistics(model: nn.Module) -> Iterator[None]:
+    """Let BatchNorm average its batches equally, from the first batch on.
+
+    After one batch a new model's running statistics are the batch's own, as its momentum is None.
+    """
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    before = [module.momentum for module in norms]
+    try:
+        for module in norms:
+            module.momentum = None
+        yield
+    finally:
+        for module, momentum in zip(norms, before, strict=True):
+            module.momentum = momentum
 
 
 def filled(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> list[Tensor]:

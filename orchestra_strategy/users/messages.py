@@ -25,20 +25,28 @@ __all__ = [
 ]
 
 
-class Metadata(TypedDict):
-    """What the server is told besides the update; None where its flag does not say so."""
-
+class _Told(TypedDict):
     num_data_points: int | None
     labels: Tensor | None
     local_hyperparams: dict[str, Any] | None
     data_key: str
 
 
+class Metadata(_Told, total=False):
+    """What the server is told besides the update; None where its flag does not say so.
+
+    ``num_users`` is there in the reply of many users alone.
+    """
+
+    num_users: int
+
+
 class SharedData(TypedDict):
     """All that leaves the user.
 
     ``gradients``: a tensor per parameter, in the order of ``model.parameters()``. ``buffers``: a
-    tensor per buffer, in the order of ``model.buffers()``.
+    tensor per buffer, in the order of ``model.buffers()``; None of a gradient where the server sent
+    them.
     """
 
     gradients: list[Tensor]

@@ -1,7 +1,7 @@
 """The user of federated averaging: several local steps per query."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +53,8 @@ class UserMultiStep(UserSingleStep):
     Raises:
         ParameterError: A configuration entry is missing or out of its range.
     """
+
+    shares: Literal["gradient", "update"] = "update"
 
     def __init__(
         self,

@@ -1,15 +1,16 @@
 """The user of federated SGD: one gradient per query."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from orchestra_strategy.algorithms.objective import Batch
+from orchestra_strategy.algorithms.objective import Batch, LossParts, Objective
 from orchestra_strategy.errors import DataError
 from orchestra_strategy.rng import Streams
-from orchestra_strategy.users.federated_user import FederatedUser, filled
+from orchestra_strategy.users.federated_user import FederatedUser, exact_statistics, filled
 from orchestra_strategy.users.messages import SharedData, TrueUserData
 from orchestra_strategy.users.user_batches import (
     as_batch,
@@ -42,10 +43,16 @@ class UserSingleStep(FederatedUser):
         generator: Source of the noise; by default derived from ``streams``, idx and query.
         streams: The user's random streams; by default they follow from ``seed``.
         keep_true_data: Whether ``true_user_data`` holds data and labels.
+        exact_statistics: Whether BatchNorm's running statistics become those of the batch in train
+            mode (over several queries their mean, each batch counting the same), as in the field's
+            reference. False: they move by the module's momentum, which a model that is trained over
+            many rounds needs.
 
     Raises:
         ParameterError: A configuration entry is missing or out of its range.
     """
+
+    shares: Literal["gradient", "update"] = "gradient"
 
     def __init__(
         self,
@@ -59,6 +66,7 @@ class UserSingleStep(FederatedUser):
         generator: torch.Generator | None = None,
         streams: Streams | None = None,
         keep_true_data: bool = True,
+        exact_statistics: bool = True,
     ) -> None:
         super().__init__(
             model,
@@ -72,6 +80,7 @@ class UserSingleStep(FederatedUser):
         self.dataloader = dataloader
         self.user_idx = idx
         self.keep_true_data = keep_true_data
+        self.exact_statistics = exact_statistics
 
     def compute_local_updates(
         self, server_payload: Mapping[str, Any]
@@ -85,7 +94,8 @@ class UserSingleStep(FederatedUser):
         Returns:
             ``shared_data``, with the gradient of the mean loss by parameter (zeros for a parameter
             that is frozen or unused) and ``local_hyperparams`` always None, for there are none; and
-            ``true_user_data`` for analysis, always the clean data.
+            ``true_user_data`` for analysis, always the clean data. ``buffers`` of both are None if
+            the server sent some.
 
         Raises:
             ReplyError: The payload does not fit the model.
@@ -93,9 +103,7 @@ class UserSingleStep(FederatedUser):
         """
         with self._query(server_payload):
             samples = self._read(self.dataloader, self.user_idx)
-            generator = self._noise_generator(self.user_idx)
-            found, loss = self._gradient(self.objective, samples, generator)
-        gradients = [g.detach() for g in filled(found, list(self.model.parameters()))]
+            gradients, loss = self._one_gradient(self.objective, samples, self.user_idx)
         self.loss_means, self.steps_done = mean_losses([] if loss is None else [loss]), 1
         shared = self._share(
             self._protected(gradients),
@@ -105,6 +113,15 @@ class UserSingleStep(FederatedUser):
             key=data_key(samples),
         )
         return shared, self._truth(samples)
+
+    def _one_gradient(
+        self, objective: Objective, samples: Batch, idx: int
+    ) -> tuple[list[Tensor], LossParts | None]:
+        """Return the private gradient of user ``idx``, a tensor per parameter, and the loss."""
+        generator = self._noise_generator(idx)
+        with exact_statistics(self.model) if self.exact_statistics else nullcontext():
+            found, loss = self._gradient(objective, samples, generator)
+        return [g.detach() for g in filled(found, list(self.model.parameters()))], loss
 
     def _read(self, dataloader: Iterable[Any] | None, idx: int) -> Batch:
         if dataloader is None:
@@ -120,7 +137,7 @@ class UserSingleStep(FederatedUser):
         return TrueUserData(
             data=None if kept is None else kept[data_key(kept)],
             labels=None if kept is None else kept.get("labels"),
-            buffers=self._buffers(),
+            buffers=self._new_buffers(),
         )
 
     def _described(self) -> tuple[str, dict[str, Any], str, str]:

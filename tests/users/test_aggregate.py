@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from orchestra_strategy.errors import DataError, OrchestraError, ParameterError
-from orchestra_strategy.users import MultiUserAggregate, UserMultiStep
+from orchestra_strategy.users import MultiUserAggregate, UserMultiStep, UserSingleStep
 from tests.reference import users as reference
 from tests.users import toy
 
@@ -83,10 +83,105 @@ def test_two_users_by_hand():
             local_learning_rate=1.0,
             aggregate_weights=weights,
         )
-        one = aggregate(model, range(2), cfg_user, objective, loaders)
-        shared, _ = one.compute_local_updates(sent)
-        assert shared["gradients"][0].item() == pytest.approx(-mean, rel=1e-6)
-        assert one.steps_done == 2
+        for shares, sign in (("update", -1), ("gradient", 1), (None, 1)):
+            one = aggregate(model, range(2), cfg_user, objective, loaders, shares=shares)
+            shared, _ = one.compute_local_updates(sent)
+            assert shared["gradients"][0].item() == pytest.approx(sign * mean, rel=1e-6)
+            assert one.steps_done == 2
+
+
+class TestOneLocalStep:
+    """The field's default: gradients on all samples, whatever a step's size and rate are."""
+
+    @staticmethod
+    def one_step(**changes):
+        return toy.all_told(
+            num_local_updates=1,
+            num_data_per_local_update_step=2,
+            local_learning_rate=1e-3,
+            **changes,
+        )
+
+    @pytest.mark.parametrize("make", [toy.plain_net, toy.norm_net])
+    @pytest.mark.parametrize("buffers", [False, True])
+    def test_the_mean_gradient_of_each_users_samples(self, make, buffers):
+        model, users = make(), [4, 0, 9]
+        sent = toy.payload(model, buffers)
+        many = aggregate(model, users, self.one_step())
+        shared, true = many.compute_local_updates(sent)
+        gradients, losses = [], []
+        for idx in users:
+            mine = copy.deepcopy(model)
+            reference.load(mine, **sent)
+            x, y = (t[:6] for t in toy.samples(rows_of(idx), 100 + idx))
+            losses.append(toy.reference_loss(copy.deepcopy(mine), x, y).item())
+            gradients.append(reference.gradient(toy.reference_loss, mine, x, y))
+        toy.assert_close(shared["gradients"], reference.weighted_mean(gradients, [1, 1, 1]))
+        assert many.loss_means["total"] == pytest.approx(sum(losses) / 3, rel=1e-5)
+        assert shared["metadata"]["num_data_points"] == 18
+        assert shared["metadata"]["num_users"] == 3
+        assert shared["metadata"]["local_hyperparams"] is None  # as of a single-step user
+        assert (shared["buffers"] is None) == buffers == (true["buffers"] is None)
+
+    def test_buffers_are_the_mean_of_exact_statistics(self):
+        model = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, toy.CLASSES))
+        many = aggregate(model, [3, 1], self.one_step())
+        for query in (1, 2):  # the same samples again: the same mean
+            shared, _ = many.compute_local_updates(toy.payload(model))
+            rows = [toy.samples(rows_of(idx), 100 + idx)[0][:6].double() for idx in (3, 1)]
+            expected = [
+                sum(x.mean(0) for x in rows) / 2,
+                sum((x - x.mean(0)).square().sum(0) / 5 for x in rows) / 2,
+            ]
+            for got, value in zip(shared["buffers"], expected):
+                torch.testing.assert_close(got.double(), value, rtol=1e-5, atol=1e-6)
+            assert shared["buffers"][2].item() == query
+
+    def test_noise_and_clipping_are_the_single_users(self):
+        model, sent = toy.plain_net(), toy.payload(toy.plain_net())
+        cfg_user = self.one_step(
+            local_diff_privacy=toy.privacy(gradient_noise=0.5, per_example_clipping=0.5)
+        )
+        alone = [
+            UserSingleStep(
+                model, LOSS, loader_of(idx), toy.SETUP, idx, cfg_user
+            ).compute_local_updates(sent)[0]["gradients"]
+            for idx in (2, 7)
+        ]
+        shared, _ = aggregate(model, [2, 7], cfg_user).compute_local_updates(sent)
+        toy.assert_close(shared["gradients"], reference.weighted_mean(alone, [1, 1]), 1e-7)
+
+    def test_an_optimizer_of_the_callers_is_used(self):
+        model, sent = toy.plain_net(), toy.payload(toy.plain_net())
+
+        def fast(parameters):
+            return torch.optim.SGD(parameters, lr=2.0)
+
+        many = aggregate(model, [2, 7], self.one_step(), optimizer_fn=fast)
+        shared, _ = many.compute_local_updates(sent)
+        assert shared["metadata"]["local_hyperparams"]["lr"] == 2.0
+        cfg_user = toy.cfg(num_data_points=2)
+        gradients = [
+            UserSingleStep(
+                model, LOSS, loader_of(idx), toy.SETUP, idx, cfg_user
+            ).compute_local_updates(sent)[0]["gradients"]
+            for idx in (2, 7)
+        ]
+        mean = reference.weighted_mean(gradients, [1, 1])
+        toy.assert_close(shared["gradients"], [-2.0 * g for g in mean])
+
+    def test_it_says_so(self):
+        text = repr(aggregate(toy.plain_net(), range(2), self.one_step()))
+        assert "the mean over users of the gradient of the mean loss" in text
+        assert "num_local_updates" not in text
+        many = repr(aggregate(toy.plain_net(), range(2), self.one_step(), shares="update"))
+        assert "the mean over users of local minus server parameters" in many
+
+    def test_gradients_of_several_steps(self):
+        with pytest.raises(ParameterError, match=r"`num_local_updates` to be 1 where gra.*got 4"):
+            aggregate(toy.plain_net(), range(2), shares="gradient")
+        with pytest.raises(ParameterError, match="`shares` to be 'gradient' or 'update', got 'u'"):
+            aggregate(toy.plain_net(), range(2), shares="u")
 
 
 def test_the_order_of_the_users_does_not_matter():
@@ -239,12 +334,13 @@ class TestUsersPerRound:
     @staticmethod
     def drawn(seed, rounds=3, users=range(10, 20)):
         model = toy.plain_net()
-        cfg_user = toy.cfg(users_per_round=4, seed=seed, num_local_updates=1)
+        cfg_user = toy.cfg(users_per_round=4, seed=seed, num_local_updates=2)
         one = aggregate(model, users, cfg_user)
         found = []
         for _ in range(rounds):
             shared, _ = one.compute_local_updates(toy.payload(model))
             found.append(one.users_done)
+        assert shared["metadata"]["num_users"] == 4
         updates = singles(model, found[-1], toy.payload(model), cfg_user)[0]
         toy.assert_close(shared["gradients"], reference.weighted_mean(updates, [1] * 4), 1e-7)
         return found

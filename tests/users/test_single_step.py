@@ -181,14 +181,67 @@ def test_buffers_follow_the_payload():
     one = user(model, toy.all_told())
     sent = toy.payload(model, buffers=True)
     shared, true = one.compute_local_updates(sent)
-    toy.assert_close(shared["buffers"], sent["buffers"])  # eval mode: as the server sent them
-    toy.assert_close(true["buffers"], sent["buffers"])
+    assert (shared["buffers"], true["buffers"]) == (None, None)  # eval mode: the server's own
+    toy.assert_close(list(one.model.buffers()), sent["buffers"])
     assert not one.model.training
     shared, _ = one.compute_local_updates(toy.payload(model))
     assert one.model.training
     assert shared["buffers"][2].item() == 2  # the server's 1, kept, and one batch
     assert shared["buffers"][2].dtype == torch.int64
     toy.assert_far(shared["buffers"][:2], sent["buffers"][:2])
+
+
+def columns(rows):
+    """Mean and unbiased variance, number by number."""
+    means = [sum(column) / len(column) for column in zip(*rows)]
+    variances = [
+        sum((v - mean) ** 2 for v in column) / (len(column) - 1)
+        for mean, column in zip(means, zip(*rows))
+    ]
+    return means, variances
+
+
+def statistics_after(queries=1, cfg_user=None, **options):
+    """A BatchNorm that sees the samples themselves."""
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, toy.CLASSES))
+    one = user(model, cfg_user or toy.all_told(), **options)
+    for _ in range(queries):
+        shared, true = one.compute_local_updates(toy.payload(model))
+    toy.assert_close(shared["buffers"], true["buffers"], 0)
+    assert one.model[0].momentum == 0.1  # what was in between is over
+    return shared["buffers"]
+
+
+def test_a_servers_first_query_tells_the_exact_statistics_of_the_batch():
+    mean, variance, count = statistics_after()
+    expected = columns(toy.samples()[0][:6].tolist())
+    assert mean.tolist() == pytest.approx(expected[0], rel=1e-5)
+    assert variance.tolist() == pytest.approx(expected[1], rel=1e-5)
+    assert count.item() == 1
+
+
+def test_further_queries_tell_the_mean_of_their_statistics():
+    x, _ = toy.samples()
+    loader = [[(x[:6], toy.samples()[1][:6])], [(x[3:], toy.samples()[1][3:])]]
+
+    class Changing:
+        def __iter__(self):
+            return iter(loader.pop(0))
+
+    mean, variance, count = statistics_after(2, dataloader=Changing())
+    first, second = columns(x[:6].tolist()), columns(x[3:].tolist())
+    assert mean.tolist() == pytest.approx([(a + b) / 2 for a, b in zip(first[0], second[0])])
+    assert variance.tolist() == pytest.approx(
+        [(a + b) / 2 for a, b in zip(first[1], second[1])], rel=1e-5
+    )
+    assert count.item() == 2
+
+
+def test_statistics_by_momentum_on_request():
+    mean, variance, _ = statistics_after(exact_statistics=False)
+    means, variances = columns(toy.samples()[0][:6].tolist())
+    assert mean.tolist() == pytest.approx([0.1 * m for m in means], rel=1e-5)
+    assert variance.tolist() == pytest.approx([0.9 + 0.1 * v for v in variances], rel=1e-5)
 
 
 @pytest.mark.parametrize("buffers", [False, True])
@@ -200,7 +253,7 @@ def test_nothing_of_the_caller_changes(buffers):
     one = user(model, toy.all_told())
     shared, _ = one.compute_local_updates(sent)
     own = toy.copies(one.model.state_dict().values())
-    for tensor in (*shared["gradients"], *shared["buffers"]):
+    for tensor in (*shared["gradients"], *(shared["buffers"] or ())):
         tensor.fill_(7)  # what is shared is no part of the user's model either
     toy.assert_close(list(one.model.state_dict().values()), own, 0)
     assert set(sent) == {"parameters", "buffers"}
