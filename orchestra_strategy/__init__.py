@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from orchestra_strategy.host_hook import register_when_asked
-from orchestra_strategy.public_names import ROOMS, WITH_HOST, WITHOUT_HOST
+from orchestra_strategy.public_names import FORMER, ROOMS, WITH_HOST, WITHOUT_HOST
 
 if TYPE_CHECKING:
     from orchestra_strategy.aggregation.server import server_aggregation as server_aggregation
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from orchestra_strategy.algorithms.model import OrchestraModel as OrchestraModel
     from orchestra_strategy.algorithms.model import orchestra_model as orchestra_model
     from orchestra_strategy.algorithms.objective import LossParts as LossParts
+    from orchestra_strategy.config import StrategyConfig as StrategyConfig
     from orchestra_strategy.data.shared_tables import agree_on_tables as agree_on_tables
     from orchestra_strategy.data.sources import fed_from_paths as fed_from_paths
     from orchestra_strategy.data.sources import fed_labelled_from_paths as fed_labelled_from_paths
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from orchestra_strategy.strategies.baselines import FedSimSiamStrategy as FedSimSiamStrategy
     from orchestra_strategy.strategies.baselines import FedSpecLossStrategy as FedSpecLossStrategy
     from orchestra_strategy.strategies.orchestra import OrchestraStrategy as OrchestraStrategy
+    from orchestra_strategy.strategies.orchestra_config import OrchestraConfig as OrchestraConfig
     from orchestra_strategy.strategies.private import (
         OrchestraPrivateStrategy as OrchestraPrivateStrategy,
     )
@@ -68,6 +70,11 @@ __all__ = ["__version__", *sorted(_NAMES)]
 def __getattr__(name: str) -> Any:
     if name in ROOMS:
         return import_module(f"{__name__}.{name}")
+    if name in FORMER:  # this error's text reaches `from orchestra_strategy import ...`
+        raise ImportError(
+            f"Expected a present name of orchestra_strategy, got `{name}`: it is {FORMER[name]}; "
+            "see CUSTOM_STRATEGY_GUIDE.md."
+        )
     if name not in _NAMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = globals()[name] = getattr(import_module(f"{__name__}.{_NAMES[name]}"), name)

@@ -4,15 +4,17 @@ They are looked up here when they are asked for, so that the package alone impor
 command's help does not wait for torch and SecretFlow.
 """
 
-__all__ = ["ROOMS", "WITHOUT_HOST", "WITH_HOST"]
+__all__ = ["FORMER", "ROOMS", "WITHOUT_HOST", "WITH_HOST"]
 
 ROOMS = ("audit", "data", "errors", "evaluation", "host", "users")
 """Modules that are attributes of the package without an import of their own."""
 
 WITHOUT_HOST = {
     "LossParts": "algorithms.objective",
+    "OrchestraConfig": "strategies.orchestra_config",
     "OrchestraError": "errors",
     "OrchestraModel": "algorithms.model",
+    "StrategyConfig": "config",
     "orchestra_model": "algorithms.model",
     "weighted_mean": "aggregation.weighted",
 }
@@ -44,3 +46,15 @@ WITH_HOST = {
     "session": "runtime.session",
 }
 """Names that only exist where SecretFlow is installed, with their module."""
+
+FORMER = {
+    "AdvancedOrchestraStrategy": "`OrchestraAdvancedStrategy`, registered as 'orchestra_advanced'",
+    "OptimizedOrchestraStrategy": "`OrchestraStrategy`, which needs none of what it added; your "
+    "own `train_step` calls `super().train_step(...)`",
+    "PYUAdvancedOrchestraStrategy": "`OrchestraAdvancedStrategy`, registered as "
+    "'orchestra_advanced'",
+    "PYUOrchestraStrategy": "`OrchestraStrategy`, one class for FLModel and by hand, registered as "
+    "'orchestra'",
+    "PrivateOrchestraStrategy": "`OrchestraPrivateStrategy`, registered as 'orchestra_private'",
+}
+"""Names of the first published guide, and what they are now."""

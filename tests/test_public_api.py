@@ -94,6 +94,24 @@ def test_a_name_that_is_not_there_is_told_as_such():
     assert {"audit", "session"} <= set(dir(orchestra_strategy))
 
 
+FORMER_NAMES = [
+    ("PYUOrchestraStrategy", "`OrchestraStrategy`, one class"),
+    ("PYUAdvancedOrchestraStrategy", "`OrchestraAdvancedStrategy`"),
+    ("AdvancedOrchestraStrategy", "`OrchestraAdvancedStrategy`"),
+    ("PrivateOrchestraStrategy", "`OrchestraPrivateStrategy`"),
+    ("OptimizedOrchestraStrategy", "`OrchestraStrategy`, which needs none of what it added"),
+]
+
+
+@pytest.mark.parametrize(("name", "present"), FORMER_NAMES)
+def test_a_name_of_the_published_guide_is_told_as_what_it_is_now(name, present):
+    with pytest.raises(ImportError, match=f"got `{name}`: it is {present}"):
+        exec(f"from orchestra_strategy import {name}")
+    told = present.split("`")[1]
+    assert isinstance(getattr(orchestra_strategy, told), type)
+    assert name not in orchestra_strategy.__all__
+
+
 def test_ours_and_the_hosts_are_listed():
     names = registered_strategies()
     assert "orchestra_torch" in names

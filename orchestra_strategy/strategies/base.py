@@ -25,6 +25,7 @@ from orchestra_strategy.exchange.routes import ROUTES, Sent
 from orchestra_strategy.party.own_server import answer_of_one
 from orchestra_strategy.party.privacy import unit_of
 from orchestra_strategy.party.user_types import USER_TYPES
+from orchestra_strategy.strategies.class_checks import check_class
 from orchestra_strategy.strategies.hooks import StrategyHooks
 from orchestra_strategy.strategies.local_work import LocalWork
 from orchestra_strategy.threads import torch_threads
@@ -49,6 +50,7 @@ class FederatedStrategy(LocalWork):
     """
 
     def __init__(self, builder_base: Any, random_seed: int | None = None, **kwargs: Any) -> None:
+        check_class(host.plain_class(self))
         super().__init__(builder_base, random_seed, **kwargs)
         self.rounds_done = 0
         self.round_index = 0

@@ -1,49 +1,19 @@
 """Registration with the host: checked, and repeatable."""
 
 import importlib
-import inspect
-import typing
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from orchestra_strategy import host
 from orchestra_strategy.errors import ParameterError, RegistrationError, did_you_mean
+from orchestra_strategy.strategies.class_checks import check_class, check_train_step
+from orchestra_strategy.strategies.hooks import StrategyHooks
 
 __all__ = ["check_dispatch", "lookup_strategy", "register_strategy", "registered_strategies"]
 
 T = TypeVar("T", bound=type)
 
 _OURS = "orchestra_strategy.strategies."
-
-_ADVICE = (
-    "Write `from typing import Tuple` and `-> Tuple[np.ndarray, int]`, in a module without "
-    "`from __future__ import annotations`: SecretFlow reads from this annotation that `train_step` "
-    'returns two things, and otherwise fails with "cannot unpack non-iterable PYUObject".'
-)
-
-
-def check_train_step(cls: type) -> None:
-    """Refuse a class whose ``train_step`` would break inside FLModel.
-
-    Raises:
-        RegistrationError: With the reason.
-    """
-    train_step = getattr(cls, "train_step", None)
-    if not inspect.isfunction(train_step) or getattr(train_step, "__isabstractmethod__", False):
-        raise RegistrationError(f"Expected `{cls.__name__}` to define `train_step`, got none.")
-    got = inspect.signature(train_step).return_annotation
-    if got is inspect.Signature.empty:
-        found = "no annotation"
-    elif isinstance(got, str):
-        found = f"the string {got!r}"
-    elif getattr(got, "_name", None) == "Tuple" and len(typing.get_args(got)) == 2:
-        return
-    else:
-        found = f"`{got!r}`"
-    raise RegistrationError(
-        f"Expected `{cls.__name__}.train_step` to be annotated `-> Tuple[np.ndarray, int]`, "
-        f"got {found}. {_ADVICE}"
-    )
 
 
 def register_strategy(*, strategy_name: str, backend: str = "torch") -> Callable[[T], T]:
@@ -64,6 +34,8 @@ def register_strategy(*, strategy_name: str, backend: str = "torch") -> Callable
 
     def register(cls: T) -> T:
         check_train_step(cls)
+        if issubclass(cls, StrategyHooks):
+            check_class(cls)
         # The names of SecretFlow's own strategies, and of this package's, count as taken.
         host.load_builtin_strategies()
         if not cls.__module__.startswith(_OURS):
@@ -110,9 +82,12 @@ def check_dispatch(strategy_name: str, backend: str, **kwargs: Any) -> None:
 
     Raises:
         ParameterError: Parameters or wiring cannot work.
+        RegistrationError: The class cannot; SecretFlow's decorator looks at nothing.
     """
     cls: Any = host.dispatcher_table().get(f"{strategy_name}_{backend}")
-    if hasattr(cls, "checked_config"):
+    if isinstance(cls, type) and issubclass(cls, StrategyHooks):
+        check_train_step(cls)
+        check_class(cls)
         cls.checked_config(kwargs)
 
 
