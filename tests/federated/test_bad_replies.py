@@ -18,6 +18,7 @@ from orchestra_strategy.algorithms.objective import LossParts, as_loss_parts
 from orchestra_strategy.data.sources import fed_ndarray
 from orchestra_strategy.errors import OrchestraError, ParameterError, ReplyError
 from orchestra_strategy.runtime.progress import RoundProgress
+from orchestra_strategy.runtime.traffic import Exchange
 from orchestra_strategy.strategies.registry import lookup_strategy
 from orchestra_strategy.threads import torch_threads
 from orchestra_strategy.users.optimizers import all_finite
@@ -25,6 +26,7 @@ from tests.federated import toy
 from tests.strategies.test_baselines import PARAMETERS
 
 NAMES = ("alice", "bob", "carol")
+NOTHING = Exchange(0, 0, 0, 0)
 
 
 def images(party):
@@ -81,7 +83,7 @@ def test_by_default_a_nan_fails_the_training_and_names_the_party(three):
 
 def test_a_party_that_sends_nan_is_left_out_and_takes_part_again_in_the_next_round(three, caplog):
     model = toy.build(three, on_bad_reply="leave_out")
-    progress = RoundProgress(3, 0, None)
+    progress = RoundProgress(3, NOTHING, None)
     model.fit(data(three), epochs=3, callbacks=[Spoil(model, "bob", 1), progress])
     assert [row["left_out"] for row in progress.ledger] == [[], ["bob"], []]
     ((party, rounds),) = model.left_out().items()
@@ -101,7 +103,7 @@ def test_a_party_that_sends_nan_is_left_out_and_takes_part_again_in_the_next_rou
 def test_a_further_training_starts_its_own_list_of_those_left_out(three):
     model = toy.build(three, on_bad_reply="leave_out")
     model.fit(data(three), epochs=1, callbacks=[Spoil(model, "bob", 0)])
-    progress = RoundProgress(1, 0, None)
+    progress = RoundProgress(1, NOTHING, None)
     model.fit(data(three), epochs=1, callbacks=[progress])
     assert [row["left_out"] for row in progress.ledger] == [[]]
     assert list(model.left_out()["bob"]) == [1]
