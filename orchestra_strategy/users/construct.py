@@ -58,7 +58,8 @@ def construct_user(
 
     Args:
         model: The common model; the user takes a deep copy.
-        loss_fn: A loss module, or an objective f(model, batch).
+        loss_fn: A loss module, a function ``loss(outputs, labels)``, or an objective ``f(model,
+            batch)``.
         cfg_case: By attribute: ``user`` (``user_type``; ``user_idx``, or ``user_range`` for
             ``multiuser_aggregate``; and the user's own settings), ``data`` and ``impl``, see
             :func:`~orchestra_strategy.users.dataloader.construct_dataloader`.

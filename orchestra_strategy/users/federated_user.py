@@ -39,7 +39,7 @@ class FederatedUser(ABC):
 
     Args:
         model: The common model; a deep copy is taken.
-        loss: A loss module (supervised), or an objective f(model, batch).
+        loss: A loss module or function (supervised), or an objective f(model, batch).
         setup: ``device`` and ``dtype`` for the model and the data.
         cfg_user: The configuration, by attribute.
         streaming: Whether the batches come from elsewhere, so that ``num_data_points`` is not read.

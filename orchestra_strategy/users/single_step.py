@@ -32,8 +32,8 @@ class UserSingleStep(FederatedUser):
 
     Args:
         model: The common model; a deep copy is taken, the caller's stays as it is.
-        loss: A loss module such as ``CrossEntropyLoss``, called on (outputs, labels), or any other
-            callable as an objective f(model, batch).
+        loss: A loss module such as ``CrossEntropyLoss`` or a function ``loss(outputs, labels)``; or
+            an objective ``f(model, batch)``. Functions are told apart by their parameters' names.
         dataloader: Yields the user's batches: named tensors, ``(x, y)``, ``(x,)`` or ``x``. It is
             read from its beginning in each query.
         setup: ``device`` and ``dtype``.
