@@ -170,6 +170,14 @@ class MultiUserAggregate(UserMultiStep):
             )
         return "gradient" if shares == "gradient" else "update"
 
+    @property
+    def num_users(self) -> int:
+        """How many users there are."""
+        return len(self.user_indices)
+
+    def _dataset(self) -> Any:
+        return getattr(self.dataloader_of(self.user_indices[0]), "dataset", None)
+
     def _users_of_this_query(self) -> list[int]:
         size = self.aggregation.users_per_round
         if size == len(self.user_indices):

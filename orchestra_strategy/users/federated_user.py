@@ -28,13 +28,14 @@ from orchestra_strategy.users.messages import (
     server_learns,
 )
 from orchestra_strategy.users.objectives import as_objective
+from orchestra_strategy.users.public_settings import PublicSettings
 from orchestra_strategy.users.settings import UserSettings
 from orchestra_strategy.users.user_batches import data_key, sorted_labels
 
 __all__ = ["FederatedUser"]
 
 
-class FederatedUser(ABC):
+class FederatedUser(PublicSettings, ABC):
     """A user: takes ``server_payload`` in, gives ``(shared_data, true_user_data)`` out.
 
     Args:

@@ -124,6 +124,21 @@ class UserMultiStep(UserSingleStep):
         )
         return shared, self._truth(samples)
 
+    @property
+    def num_local_updates(self) -> int | None:
+        """Number of local steps; None if batches are streamed."""
+        return self.steps.num_local_updates
+
+    @property
+    def num_data_per_local_update_step(self) -> int | None:
+        """Samples per local step; None if batches are streamed."""
+        return self.steps.num_data_per_local_update_step
+
+    @property
+    def local_learning_rate(self) -> float | None:
+        """Learning rate by the configuration; None if the optimizer is the caller's."""
+        return self.steps.local_learning_rate
+
     def optimizer_state(self) -> dict[str, Any]:
         """Return a copy of the optimizer's state, for a checkpoint."""
         return copied_state(self.optimizer)

@@ -12,6 +12,7 @@ from orchestra_strategy.errors import DataError
 from orchestra_strategy.rng import Streams
 from orchestra_strategy.users.federated_user import FederatedUser, exact_statistics, filled
 from orchestra_strategy.users.messages import SharedData, TrueUserData
+from orchestra_strategy.users.showing import plot_images, print_texts
 from orchestra_strategy.users.user_batches import (
     as_batch,
     data_key,
@@ -113,6 +114,37 @@ class UserSingleStep(FederatedUser):
             key=data_key(samples),
         )
         return shared, self._truth(samples)
+
+    def print(self, user_data: Mapping[str, Any]) -> None:
+        """Print user data as text: this user's own or what an attack made of them.
+
+        Args:
+            user_data: ``data`` (N, T), token ids; the data set's ``tokenizer`` decodes them.
+
+        Raises:
+            ParameterError: The data set has no tokenizer.
+            DataError: ``data`` is None.
+        """
+        print_texts(self._dataset(), user_data)
+
+    def plot(
+        self, user_data: Mapping[str, Any], scale: bool = False, print_labels: bool = False
+    ) -> None:
+        """Draw user data as images with pyplot; see :func:`~.showing.plot_images`.
+
+        Args:
+            user_data: ``data`` (N, H, W) or (N, C, H, W), ``labels`` (N,) or None.
+            scale: Stretch each image to its own range, in place of the data set's mean and std.
+            print_labels: Write each image's label above it, by the data set's ``classes``.
+
+        Raises:
+            DataError: The data are no images, or None.
+            ImportError: Matplotlib is not installed.
+        """
+        plot_images(self._dataset(), user_data, scale, print_labels)
+
+    def _dataset(self) -> Any:
+        return getattr(self.dataloader, "dataset", None)
 
     def _one_gradient(
         self, objective: Objective, samples: Batch, idx: int
