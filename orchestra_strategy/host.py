@@ -29,6 +29,7 @@ __all__ = [
     "SecureAggregator",
     "TorchModel",
     "aggregator_parties",
+    "all_parties",
     "bytes_per_number",
     "check_versions",
     "dispatcher_table",
@@ -199,6 +200,11 @@ def in_simulation() -> bool:
     # RayFed, which connects the parties' Rays, leaves its configuration in each of them.
     kv = importlib.import_module("ray.experimental.internal_kv")
     return not kv._internal_kv_list("RAYFED#")
+
+
+def all_parties() -> list[str]:
+    """Return the parties that SecretFlow was started with, those without data included."""
+    return list(importlib.import_module("secretflow.device.global_state").parties())
 
 
 def logical_cpus() -> int:

@@ -11,6 +11,7 @@ from orchestra_strategy import host_link
 from orchestra_strategy.cluster.framed_wire import FramedWire
 from orchestra_strategy.cluster.members import Members
 from orchestra_strategy.cluster.settings import ClusterSettings, Limits, PartyAddress
+from orchestra_strategy.config import parse_config
 from orchestra_strategy.errors import ClusterError
 from orchestra_strategy.last_resort import ends_within
 from orchestra_strategy.runtime.cluster_session import working_together
@@ -57,7 +58,8 @@ def platform_job(ctx: Any, limits: Limits) -> Iterator[None]:
 
 def _settings(me: str, addresses: Mapping[str, str], limits: Limits) -> ClusterSettings:
     parties = {name: PartyAddress(address=_plain(at)) for name, at in addresses.items()}
-    return ClusterSettings(**limits.model_dump(), parties=parties, self_party=me)
+    values = {**limits.model_dump(), "parties": parties, "self_party": me}
+    return parse_config(ClusterSettings, values, "the platform's job")
 
 
 def _plain(address: str) -> str:

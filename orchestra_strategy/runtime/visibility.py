@@ -20,7 +20,8 @@ def seen_by(row: Mapping[str, Any], server: str, aggregator: Any, parties: Seque
     if row["to"] == "driver":
         if host.in_simulation():
             return "the driver"
-        return f"{', '.join(parties)}: each party's, as every party's process is a driver"
+        drivers = ", ".join(host.all_parties())
+        return f"{drivers}: each party's, as every party's process is a driver"
     if row["to"] == "server":
         return f"{server}: each party's"
     name = type(aggregator).__name__

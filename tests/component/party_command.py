@@ -85,13 +85,13 @@ class Task:
     Args:
         folder: An empty one; each party's storage is a folder in it.
         backend: SecretFlow's, between the parties.
-        parties: Their names.
+        parties: Their names; those of ``PARTIES`` have tables.
     """
 
     def __init__(self, folder, backend, parties=PARTIES):
         self.folder, self.backend = folder, backend
         self.addresses = addresses_of(parties)
-        self.tables = [write_table(folder / party, party) for party in parties]
+        self.tables = [write_table(folder / party, party) for party in PARTIES]
         self.processes = {}
 
     def start(self, call, *names):

@@ -18,8 +18,8 @@ LONG = {"rounds": 2000, **SOON}
 def task(tmp_path):
     made = []
 
-    def make(backend="grpc"):
-        made.append(Task(tmp_path, backend))
+    def make(backend="grpc", parties=PARTIES):
+        made.append(Task(tmp_path, backend, parties))
         return made[-1]
 
     yield make
@@ -27,11 +27,14 @@ def task(tmp_path):
         one.close()
 
 
-def losses(report):
+def table_of(report, name):
     found = Report()
     report.meta.Unpack(found)
-    table = next(tab for tab in found.tabs if tab.name == "losses").divs[0].children[0].table
-    return [[item.f for item in row.items[1:]] for row in table.rows]
+    return next(tab for tab in found.tabs if tab.name == name).divs[0].children[0].table
+
+
+def losses(report):
+    return [[item.f for item in row.items[1:]] for row in table_of(report, "losses").rows]
 
 
 def test_the_real_command_over_brpc(tmp_path):
@@ -56,14 +59,18 @@ def test_the_real_command_over_brpc(tmp_path):
     assert len(copies) == 1
 
 
-def test_over_grpc(task, tmp_path):
-    made = task("grpc")
-    made.start(train_call(made.tables, **SOON, combiner="secure"))
-    assert made.end(seconds=60) == {"alice": True, "bob": True}, made.log("alice")
+def test_over_grpc_with_a_party_that_has_no_table(task, tmp_path):
+    made = task("grpc", parties=("carol", *PARTIES))
+    call = train_call(made.tables, **SOON, combiner="secure", server=["carol"])
+    made.start(call)
+    assert made.end(seconds=90) == dict.fromkeys(("carol", *PARTIES), True), made.log("alice")
     model, report = outputs(tmp_path, "alice")
-    assert losses(report) == losses(outputs(tmp_path, "bob")[1])
+    assert {ref.party for ref in model.data_refs} == set(PARTIES)
+    assert losses(report) == losses(outputs(tmp_path, "carol")[1])
+    told_to = {row.items[-1].s for row in table_of(report, "manifest").rows}
+    assert "carol, alice, bob: each party's, as every party's process is a driver" in told_to
     made.start(embed_call(model, made.tables[1]))
-    assert made.end(seconds=60) == {"alice": True, "bob": True}, made.log("bob")
+    assert made.end(seconds=60) == dict.fromkeys(("carol", *PARTIES), True), made.log("bob")
     assert (tmp_path / "bob" / "features").exists()
     assert not (tmp_path / "alice" / "features").exists()
 
