@@ -22,9 +22,8 @@ from orchestra_strategy.algorithms.model import OrchestraModel
 from orchestra_strategy.checkpoints.driver import Checkpoints
 from orchestra_strategy.checkpoints.settings import numbers_settings
 from orchestra_strategy.config import FrozenConfig, parse_config
-from orchestra_strategy.data.pixels import check_value_range, to_unit_range
 from orchestra_strategy.data.shared_tables import agree_on_tables, asks_to_agree
-from orchestra_strategy.encoder_file import AGREED_FILE, ENCODER_FILE, write_encoder
+from orchestra_strategy.encoder_export import export_encoder
 from orchestra_strategy.errors import (
     CheckpointError,
     OrchestraError,
@@ -35,7 +34,6 @@ from orchestra_strategy.errors import (
 from orchestra_strategy.evaluation import (
     ProbeResult,
     class_numbers,
-    extract_features,
     probe_protocol,
     with_controls,
     write_json,
@@ -51,6 +49,7 @@ from orchestra_strategy.runtime.common_settings import agree_on_training
 from orchestra_strategy.runtime.embedding import embed_at_parties
 from orchestra_strategy.runtime.training import TrainingResults, train_rounds
 from orchestra_strategy.runtime.tuning import Tuning, grid_points, refuse_private, tune
+from orchestra_strategy.trained_encoder import TrainedEncoder
 
 __all__ = ["FederatedOrchestraTrainer", "ModelConfig", "TrainerConfig", "TrainingResults"]
 
@@ -87,7 +86,7 @@ class TrainerConfig(FrozenConfig):
             too, and for ``embed`` and ``evaluate``; by ``"agree"`` parties agree on columns, see
             :func:`~orchestra_strategy.data.shared_tables.agree_on_tables`.
         num_gpus: GPUs per party.
-        out_dir: Folder for ``results.json`` and ``encoder.npz``, a text or a path; None writes
+        out_dir: Folder for ``results.json`` and the trained encoder, a text or a path; None writes
             nothing.
         log_dir: Folder for what a long training says while it runs: a line of JSON per round,
             TensorBoard's numbers, and a log that is rotated. A text or a path; None writes nothing.
@@ -246,7 +245,7 @@ class FederatedOrchestraTrainer:
 
         Returns:
             History, cost ledger and manifest; also written to ``out_dir/results.json``, and the
-            encoder to ``out_dir/encoder.npz``.
+            encoder beside it, as by :meth:`export`.
 
         Raises:
             DataError: A party's data cannot be used.
@@ -388,17 +387,24 @@ class FederatedOrchestraTrainer:
         """Write the results, and the encoder with all that is needed to use it."""
         assert self.results is not None
         write_json(folder / "results.json", asdict(self.results))
-        if self.data_options != self.config.data_options:
-            write_json(folder / AGREED_FILE, self.data_options)
         if self.results.rounds:
-            write_encoder(
-                folder / ENCODER_FILE,
-                self.encoder(),
-                self.model_builder.keywords,
-                self.config.seed,
-                self.config.strategy,
-                self.results.rounds,
-            )
+            self.export(folder)
+
+    def export(self, path: PathLike) -> None:
+        """Write the trained encoder for use elsewhere, without SecretFlow and without the data.
+
+        ``encoder.safetensors`` and ``encoder.json`` are what ``orchestra_strategy.load_encoder``
+        reads; ``encoder.onnx`` scales pixels itself, and has been compared with torch. Where it
+        cannot be written, the log says why. In a cluster all parties call it.
+
+        Args:
+            path: A folder, made if missing; its files are for their owner alone.
+
+        Raises:
+            OrchestraError: No round has been done.
+            OSError: A file cannot be written.
+        """
+        export_encoder(path, self._trained())
 
     def encoder(self) -> OrchestraModel:
         """Return the global model after the last round done, on the CPU of this process.
@@ -406,14 +412,22 @@ class FederatedOrchestraTrainer:
         Raises:
             OrchestraError: No round has been done.
         """
+        return self._trained().model
+
+    def _trained(self) -> TrainedEncoder:
+        """Return the global model with all that is needed to use it."""
         workers = [] if self.fl_model is None else list(self.fl_model.workers.values())
-        if not workers or not reveal(workers[0].work_done())["rounds"]:
+        rounds = reveal(workers[0].work_done())["rounds"] if workers else 0
+        if not rounds:
             raise OrchestraError("Expected a trained model, got none: call `train` first.")
         # The averaged weights alone, which every party has: not what a party sends to the server.
         weights = reveal(workers[0].averaged_weights())
         model = self.untrained_encoder()
         write_weights(model, weights)
-        return model.eval()
+        config, options = self.config, self.model_builder.keywords
+        return TrainedEncoder(
+            model, options, config.seed, config.strategy, rounds, self.data_options
+        )
 
     def untrained_encoder(self) -> OrchestraModel:
         """Return the model as every party had it before training: the control."""
@@ -444,12 +458,7 @@ class FederatedOrchestraTrainer:
                 "Expected no `out` for an array of one's own, got one; write what is returned, by "
                 "`numpy.save(...)`."
             )
-        return extract_features(self.encoder(), self._in_unit_range(x))
-
-    def _in_unit_range(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Return images in the scale that the parties' have after they are read."""
-        window = check_value_range(self.data_options.get("value_range"))
-        return x if window is None else to_unit_range(x, window)
+        return self._trained().transform(x)
 
     def evaluate(
         self,
@@ -482,11 +491,12 @@ class FederatedOrchestraTrainer:
             DataError: Samples or labels cannot be used, or are in both sets.
         """
         train_labels, test_labels, _ = class_numbers(train_y, test_y)
+        trained = self._trained()
         features = with_controls(
-            self.encoder(),
-            self.untrained_encoder(),
-            self._in_unit_range(train_x),
-            self._in_unit_range(test_x),
+            trained.model,
+            trained.untrained(),
+            trained.in_unit_range(train_x),
+            trained.in_unit_range(test_x),
             allow_duplicates=allow_duplicates,
             name=self.config.strategy,
         )

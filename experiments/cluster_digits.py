@@ -18,9 +18,9 @@ import numpy as np
 import yaml
 
 from demo_custom_strategy import CONFIG, load_data
+from orchestra_strategy import load_encoder
 from orchestra_strategy.cluster import make_certificates
 from orchestra_strategy.data.partition import dirichlet_partition
-from orchestra_strategy.encoder_file import read_encoder
 from orchestra_strategy.evaluation import extract_features, probe_protocol, write_json
 
 PARTIES = ("alice", "bob", "carol")
@@ -59,7 +59,7 @@ def run(route: str, rounds: int, limit: float) -> dict[str, Any]:
         processes = [subprocess.Popen([*command, party], cwd=folder) for party in PARTIES]
         codes = [process.wait(limit) for process in processes]
         seconds = time.perf_counter() - begun
-        encoder = read_encoder(folder / "out-bob").model
+        encoder = load_encoder(folder / "out-bob").model
     features = {
         "orchestra": (extract_features(encoder, train_x), extract_features(encoder, test_x))
     }

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from orchestra_strategy.data.sources import fed_from_paths as fed_from_paths
     from orchestra_strategy.data.sources import fed_labelled_from_paths as fed_labelled_from_paths
     from orchestra_strategy.data.sources import fed_ndarray as fed_ndarray
+    from orchestra_strategy.encoder_file import load_encoder as load_encoder
     from orchestra_strategy.errors import OrchestraError as OrchestraError
     from orchestra_strategy.runtime.federated_probe import (
         federated_linear_probe as federated_linear_probe,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from orchestra_strategy.strategies.variants import (
         OrchestraSingleStepStrategy as OrchestraSingleStepStrategy,
     )
+    from orchestra_strategy.trained_encoder import TrainedEncoder as TrainedEncoder
 
 __version__ = "0.1.0"
 

@@ -1,180 +1,147 @@
-"""The trained encoder as a file: its weights, and the model that they belong to.
+"""The trained encoder as files: its weights as safetensors, and beside them what it is, as JSON.
 
-A ``.npz`` file of float32 arrays by the names that the manifest has, and of what the model is made
-of, as JSON. Nothing of it is ever run, and no array is read that the model does not have.
+The weights are float32 arrays by the names that the model's ``state_dict`` has. Nothing of the
+files is ever run, and no more bytes are read than the model has.
 """
 
-import io
+import hashlib
 import json
-import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import safetensors
 import torch
+from safetensors.numpy import load, save
 
 from orchestra_strategy.algorithms.model import OrchestraModel, orchestra_model
 from orchestra_strategy.errors import ModelError, OrchestraError
-from orchestra_strategy.exchange.weights import read_weights, write_weights
-from orchestra_strategy.files import PathLike, parse_json, write_private
+from orchestra_strategy.exchange.weights import PREFIX, read_weights, write_weights
+from orchestra_strategy.files import PathLike, parse_json
+from orchestra_strategy.trained_encoder import TrainedEncoder
 
 __all__ = [
-    "AGREED_FILE",
-    "ENCODER_FILE",
-    "TrainedEncoder",
-    "agreed_options",
+    "CONFIG_FILE",
+    "ONNX_FILE",
+    "WEIGHTS_FILE",
+    "load_encoder",
     "pack_encoder",
-    "read_encoder",
     "unpack_encoder",
-    "write_encoder",
 ]
 
-ENCODER_FILE = "encoder.npz"
-AGREED_FILE = "data_options.json"
-"""Beside the encoder: how tables are read, where the parties have agreed on it."""
+WEIGHTS_FILE, CONFIG_FILE = "encoder.safetensors", "encoder.json"
+ONNX_FILE = "encoder.onnx"
+"""Beside the others where ONNX can express the encoder; :func:`load_encoder` does not need it."""
 
-_ABOUT, _SCHEMA = "about.json", 1
-_LONGEST_ABOUT = 2**16
-_LONGEST_HEADER = 2**12  # of a .npy file, of which each array of a .npz file is one
-
-
-@dataclass(frozen=True)
-class TrainedEncoder:
-    """What :func:`read_encoder` returns.
-
-    Attributes:
-        model: On the CPU, in evaluation mode.
-        options: Arguments of :func:`~orchestra_strategy.orchestra_model` that made it.
-        seed: Root seed of its training.
-        strategy: Name of the strategy that trained it.
-        rounds: Rounds of its training.
-    """
-
-    model: OrchestraModel
-    options: dict[str, Any]
-    seed: int
-    strategy: str
-    rounds: int
-
-    def untrained(self) -> OrchestraModel:
-        """Return the model as it was before training: the control."""
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            return orchestra_model(**self.options).eval()
+_SCHEMA = 1
+_LONGEST_CONFIG = 2**24
+_LONGEST_HEADER = 2**20  # of the weights: names, shapes and places of the arrays
 
 
-def agreed_options(path: PathLike) -> dict[str, Any]:
-    """Return how tables are read for an encoder; nothing where nothing was agreed on.
-
-    Args:
-        path: As of :func:`read_encoder`.
-
-    Raises:
-        ModelError: The file beside the encoder is broken.
-    """
-    path = Path(path).expanduser()
-    file = (path if path.is_dir() else path.parent) / AGREED_FILE
-    if not file.is_file():
-        return {}
-    try:
-        options = parse_json(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ModelError(f"Expected `{file}` to hold options of reading, got: {error}") from error
-    if not isinstance(options, dict):
-        raise ModelError(f"Expected `{file}` to hold options of reading, got another value.")
-    return options
-
-
-def write_encoder(
-    path: PathLike,
-    model: OrchestraModel,
+def pack_encoder(
+    weights: Mapping[str, Any],
     options: Mapping[str, Any],
     seed: int,
     strategy: str,
     rounds: int,
-) -> None:
-    """Write a trained model, for its owner alone; arguments as of :class:`TrainedEncoder`.
-
-    Raises:
-        OSError: The file cannot be written.
-    """
-    write_private(path, pack_encoder(read_weights(model), options, seed, strategy, rounds))
-
-
-def pack_encoder(
-    weights: Mapping[str, Any], options: Mapping[str, Any], seed: int, strategy: str, rounds: int
-) -> bytes:
-    """Return the content of the file.
+    data_options: Mapping[str, Any] | None = None,
+    onnx: str = "not written",
+) -> dict[str, bytes]:
+    """Return the content of both files, by name.
 
     Args:
         weights: Arrays by name, as of :func:`~orchestra_strategy.exchange.weights.read_weights`.
-        options: As of :class:`TrainedEncoder`, like the rest.
+        options: As of :class:`~orchestra_strategy.trained_encoder.TrainedEncoder`, like the rest.
         seed: As there.
         strategy: As there.
         rounds: As there.
+        data_options: As there.
+        onnx: A remark on the file of that kind.
+
+    Raises:
+        ModelError: An option cannot be written as JSON.
     """
-    about = {
+    arrays = {n.removeprefix(PREFIX): np.ascontiguousarray(w) for n, w in weights.items()}
+    content = save(arrays)
+    config = {
         "schema": _SCHEMA,
         "model": {**options, "heads": list(options["heads"])},
         "seed": seed,
         "strategy": strategy,
         "rounds": rounds,
+        "data_options": dict(data_options or {}),
+        "onnx": onnx,
+        "weights_sha256": hashlib.sha256(content).hexdigest(),
     }
-    text = json.dumps(about).encode("utf-8")
-    buffer = io.BytesIO()
-    arrays: dict[str, Any] = {_ABOUT: np.frombuffer(text, np.uint8), **weights}
-    np.savez(buffer, **arrays)
-    return buffer.getvalue()
+    try:
+        text = json.dumps(config, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
+    except (TypeError, ValueError) as error:
+        raise ModelError(
+            f"Expected `model` and `data_options` to be what JSON can express, got: {error}."
+        ) from None
+    return {WEIGHTS_FILE: content, CONFIG_FILE: f"{text}\n".encode()}
 
 
-def read_encoder(path: PathLike) -> TrainedEncoder:
-    """Read what :func:`write_encoder` has written.
+def _plain(value: Any) -> Any:
+    """Return what JSON has in place of a number or an array of numpy, or of a path."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"a {type(value).__name__}")
+
+
+def load_encoder(path: PathLike) -> TrainedEncoder:
+    """Read a trained encoder; SecretFlow need not be installed.
 
     Args:
-        path: The file, or the folder of a training, which has it as ``encoder.npz``.
+        path: The ``out_dir`` of a training, the folder of an export, or ``encoder.safetensors`` or
+            ``encoder.json`` in it.
+
+    Returns:
+        The encoder, a scikit-learn transformer: ``load_encoder("out").transform(x)``.
 
     Raises:
         ModelError: It is missing, broken, or holds other arrays than its model has.
     """
-    path = Path(path).expanduser()
-    if path.is_dir():
-        path = path / ENCODER_FILE
+    folder = Path(path).expanduser()
+    if folder.name in (WEIGHTS_FILE, CONFIG_FILE) and not folder.is_dir():
+        folder = folder.parent
     try:
-        with path.open("rb") as file:
-            return unpack_encoder(file, str(path))
+        with (folder / CONFIG_FILE).open("rb") as config, (folder / WEIGHTS_FILE).open("rb") as ws:
+            return unpack_encoder(config, ws, str(folder))
     except OSError as error:
         raise ModelError(
-            f"Expected a trained encoder in `{path}`, got: {error.strerror or error}. A training "
-            "with `out_dir` writes one there."
+            f"Expected a trained encoder in `{path}` (`{WEIGHTS_FILE}` and `{CONFIG_FILE}`), got: "
+            f"{error.strerror or error}. A training with `out_dir` writes one there."
         ) from error
 
 
-def unpack_encoder(file: IO[bytes], name: str) -> TrainedEncoder:
-    """Read the content of the file.
+def unpack_encoder(config: IO[bytes], weights: IO[bytes], name: str) -> TrainedEncoder:
+    """Read the content of both files.
 
     Args:
-        file: Of :func:`pack_encoder`, such as an open file.
-        name: What it is called in messages.
+        config: Of ``encoder.json``, such as an open file.
+        weights: Of ``encoder.safetensors``.
+        name: What they are called in messages.
 
     Raises:
-        ModelError: It is broken, or holds other arrays than its model has.
+        ModelError: They are broken, do not belong together, or hold other arrays than the model.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
-            return _read(archive)
+        return _read(config, weights)
     except OrchestraError as error:
         raise ModelError(f"Expected `{name}` to be a trained encoder; {error}") from error
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, EOFError) as error:
+    except (safetensors.SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"Expected `{name}` to be a trained encoder, as a training writes it, got "
             f"{type(error).__name__}: {error}."
         ) from None
 
 
-def _read(archive: zipfile.ZipFile) -> TrainedEncoder:
-    about = parse_json(_array(archive, _ABOUT, _LONGEST_ABOUT).tobytes())
+def _read(config: IO[bytes], weights: IO[bytes]) -> TrainedEncoder:
+    about = parse_json(config.read(_LONGEST_CONFIG + 1), _LONGEST_CONFIG)
     if about["schema"] != _SCHEMA:
         raise ModelError(
             f"Expected schema {_SCHEMA}, got {about['schema']!r}: it was written by another "
@@ -183,26 +150,42 @@ def _read(archive: zipfile.ZipFile) -> TrainedEncoder:
     options = {**about["model"], "heads": tuple(about["model"]["heads"])}
     with torch.random.fork_rng():  # its first weights are overwritten
         model = orchestra_model(**options)
-    wanted = read_weights(model)
-    arrays = {}
-    for name, weight in wanted.items():
-        arrays[name] = _array(archive, name, weight.nbytes)
-        if (arrays[name].shape, arrays[name].dtype) != (weight.shape, weight.dtype):
-            raise ModelError(
-                f"Expected `{name}` to be {weight.dtype} {weight.shape}, got "
-                f"{arrays[name].dtype} {arrays[name].shape}."
-            )
-        if not np.isfinite(arrays[name]).all():
-            raise ModelError(f"Expected `{name}` to be finite, got NaN or infinite values.")
-    write_weights(model, arrays)
+    _fill(model, weights, about["weights_sha256"])
     return TrainedEncoder(
-        model.eval(), options, int(about["seed"]), str(about["strategy"]), int(about["rounds"])
+        model,
+        options,
+        int(about["seed"]),
+        str(about["strategy"]),
+        int(about["rounds"]),
+        dict(about["data_options"]),
     )
 
 
-def _array(archive: zipfile.ZipFile, name: str, most_bytes: int) -> Any:
-    """Read one array, if it is no longer than it may be."""
-    member = archive.getinfo(f"{name}.npy")
-    if member.file_size > most_bytes + _LONGEST_HEADER:
-        raise ModelError(f"Expected `{name}` to have {most_bytes} bytes at most, got more.")
-    return np.load(io.BytesIO(archive.read(member)), allow_pickle=False)
+def _fill(model: OrchestraModel, weights: IO[bytes], digest: str) -> None:
+    """Write the arrays of a file into a model, if they are its own."""
+    wanted = read_weights(model)
+    most = sum(array.nbytes for array in wanted.values()) + _LONGEST_HEADER
+    content = weights.read(most + 1)
+    if len(content) > most:
+        raise ModelError(f"Expected `{WEIGHTS_FILE}` to have {most} bytes at most, got more.")
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ModelError(
+            f"Expected the digest of `{WEIGHTS_FILE}` that `{CONFIG_FILE}` has, got another: one "
+            "of them is damaged, or they are of two trainings."
+        )
+    found = {PREFIX + name: array for name, array in load(content).items()}
+    strange = sorted(found.keys() ^ wanted.keys())
+    if strange:
+        name = strange[0].removeprefix(PREFIX)
+        rule = "no array" if strange[0] in found else "an array"
+        raise ModelError(f"Expected {rule} `{name}` in `{WEIGHTS_FILE}`, as the model has it.")
+    for name, weight in wanted.items():
+        array, told = found[name], name.removeprefix(PREFIX)
+        if (array.shape, array.dtype) != (weight.shape, weight.dtype):
+            raise ModelError(
+                f"Expected `{told}` to be {weight.dtype} {weight.shape}, got {array.dtype} "
+                f"{array.shape}."
+            )
+        if not np.isfinite(array).all():
+            raise ModelError(f"Expected `{told}` to be finite, got NaN or infinite values.")
+    write_weights(model, found)

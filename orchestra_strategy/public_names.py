@@ -15,6 +15,8 @@ WITHOUT_HOST = {
     "OrchestraError": "errors",
     "OrchestraModel": "algorithms.model",
     "StrategyConfig": "config",
+    "TrainedEncoder": "trained_encoder",
+    "load_encoder": "encoder_file",
     "orchestra_model": "algorithms.model",
     "weighted_mean": "aggregation.weighted",
 }

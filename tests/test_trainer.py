@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from federated_orchestra import FederatedOrchestraTrainer, TrainerConfig
-from orchestra_strategy import host
+from orchestra_strategy import host, load_encoder
 from orchestra_strategy.config import parse_config
 from orchestra_strategy.errors import (
     DataError,
@@ -221,3 +221,18 @@ def test_what_are_no_devices_is_refused(devices, devices_of, message):  # noqa: 
 def test_a_typing_error_in_the_trainers_own_settings_names_the_trainer():
     with pytest.raises(ParameterError, match="Expected a parameter of the trainer, got `modle`; d"):
         FederatedOrchestraTrainer({"modle": {}}, [])
+
+
+def test_an_export_holds_what_embed_gives(devices, tmp_path):  # noqa: F811
+    config = {**CONFIG, "rounds": 1, "data_options": {"value_range": (0, 16)}}
+    trainer = FederatedOrchestraTrainer(config, devices)
+    with pytest.raises(OrchestraError, match="Expected a trained model, got none"):
+        trainer.export(tmp_path)
+    trainer.train({d: toy.images(d.party) * 16 for d in devices})
+    trainer.export(tmp_path / "new" / "folder")
+    encoder = load_encoder(tmp_path / "new" / "folder")
+    x = np.random.default_rng(0).integers(0, 17, (5, 8, 8))
+    np.testing.assert_array_equal(encoder.transform(x), trainer.embed(x))
+    assert (encoder.rounds, encoder.strategy, encoder.value_range) == (1, "orchestra", (0, 16))
+    control, wanted = encoder.untrained(), trainer.untrained_encoder()
+    assert all(torch.equal(a, b) for a, b in zip(control.parameters(), wanted.parameters()))

@@ -7,10 +7,13 @@ for 32x32 images: a 3x3 convolution of stride 1 and no pooling.
 from collections.abc import Callable
 from functools import partial
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from orchestra_strategy.algorithms.heads import norm_1d, norm_2d
+from orchestra_strategy.algorithms.model_input import tracing
 from orchestra_strategy.errors import ParameterError, did_you_mean
 
 __all__ = ["BACKBONES", "Backbone", "build_backbone"]
@@ -35,6 +38,21 @@ class Backbone(nn.Module):
         return features
 
 
+class _QuarterMeans(nn.Module):
+    """Means of the four quarters of a map, which overlap by a line where its sides are odd."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return means (B, C, 2, 2) of (B, C, H, W)."""
+        if not tracing():
+            return F.adaptive_avg_pool2d(x, 2)
+        # The same in operations that ONNX has for any size of image.
+        height, width = x.shape[2], x.shape[3]
+        rows = (x[:, :, : (height + 1) // 2], x[:, :, height // 2 :])
+        quarters = [(row[..., : (width + 1) // 2], row[..., width // 2 :]) for row in rows]
+        means = [torch.stack([part.mean((2, 3)) for part in pair], dim=2) for pair in quarters]
+        return torch.stack(means, dim=2)
+
+
 def _conv4(in_channels: int, norm: str) -> Backbone:
     """Four 3x3 convolutions, for 8x8 to 28x28 images; keeps a 2x2 grid of positions."""
     layers: list[nn.Module] = []
@@ -45,7 +63,7 @@ def _conv4(in_channels: int, norm: str) -> Backbone:
             norm_2d(width, norm),
             nn.ReLU(),
         ]
-    return Backbone(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten()), 4 * widths[-1])
+    return Backbone(nn.Sequential(*layers, _QuarterMeans(), nn.Flatten()), 4 * widths[-1])
 
 
 def _mlp(in_channels: int, norm: str, width: int = 256) -> Backbone:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from orchestra_strategy.errors import DataError
 
-__all__ = ["channels_last", "refuse_other_pixels", "to_model_input", "to_unit_images"]
+__all__ = ["channels_last", "refuse_other_pixels", "to_model_input", "to_unit_images", "tracing"]
 
 _ROUNDING = 1e-6  # what arithmetic in float32 may leave above 1
 
@@ -48,7 +48,7 @@ def channels_last(x: Tensor) -> Tensor:
 
     The values are the same. On a CPU the convolutions of a small ResNet are a third faster on it.
     """
-    if _tracing() or x.ndim != 4 or x.shape[1] == 1:
+    if tracing() or x.ndim != 4 or x.shape[1] == 1:
         return x
     return x.contiguous(memory_format=torch.channels_last)
 
@@ -59,7 +59,7 @@ def refuse_other_pixels(x: Tensor) -> None:
     Raises:
         DataError: They are not, or they are model inputs already.
     """
-    if _tracing() or x.ndim < 3 or x.dtype == torch.uint8 or not x.numel():
+    if tracing() or x.ndim < 3 or x.dtype == torch.uint8 or not x.numel():
         return
     low, high = x.detach().aminmax()
     dtype = str(x.dtype).removeprefix("torch.")
@@ -72,6 +72,6 @@ def refuse_other_pixels(x: Tensor) -> None:
         )
 
 
-def _tracing() -> bool:
+def tracing() -> bool:
     """Whether torch writes down what is computed: that must not depend on the example at hand."""
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined,no-untyped-call]

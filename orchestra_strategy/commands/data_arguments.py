@@ -12,7 +12,7 @@ from orchestra_strategy.errors import DataError, ParameterError
 if TYPE_CHECKING:
     from orchestra_strategy.commands.parser import SentenceParser
     from orchestra_strategy.data import LocalData
-    from orchestra_strategy.encoder_file import TrainedEncoder
+    from orchestra_strategy.trained_encoder import TrainedEncoder
 
 __all__ = [
     "add_data_option",
@@ -30,7 +30,7 @@ def add_encoder(parser: SentenceParser) -> None:
         "encoder",
         type=Path,
         metavar="ENCODER",
-        help="the `out_dir` of a training, or the encoder.npz in it",
+        help="the `out_dir` of a training, or the folder of an export",
     )
 
 
@@ -45,20 +45,26 @@ def add_data_option(parser: SentenceParser) -> None:
     )
 
 
-def read_path(path: str, arguments: argparse.Namespace) -> LocalData:
-    """Read images or a table of this machine, with the options that were agreed on or given.
+def read_path(
+    path: str, arguments: argparse.Namespace, trained: TrainedEncoder | None = None
+) -> LocalData:
+    """Read images or a table of this machine.
+
+    Args:
+        path: The data.
+        arguments: With ``--data-option``.
+        trained: They are read as its training did, where ``--data-option`` does not say otherwise.
 
     Raises:
         DataError: They cannot be read.
         ParameterError: An option is unknown.
     """
     from orchestra_strategy.data import load_local
-    from orchestra_strategy.encoder_file import agreed_options
+    from orchestra_strategy.data.readers.loading import applicable
 
     given = name_values("--data-option", arguments.data_option)
-    encoder = getattr(arguments, "encoder", None)
-    agreed = {} if encoder is None else agreed_options(encoder)
-    return load_local(path, **{**agreed, **given})
+    as_trained = {} if trained is None else trained.data_options or {}
+    return load_local(path, **{**applicable(as_trained, path), **given})
 
 
 def labels_of(data: LocalData, path: str) -> Any:
@@ -81,19 +87,12 @@ def features_of(trained: TrainedEncoder, data: LocalData, path: str) -> Any:
     Raises:
         DataError: The samples have another form than those of the training.
     """
-    from orchestra_strategy.evaluation import extract_features
-
-    shape = data.samples.shape[1:]
-    wanted = trained.options["in_channels"]
-    table = trained.options["backbone"] == "mlp"
-    channels = shape[0] if len(shape) == 3 or table else 1
-    if (len(shape) == 1) != table or channels != wanted:
-        kind = f"a table of {wanted} columns" if table else f"images of {wanted} channel(s)"
-        raise DataError(
-            f"Expected `{path}` to have {kind}, as the encoder was trained on, got samples of "
-            f"shape {shape}; `--data-option` says how they are read."
-        )
-    return extract_features(trained.model, data.samples)
+    try:
+        trained.check(data.samples, path)
+    except DataError as error:
+        told = str(error).rstrip(".")
+        raise DataError(f"{told}; `--data-option` says how they are read.") from None
+    return trained.features(data.samples)
 
 
 def writable(path: Path, option: str, suffixes: tuple[str, ...] = ()) -> Path:

@@ -37,12 +37,12 @@ def add_arguments(parser: SentenceParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write one row of features per sample, in the order of the data."""
-    from orchestra_strategy.encoder_file import read_encoder
+    from orchestra_strategy.encoder_file import load_encoder
     from orchestra_strategy.files import write_private
 
     out = writable(arguments.out, "--out", _SUFFIXES)
-    trained = read_encoder(arguments.encoder)
-    data = read_path(arguments.data, arguments)
+    trained = load_encoder(arguments.encoder)
+    data = read_path(arguments.data, arguments, trained)
     features = features_of(trained, data, arguments.data)
     write_private(out, _content(out.suffix.lower(), features, data.labels))
     print(f"{out}: features of {features.shape[0]} samples, {features.shape[1]} each")

@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from orchestra_strategy.data import LocalData
-    from orchestra_strategy.encoder_file import read_encoder
+    from orchestra_strategy.encoder_file import load_encoder
     from orchestra_strategy.evaluation import (
         measures_of,
         probe_protocol,
@@ -64,8 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     counts = [_count(text) for text in arguments.labels_per_class]
     out = None if arguments.json is None else writable(arguments.json, "--json")
-    trained = read_encoder(arguments.encoder)
-    train, test = (read_path(path, arguments) for path in (arguments.train, arguments.test))
+    trained = load_encoder(arguments.encoder)
+    train, test = (read_path(p, arguments, trained) for p in (arguments.train, arguments.test))
     labels = labels_of(train, arguments.train), labels_of(test, arguments.test)
     _check_classes(train, test)
     for data, path in ((train, arguments.train), (test, arguments.test)):

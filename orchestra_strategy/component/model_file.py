@@ -13,17 +13,24 @@ from typing import Any
 
 from orchestra_strategy.component.forms import Samples
 from orchestra_strategy.component.party_data import NumberColumns, Scales
-from orchestra_strategy.encoder_file import TrainedEncoder, pack_encoder, unpack_encoder
+from orchestra_strategy.encoder_file import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    pack_encoder,
+    unpack_encoder,
+)
 from orchestra_strategy.errors import ModelError
 from orchestra_strategy.files import parse_json
 from orchestra_strategy.host_component import DistData, ObjectFile, Version
+from orchestra_strategy.trained_encoder import TrainedEncoder
 
 __all__ = ["MODEL_TYPE", "About", "about_of", "describe_model", "load_at_party", "write_at_party"]
 
 MODEL_TYPE = "sf.model.orchestra"
 
 _VERSION = Version(0, 1)
-_ENCODER, _SCALES = "encoder.npz", "scales.json"
+_SCALES = "scales.json"
+_FILES = (WEIGHTS_FILE, CONFIG_FILE, _SCALES)
 _MOST_BYTES = 2**26  # of the scales, enough for a million columns
 
 
@@ -67,9 +74,9 @@ def write_at_party(
     Returns:
         How many bytes.
     """
-    content = pack_encoder(weights, options, seed, about.strategy, about.rounds)
+    files = pack_encoder(weights, options, seed, about.strategy, about.rounds)
     scales = source.scales() if isinstance(source, NumberColumns) else {}
-    files = {_ENCODER: content, _SCALES: json.dumps(scales).encode()}
+    files[_SCALES] = json.dumps(scales).encode()
     for name, data in files.items():
         with storage.get_writer(f"{uri}/{name}") as stream:
             stream.write(data)
@@ -85,7 +92,7 @@ def describe_model(name: str, uris: Mapping[str, str], about: About, system_info
         about: What all may know.
         system_info: Of the data that it was trained on.
     """
-    files = [(party, f"{uri}/{n}", n) for party, uri in uris.items() for n in (_ENCODER, _SCALES)]
+    files = [(party, f"{uri}/{n}", n) for party, uri in uris.items() for n in _FILES]
     return ObjectFile(
         name=name,
         type=MODEL_TYPE,
@@ -115,7 +122,7 @@ def about_of(data: Any) -> tuple[About, dict[str, str]]:
             f"Expected `input_model` to be a model of orchestra_train, version {_VERSION} at most, "
             f"got: {error}."
         ) from None
-    suffix = f"/{_ENCODER}"
+    suffix = f"/{WEIGHTS_FILE}"
     uris = {r.party: r.uri.removesuffix(suffix) for r in file.data_refs if r.uri.endswith(suffix)}
     return about, uris
 
@@ -127,8 +134,10 @@ def load_at_party(storage: Any, uri: str) -> tuple[TrainedEncoder, Scales]:
         ModelError: They are missing or broken.
     """
     try:
-        with storage.get_reader(f"{uri}/{_ENCODER}") as stream:
-            encoder = unpack_encoder(io.BytesIO(stream.read()), _ENCODER)
+        with storage.get_reader(f"{uri}/{WEIGHTS_FILE}") as stream:
+            weights = io.BytesIO(stream.read())
+        with storage.get_reader(f"{uri}/{CONFIG_FILE}") as stream:
+            encoder = unpack_encoder(stream, weights, uri)
         with storage.get_reader(f"{uri}/{_SCALES}") as stream:
             scales: Any = parse_json(stream.read(_MOST_BYTES))
         return encoder, {str(name): (float(a), float(b)) for name, (a, b) in scales.items()}

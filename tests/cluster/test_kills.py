@@ -10,8 +10,8 @@ import shutil
 import signal
 import time
 
-import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from orchestra_strategy.checkpoints.round_files import RoundFiles
 from tests.cluster.party_process import Job
@@ -34,8 +34,8 @@ def final(job):
         files = RoundFiles(job.folder / f"kept-{name}" / f"party-{name}", name)
         assert files.committed()[-1] == ROUNDS
         found |= flat(files.read(ROUNDS)[1]["party"], name)
-        with np.load(job.folder / f"out-{name}" / "encoder.npz") as arrays:
-            found |= {f"{name}/encoder/{k}": arrays[k] for k in arrays.files}
+        arrays = load_file(job.folder / f"out-{name}" / "encoder.safetensors")
+        found |= {f"{name}/encoder/{k}": array for k, array in arrays.items()}
     return found
 
 

@@ -1,16 +1,20 @@
 """``embed``, ``evaluate`` and ``export``, from the folder that a training has written."""
 
 import json
+import sys
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 
 from federated_orchestra import FederatedOrchestraTrainer
-from orchestra_strategy import fed_ndarray, orchestra_model, session
+from orchestra_strategy import fed_ndarray, load_encoder, orchestra_model, session
 from orchestra_strategy.commands.yaml_file import parse_yaml
-from orchestra_strategy.encoder_file import write_encoder
+from orchestra_strategy.encoder_export import export_encoder
 from orchestra_strategy.evaluation import extract_features
+from orchestra_strategy.trained_encoder import TrainedEncoder
 from tests.commands.jobs import JOB, status
 
 RNG = np.random.default_rng(0)
@@ -61,7 +65,7 @@ def test_evaluate_gives_the_trainers_numbers(trained, tmp_path, capsys):
     folder, _, scores = trained
     data = ("--train", folder / "train.npz", "--test", folder / "test.npz")
     few = ("--labels-per-class", "2", "all", "--draws", "2", "--seed", "42")
-    arguments = ("evaluate", folder / "out" / "encoder.npz", *data, *few)
+    arguments = ("evaluate", folder / "out" / "encoder.safetensors", *data, *few)
     assert status(*arguments, "--json", tmp_path / "scores.json") == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in ("orchestra", "untrained", "pixels", "kNN"))
@@ -75,8 +79,8 @@ def test_evaluate_gives_the_trainers_numbers(trained, tmp_path, capsys):
 def test_torchscript_takes_pixels_and_needs_nothing_of_ours(trained, tmp_path, capsys):
     folder, features, _ = trained
     out = tmp_path / "encoder.pt"
-    assert status("export", folder / "out", "--out", out, "--size", 8, 8) == 0
-    assert "float32 images in [0, 1] of shape (n, 1, 8, 8) -> features (n, 512)" in (
+    assert status("export", folder / "out", "--out", out) == 0
+    assert "float32 images (n, 1, height, width) in [0, 1] -> features (n, 512)" in (
         capsys.readouterr().out
     )
     x = torch.from_numpy(np.load(folder / "plain.npy"))[:, None]
@@ -94,17 +98,50 @@ def test_weights_are_the_backbones(trained, tmp_path):
     np.testing.assert_allclose(found, features, atol=1e-6)
 
 
-def test_onnx_is_written_or_refused_in_a_sentence(trained, tmp_path, capsys):
-    folder = trained[0]
-    arguments = ("export", folder / "out", "--format", "onnx", "--out", tmp_path / "encoder.onnx")
-    assert status(*arguments, "--size", 8, 8) == 0
-    content = (tmp_path / "encoder.onnx").read_bytes()
-    assert b"samples" in content
-    assert b"features" in content
-    (tmp_path / "encoder.onnx").unlink()
-    assert status(*arguments, "--size", 28, 28) == 1  # pools 7 positions to 2
-    assert "Expected an encoder that ONNX can express" in capsys.readouterr().err
-    assert not (tmp_path / "encoder.onnx").exists()
+def test_onnx_computes_the_trainers_features(trained, tmp_path, capsys):
+    folder, features, _ = trained
+    x = np.load(folder / "plain.npy")[:, None]
+    out = tmp_path / "encoder.onnx"
+    assert status("export", folder / "out", "--format", "onnx", "--out", out) == 0
+    for file in (out, folder / "out" / "encoder.onnx"):
+        (found,) = ReferenceEvaluator(onnx.load(file)).run(None, {"samples": x})
+        np.testing.assert_allclose(found, features, atol=1e-5)
+
+
+def test_onnx_that_cannot_be_is_refused_in_a_sentence(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    out = tmp_path / "encoder.onnx"
+    assert status("export", trained[0] / "out", "--format", "onnx", "--out", out) == 1
+    assert "Expected `onnx` to be installed" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_the_folder_of_an_export_is_that_of_a_training(trained, tmp_path):
+    folder, features, _ = trained
+    encoder = load_encoder(folder / "out")
+    np.testing.assert_array_equal(encoder.transform(np.load(folder / "plain.npy")), features)
+    names = {"encoder.safetensors", "encoder.json", "encoder.onnx"}
+    assert names < {path.name for path in (folder / "out").iterdir()}
+
+
+def test_data_are_read_as_the_training_did(tmp_path):
+    """Options of another kind of data are left out, and given ones go first."""
+    options = {"backbone": "mlp", "in_channels": 2, "heads": ()}
+    read = {"columns": ["a", "b"], "standardise": {"a": [1, 2], "b": [0, 1]}, "delimiter": ";"}
+    trained = TrainedEncoder(orchestra_model(**options), options, 0, "orchestra", 1, read)
+    export_encoder(tmp_path, trained)
+    (tmp_path / "x.csv").write_text("id;b;a\n7;2;3\n8;4;5\n")
+    (tmp_path / "comma.csv").write_text("b,a\n2,3\n4,5\n")
+    np.save(tmp_path / "x.npy", np.float32([[1, 2], [2, 4]]))  # standardised already
+    want = trained.transform(np.float32([[1, 2], [2, 4]]))
+    for name, more in (
+        ("x.csv", ()),
+        ("comma.csv", ("--data-option", "delimiter=,")),
+        ("x.npy", ()),
+    ):
+        out = tmp_path / "f.npy"
+        assert status("embed", tmp_path, tmp_path / name, *more, "--out", out) == 0
+        np.testing.assert_allclose(np.load(out), want, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -130,9 +167,7 @@ def test_onnx_is_written_or_refused_in_a_sentence(trained, tmp_path, capsys):
             ),
             "`--labels-per-class` to be whole numbers from 1 on, or all, got 'some'",
         ),
-        (("export", "{run}", "--out", "x.pt"), "Expected `--size HEIGHT WIDTH` of the images"),
         (("export", "{run}", "--out", "x.onnx"), "Expected `--out` to end in .pt, got `x.onnx`"),
-        (("export", "{run}", "--out", "x.pt", "--size", "0", "8"), "two numbers from 1 on"),
     ],
 )
 def test_what_cannot_be_is_refused(arguments, message, trained, tmp_path, monkeypatch, capsys):
@@ -148,7 +183,7 @@ def test_what_cannot_be_is_refused(arguments, message, trained, tmp_path, monkey
 def test_an_encoder_of_tables(tmp_path, capsys):
     options = {"backbone": "mlp", "in_channels": 3, "heads": ()}
     model = orchestra_model(**options)
-    write_encoder(tmp_path / "encoder.npz", model, options, 0, "orchestra", 1)
+    export_encoder(tmp_path, TrainedEncoder(model, options, 0, "orchestra", 1))
     np.save(tmp_path / "table.npy", np.zeros((4, 3), np.float32))
     np.save(tmp_path / "wide.npy", np.zeros((4, 5), np.float32))
     out = ("--out", tmp_path / "f.npy")
@@ -156,4 +191,4 @@ def test_an_encoder_of_tables(tmp_path, capsys):
     assert status("embed", tmp_path, tmp_path / "wide.npy", *out) == 1
     assert "a table of 3 columns" in capsys.readouterr().err
     assert status("export", tmp_path, "--out", tmp_path / "e.pt") == 0
-    assert "a table of shape (n, 3) -> features (n, 256)" in capsys.readouterr().out
+    assert "a float32 table (n, 3) -> features (n, 256)" in capsys.readouterr().out

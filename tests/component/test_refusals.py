@@ -145,8 +145,9 @@ def test_a_model_that_is_damaged_or_gone(trained):
     call = embed_call(changed, tables[0])
     refused(folder, call, ModelError, "the model's files in `moved/0`, got FileNotFoundError")
     (folder / "moved" / "0").mkdir(parents=True)
-    (folder / "moved" / "0" / "encoder.npz").write_bytes(b"no archive")
-    refused(folder, call, ModelError, "Expected `encoder.npz` to be a trained encoder")
+    for name in ("encoder.safetensors", "encoder.json"):
+        (folder / "moved" / "0" / name).write_bytes(b"no encoder")
+    refused(folder, call, ModelError, "Expected `moved/0` to be a trained encoder")
 
 
 def test_a_description_of_another_model(trained):

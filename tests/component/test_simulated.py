@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow.orc as orc
@@ -31,11 +32,13 @@ def trained(tmp_path_factory):
 def test_each_party_has_the_same_model_and_scales_of_its_own(trained):
     folder, _, model, _ = trained
     assert model.type == "sf.model.orchestra"
-    files = {(ref.party, ref.format): (folder / ref.uri).read_bytes() for ref in model.data_refs}
-    assert files["alice", "npz"] == files["bob", "npz"]
-    encoder = unpack_encoder(io.BytesIO(files["alice", "npz"]), "encoder.npz")
+    files = {(r.party, Path(r.uri).name): (folder / r.uri).read_bytes() for r in model.data_refs}
+    for name in ("encoder.safetensors", "encoder.json"):
+        assert files["alice", name] == files["bob", name]
+    kept = (io.BytesIO(files["alice", n]) for n in ("encoder.json", "encoder.safetensors"))
+    encoder = unpack_encoder(*kept, "alice")
     assert (encoder.strategy, encoder.rounds, encoder.options["in_channels"]) == ("orchestra", 2, 6)
-    scales = {party: json.loads(files[party, "json"]) for party in PARTIES}
+    scales = {party: json.loads(files[party, "scales.json"]) for party in PARTIES}
     assert list(scales["alice"]) == [f"x{i}" for i in range(6)]
     assert scales["alice"] != scales["bob"]
 

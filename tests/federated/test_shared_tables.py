@@ -189,7 +189,7 @@ def test_the_trainer_agrees_once_embeds_alike_and_writes_it_down(paths, devices,
     (tmp_path / "new.csv").write_text("age,job,zip,pay\n33,nurse,2,4\n")  # too few to agree on
     alice = devices[0]
     found = host.reveal(trainer.embed({alice: tmp_path / "new.csv"}).partitions[alice])
-    written = json.loads((tmp_path / "out" / "data_options.json").read_text())
+    written = json.loads((tmp_path / "out" / "encoder.json").read_text())["data_options"]
     assert written["categories"] == agreed["categories"]
     out = tmp_path / "features.npy"
     assert main(["embed", str(tmp_path / "out"), str(tmp_path / "new.csv"), "--out", str(out)]) == 0

@@ -16,7 +16,7 @@ from orchestra_strategy.data.readers.local_data import LocalData
 from orchestra_strategy.data.readers.numpy_files import load_npy, load_npz
 from orchestra_strategy.errors import DataError, ParameterError, did_you_mean
 
-__all__ = ["READERS", "SUFFIXES", "check_options", "load_local"]
+__all__ = ["READERS", "SUFFIXES", "applicable", "check_options", "load_local"]
 
 READERS: dict[str, Callable[..., LocalData]] = {
     "an image folder": load_image_folder,
@@ -80,6 +80,20 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise ParameterError(
                 f"Expected an option of `load_local`, got `{name}`: {did_you_mean(name, known)}."
             )
+
+
+def applicable(options: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
+    """Return those of a training's options of reading that the kind of other data has, too.
+
+    Args:
+        options: Of :func:`load_local`, for the data that was trained on.
+        path: Other data.
+
+    Raises:
+        DataError: There is nothing, or nothing that can be read.
+    """
+    known = _options(_kind(Path(path).expanduser()))
+    return {name: value for name, value in options.items() if name in known}
 
 
 def _kind(path: Path) -> str:
