@@ -22,8 +22,11 @@ def _single(user_class: Factory) -> Factory:
     def build(
         model: nn.Module, loss_fn: Any, cfg_case: Any, setup: Mapping[str, Any], **options: Any
     ) -> UserSingleStep:
+        dataset = options.pop("dataset")
         idx = as_count("user_idx", required(cfg_case.user, "cfg_user", "user_idx", "an integer"), 0)
-        dataloader = construct_dataloader(cfg_case.data, setting(cfg_case, "impl"), idx)
+        dataloader = construct_dataloader(
+            cfg_case.data, setting(cfg_case, "impl"), idx, dataset=dataset
+        )
         return user_class(model, loss_fn, dataloader, setup, idx, cfg_case.user, **options)
 
     return build
@@ -38,7 +41,7 @@ def _aggregate(
             "Expected `user_range` to be (first, last + 1) with at least one user, got "
             f"{list(bounds)}."
         )
-    loader_of = dataloaders_of(cfg_case.data, setting(cfg_case, "impl"))
+    loader_of = dataloaders_of(cfg_case.data, setting(cfg_case, "impl"), options.pop("dataset"))
     loader_of(bounds[1] - 1)  # refuses a range beyond the users now, not in the first round
     indices = range(*bounds)
     return MultiUserAggregate(model, loss_fn, loader_of, setup, cfg_case.user, indices, **options)
@@ -52,7 +55,13 @@ USER_TYPES: dict[str, Factory] = {
 
 
 def construct_user(
-    model: nn.Module, loss_fn: Any, cfg_case: Any, setup: Mapping[str, Any], **options: Any
+    model: nn.Module,
+    loss_fn: Any,
+    cfg_case: Any,
+    setup: Mapping[str, Any],
+    *,
+    dataset: Any = None,
+    **options: Any,
 ) -> UserSingleStep:
     """Build the user that ``cfg_case.user.user_type`` names.
 
@@ -64,6 +73,8 @@ def construct_user(
             ``multiuser_aggregate``; and the user's own settings), ``data`` and ``impl``, see
             :func:`~orchestra_strategy.users.dataloader.construct_dataloader`.
         setup: ``device`` and ``dtype``.
+        dataset: The data that are dealt to the users, in place of what ``cfg_case.data`` says of
+            them: a map-style torch data set, with ``targets`` if the partition needs labels.
         **options: Keyword-only arguments of the user's class.
 
     Returns:
@@ -80,4 +91,4 @@ def construct_user(
             f"Expected `user_type` to be one of {', '.join(map(repr, USER_TYPES))}, got "
             f"{user_type!r}; {did_you_mean(str(user_type), USER_TYPES)}."
         )
-    return USER_TYPES[user_type](model, loss_fn, cfg_case, setup, **options)
+    return USER_TYPES[user_type](model, loss_fn, cfg_case, setup, dataset=dataset, **options)

@@ -8,12 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Dataset, RandomSampler, Subset
 
 from orchestra_strategy.data.option_checks import as_count
 from orchestra_strategy.data.partition import iid_partition
 from orchestra_strategy.errors import DataError, ParameterError, did_you_mean
 from orchestra_strategy.rng import torch_generator
+from orchestra_strategy.users.named_data import named_dataset
 from orchestra_strategy.users.settings import flag, required, setting
 
 __all__ = [
@@ -45,35 +46,43 @@ class _Arrays(Dataset[dict[str, Tensor]]):
         return {name: a[index] for name, a in self.arrays.items()}
 
 
-def construct_dataloader(cfg_data: Any, cfg_impl: Any, user_idx: int) -> DataLoader[Any]:
+def construct_dataloader(
+    cfg_data: Any, cfg_impl: Any, user_idx: int, *, dataset: Any = None
+) -> DataLoader[Any]:
     """Return the data loader of one user; different users' samples are disjoint.
 
     Args:
         cfg_data: By attribute, the data: either ``dataset``, a map-style torch data set of dicts,
             ``(x, y)`` or ``(x,)`` (``targets`` or ``labels`` in it are used if they are there), or
-            the arrays ``inputs`` (or ``input_ids``) and perhaps ``labels``, a row per sample. And
-            ``default_clients``, the number of users; ``batch_size``; ``partition``, see
+            the arrays ``inputs`` (or ``input_ids``) and perhaps ``labels``, a row per sample; or
+            the ``name`` of a data set, see
+            :func:`~orchestra_strategy.users.named_data.named_dataset`. And ``default_clients``, the
+            number of users; ``batch_size``; ``partition``, see
             :func:`~orchestra_strategy.users.dataloader.user_indices` (``"random"``); ``seed`` (0).
         cfg_impl: By attribute, all optional: ``shuffle`` (False: stored order), ``threads`` (0
-            worker processes), ``pin_memory`` (False).
+            worker processes), ``pin_memory`` (False), ``sample_with_replacement`` (False) of a
+            shuffle.
         user_idx: From 0 to ``default_clients`` - 1.
+        dataset: The data, in place of what ``cfg_data`` says of them.
 
     Raises:
         ParameterError: An entry is missing or out of its range, the user's index among them.
         DataError: There are no data, or they do not suit the partition.
     """
-    return dataloaders_of(cfg_data, cfg_impl)(user_idx)
+    return dataloaders_of(cfg_data, cfg_impl, dataset)(user_idx)
 
 
-def dataloaders_of(cfg_data: Any, cfg_impl: Any) -> Callable[[int], DataLoader[Any]]:
+def dataloaders_of(
+    cfg_data: Any, cfg_impl: Any, dataset: Any = None
+) -> Callable[[int], DataLoader[Any]]:
     """Return the way from a user's index to its data loader; the data are split once for all."""
-    dataset, labels = _dataset(cfg_data)
+    dataset, labels = _dataset(cfg_data, dataset)
     users = as_count("default_clients", required(cfg_data, "cfg_data", "default_clients", "users"))
     size = as_count("batch_size", required(cfg_data, "cfg_data", "batch_size", "samples per batch"))
     seed = as_count("seed", setting(cfg_data, "seed", 0), minimum=0)
     partition = setting(cfg_data, "partition", "random")
     workers = as_count("threads", setting(cfg_impl, "threads", 0), minimum=0)
-    parts = user_indices(partition, labels, len(dataset), users, seed)  # type: ignore[arg-type]
+    parts = user_indices(partition, labels, len(dataset), users, seed)
 
     def of(user_idx: int) -> DataLoader[Any]:
         if not 0 <= user_idx < users:
@@ -81,22 +90,34 @@ def dataloaders_of(cfg_data: Any, cfg_impl: Any) -> Callable[[int], DataLoader[A
                 f"Expected `user_idx` to be in 0..{users - 1} (`default_clients` = {users}), got "
                 f"{user_idx}."
             )
+        part = Subset(dataset, parts[user_idx].tolist())
+        generator = torch_generator(seed, f"user{user_idx}", 0, "order")
+        repeated = flag(cfg_impl, "sample_with_replacement")
+        shuffled = RandomSampler(part, replacement=repeated, generator=generator)
         return DataLoader(
-            Subset(dataset, parts[user_idx].tolist()),
+            part,
             batch_size=size,
-            shuffle=flag(cfg_impl, "shuffle"),
+            sampler=shuffled if flag(cfg_impl, "shuffle") else None,
             num_workers=workers,
             pin_memory=flag(cfg_impl, "pin_memory"),
             # Given even without a shuffle: a loader without one draws from the global generator.
-            generator=torch_generator(seed, f"user{user_idx}", 0, "order"),
+            generator=generator,
         )
 
     return of
 
 
-def _dataset(cfg_data: Any) -> tuple[Dataset[Any], Indices | None]:
+def _dataset(cfg_data: Any, dataset: Any) -> tuple[Dataset[Any], Indices | None]:
     """Return the data and, if there are any, their labels (N,)."""
-    dataset = setting(cfg_data, "dataset")
+    dataset = setting(cfg_data, "dataset") if dataset is None else dataset
+    arrays = {name: setting(cfg_data, name) for name in ("inputs", "input_ids", "labels")}
+    if dataset is None and arrays["inputs"] is None and arrays["input_ids"] is None:
+        if setting(cfg_data, "name") is None:
+            raise DataError(
+                "Expected `cfg_data` to hold the data as `dataset`, `inputs` or `input_ids`, got "
+                "none."
+            )
+        dataset = named_dataset(cfg_data)
     if dataset is not None:
         if not isinstance(dataset, Sized):
             raise DataError(
@@ -106,13 +127,7 @@ def _dataset(cfg_data: Any) -> tuple[Dataset[Any], Indices | None]:
         given = getattr(dataset, "targets", None)
         labels = given if given is not None else getattr(dataset, "labels", None)
         return dataset, None if labels is None else np.asarray(labels)  # type: ignore[return-value]
-    names = ("inputs", "input_ids", "labels")
-    arrays = {name: setting(cfg_data, name) for name in names}
     found = {name: torch.as_tensor(a) for name, a in arrays.items() if a is not None}
-    if not found.keys() & {"inputs", "input_ids"}:
-        raise DataError(
-            "Expected `cfg_data` to hold the data as `dataset`, `inputs` or `input_ids`, got none."
-        )
     labels = found["labels"].numpy() if "labels" in found else None
     return _Arrays(found), labels if labels is None or labels.ndim == 1 else None
 
@@ -135,9 +150,21 @@ def _mixup(labels: Indices | None, size: int, users: int, seed: int) -> list[Ind
 
 
 def _balanced(labels: Indices | None, size: int, users: int, seed: int) -> list[Indices]:
-    by_class = np.argsort(_needed(labels, "balanced"), kind="stable")
-    # Dealt round: a class's samples differ by at most one between users, and so do the totals.
-    return [np.sort(by_class[user::users]) for user in range(users)]
+    labels = _needed(labels, "balanced")
+    of_class = [np.flatnonzero(labels == name) for name in np.unique(labels)]
+    # First a block of each class, class by class, as in the field's reference, so that a user's
+    # first samples are the same there. It drops the rest. Here that is dealt round: a class's
+    # samples differ by at most one between users, and so do the totals.
+    most = size // len(of_class) // users
+    blocks = [min(most, len(rows) // users) for rows in of_class]
+    rest = np.concatenate([rows[n * users :] for rows, n in zip(of_class, blocks, strict=True)])
+    return [
+        np.concatenate(
+            [rows[user * n :][:n] for rows, n in zip(of_class, blocks, strict=True)]
+            + [rest[user::users]]
+        )
+        for user in range(users)
+    ]
 
 
 def _unique_class(labels: Indices | None, size: int, users: int, seed: int) -> list[Indices]:
@@ -174,17 +201,17 @@ def user_indices(
     """Split ``range(size)`` between users.
 
     Args:
-        partition: ``"balanced"``: every class dealt evenly; ``"unique-class"``: user i has all of
-            the i-th class, nobody the classes beyond the last user; ``"mixup"``: every
-            ``users``-th sample, in stored order; ``"random"``: equal parts of a seeded shuffle;
-            ``"none"``: all of it, for a single user.
+        partition: ``"balanced"``: every class dealt evenly, class by class; ``"unique-class"``:
+            user i has all of the i-th class, nobody the classes beyond the last user;
+            ``"mixup"``: every ``users``-th sample, in stored order; ``"random"``: equal parts of a
+            seeded shuffle; ``"none"``: all of it, for a single user.
         labels: Classes, shape (size,), or None.
         size: Number of samples.
         users: Number of users.
         seed: For ``"random"``.
 
     Returns:
-        One sorted index array per user, disjoint.
+        One index array per user, disjoint.
 
     Raises:
         ParameterError: An unknown partition, or one that does not go with the number of users.

@@ -40,6 +40,29 @@ def test_balanced_has_every_class_at_every_user():
         assert all(abs(n - total / 3) < 1 for n, total in zip(counts, (10, 7, 4)))
 
 
+def test_balanced_begins_with_a_block_of_each_class():
+    """As the field's reference deals them; what it drops comes last."""
+    labels = np.array([0, 1, 2] * 5)  # 15 samples, 3 classes, 2 users: blocks of 15 // 3 // 2 = 2
+    first, second = user_indices("balanced", labels, 15, 2, seed=0)
+    assert first.tolist() == [0, 3, 1, 4, 2, 5, 12, 14]
+    assert second.tolist() == [6, 9, 7, 10, 8, 11, 13]
+
+
+def test_a_data_set_in_place_of_the_configurations():
+    mine = TensorDataset(torch.arange(6.0).view(6, 1))
+    batches = list(construct_dataloader(cfg_data(partition="mixup"), None, 1, dataset=mine))
+    assert [x.flatten().tolist() for (x,) in batches] == [[1.0, 4.0]]
+
+
+def test_a_shuffle_with_replacement():
+    impl = SimpleNamespace(shuffle=True, sample_with_replacement=True)
+    drawn = positions(cfg_data(), 1, impl)
+    assert drawn == positions(cfg_data(), 1, impl)
+    assert len(drawn) == 7
+    assert len(set(drawn)) < 7
+    assert set(drawn) <= set(positions(cfg_data(), 1))
+
+
 def test_unique_class_has_one_class_per_user():
     for idx in range(3):
         mine = positions(cfg_data(partition="unique-class"), idx)
