@@ -21,7 +21,7 @@ from orchestra_strategy.cluster.wire import UnreachableError
 from orchestra_strategy.errors import ClusterError, HostError
 from orchestra_strategy.host_cluster import members_proxy
 
-__all__ = ["end_waits", "platform_addresses", "platform_link", "taken_over"]
+__all__ = ["end_waits", "leave", "platform_addresses", "platform_link", "taken_over"]
 
 _FED = "secretflow.distributed.fed"
 _SEND_SECONDS = 60.0  # of one frame, a mebibyte at most
@@ -164,6 +164,16 @@ def end_waits(error: Exception) -> None:
         context.set_remote_exception(error)
 
 
+def leave() -> None:
+    """End SecretFlow's part after an error.
+
+    Its own shutdown ends the process before the platform can note why.
+    """
+    fed = importlib.import_module(f"{_FED}.global_context")
+    fed.clear_global_context(wait_for_sending=False, on_error=True)
+    importlib.import_module("secretflow.distributed").shutdown(on_error=True)
+
+
 @contextmanager
 def taken_over(members: Members) -> Iterator[None]:
     """Have SecretFlow send through the members, for good: its line has their frames from now on.
@@ -187,10 +197,7 @@ def taken_over(members: Members) -> Iterator[None]:
         members.liveness.check()
         yield
     except BaseException:
-        # Not by SecretFlow's shutdown, which ends the process before anybody can say why.
-        fed = importlib.import_module(f"{_FED}.global_context")
-        fed.clear_global_context(wait_for_sending=False, on_error=True)
-        importlib.import_module("secretflow.distributed").shutdown(on_error=True)
+        leave()
         raise
     finally:
         members.liveness.on_failure = None

@@ -41,19 +41,25 @@ def platform_job(ctx: Any, limits: Limits) -> Iterator[None]:
         if addresses is None or len(addresses) == 1:
             yield
             return
-        link = host_link.platform_link(limits.start_timeout)
-        members = Members(
-            _settings(ctx.self_party, addresses, limits),
-            connect=lambda settings, handlers: FramedWire(settings, handlers, link),
-        )
         try:
-            joining = host_link.taken_over(members)
-            with working_together(members, {}, joining), stopping.repeatedly():
-                yield
+            members = _members(ctx.self_party, addresses, limits)
+            try:
+                joining = host_link.taken_over(members)
+                with working_together(members, {}, joining), stopping.repeatedly():
+                    yield
+            except BaseException:
+                members.close()
+                raise
         except BaseException:
-            members.close()
+            host_link.leave()
             ends_within(_GRACE, 1)
             raise
+
+
+def _members(me: str, addresses: Mapping[str, str], limits: Limits) -> Members:
+    settings = _settings(me, addresses, limits)
+    link = host_link.platform_link(limits.start_timeout)
+    return Members(settings, connect=lambda s, handlers: FramedWire(s, handlers, link))
 
 
 def _settings(me: str, addresses: Mapping[str, str], limits: Limits) -> ClusterSettings:

@@ -106,3 +106,15 @@ def test_other_settings_at_a_party_are_named_at_all(task, tmp_path):
     assert made.end(seconds=60) == {"alice": False, "bob": False}
     for party in PARTIES:
         assert "`lr`: alice 0.003, bob 0.5" in told(tmp_path, party)["error_msg"]
+
+
+@pytest.mark.parametrize("backend", ["grpc", "brpc_link"])
+def test_a_party_that_has_stopped_before_is_not_waited_for_longer_than_the_limit(
+    task, tmp_path, backend
+):
+    made = task(backend)
+    limits = {**SOON, "waiting/start_timeout": 5.0}
+    made.start(train_call(made.tables, **limits), "alice")
+    made.start(train_call(made.tables, **limits, lr=0.0), "bob")  # SecretFlow's own refusal
+    assert made.end(seconds=40) == {"alice": False, "bob": False}
+    assert "bob to come to " in told(tmp_path, "alice")["error_msg"]
