@@ -123,7 +123,7 @@ def to_onnx(trained: TrainedEncoder) -> tuple[bytes, float]:
         ) from error
     evaluator: Any = ReferenceEvaluator(load_from_string(buffer.getvalue()))
     (found,) = evaluator.run(None, {"samples": other.numpy()})
-    apart = _apart(network, other, found, "ONNX")
+    apart = _apart(trained, other, found, "ONNX")
     return buffer.getvalue(), apart
 
 
@@ -138,7 +138,7 @@ def to_torchscript(trained: TrainedEncoder) -> bytes:
     with _quietly():
         jit.save(jit.trace(network, traced, check_trace=False), buffer)
         again = jit.load(io.BytesIO(buffer.getvalue()))
-        _apart(network, other, again(other).numpy(), "TorchScript")
+        _apart(trained, other, again(other).numpy(), "TorchScript")
     return buffer.getvalue()
 
 
@@ -162,10 +162,9 @@ def _examples(trained: TrainedEncoder) -> Iterator[Tensor]:
             yield low + (high - low) * torch.rand(rows, width, *sides, generator=generator)
 
 
-def _apart(network: nn.Module, x: Tensor, found: Any, kind: str) -> float:
-    """Return by how much features differ from the network's at most; refuse much."""
-    with torch.no_grad():
-        wanted = network(x).numpy()
+def _apart(trained: TrainedEncoder, x: Tensor, found: Any, kind: str) -> float:
+    """Return by how much features differ from the encoder's at most; refuse much."""
+    wanted = trained.transform(x.numpy())
     apart = float(np.abs(found - wanted).max()) if found.shape == wanted.shape else np.inf
     if not apart <= _TOLERANCE * max(1.0, float(np.abs(wanted).max())):
         raise ModelError(
