@@ -145,7 +145,7 @@ def test_no_payload_is_refused():
         ({"clustering_steps": 0}, "`clustering_steps` to be .* equal to 1, got 0"),
         ({"torch_threads": 1.5}, "`torch_threads` to be a valid integer, got 1.5"),
         ({"temperature": "hot"}, "`temperature` to be a valid number, got 'hot'"),
-        ({"temperature": float("nan")}, "`temperature` to be greater than 0, got nan"),
+        ({"temperature": float("nan")}, "`temperature` to be a finite number, got nan"),
         ({"seed": None}, "`seed` to be a valid integer, got None"),
         (
             {"agregation": "median"},
