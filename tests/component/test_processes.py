@@ -54,7 +54,7 @@ def test_the_real_command_over_brpc(tmp_path):
     copies = {
         (tmp_path / ref.party / ref.uri).read_bytes()
         for ref in each[0][0].data_refs
-        if ref.format == "npz"
+        if ref.format == "safetensors"
     }
     assert len(copies) == 1
 
