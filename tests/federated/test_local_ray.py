@@ -196,7 +196,7 @@ def test_each_process_reads_its_own_file(devices, tmp_path, monkeypatch):
         np.savez(tmp_path / f"{party}.npz", x=pixels(party), y=np.zeros(toy.SIZES[party]))
     paths = {d: tmp_path / f"{d.party}.npz" for d in devices}
     # The driver itself could not read them: what is replaced here is not replaced there.
-    monkeypatch.setattr("orchestra_strategy.data.sources.load_local", None)
+    monkeypatch.setattr("orchestra_strategy.data.readers.numpy_files._member", None)
     x, y = fed_labelled_from_paths(paths)
     for device in devices:
         found = host.reveal({"x": x.partitions[device], "y": y.partitions[device]})

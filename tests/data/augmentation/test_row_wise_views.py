@@ -119,7 +119,7 @@ class Mixing:
 
 
 class OwnViews(FedRotPredStrategy):
-    def _views(self):
+    def views(self):
         return Mixing()
 
 
