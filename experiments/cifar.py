@@ -36,7 +36,7 @@ class Split:
     Attributes:
         parties: Each party's images; its virtual users' one after the other.
         bank: Labelled images that no party has.
-        test: Images of the test set.
+        test: Images of the test set, or held out of the training set.
         class_names: Names by class.
     """
 
@@ -91,8 +91,11 @@ def make_split(
     left = np.setdiff1d(np.arange(len(train.y)), np.concatenate(parts))
     bank = left[_balanced(train.y[left], setting.bank_size, seed, "bank")]
     chosen = np.arange(len(test.y))
+    if setting.held_out:
+        # Without the test set, for choices: training images that neither parties nor probes have.
+        test, chosen = train, np.setdiff1d(left, bank)
     if setting.test_size is not None:
-        chosen = _balanced(test.y, setting.test_size, seed, "test")
+        chosen = chosen[_balanced(test.y[chosen], setting.test_size, seed, "test")]
     return Split(
         tuple(train.at(rows) for rows in per_party), train.at(bank), test.at(chosen), class_names
     )

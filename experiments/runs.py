@@ -41,7 +41,7 @@ def run_one(
     split: Split,
     strategy: str,
     seed: int,
-    pictures: Path,
+    pictures: Path | None,
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
     """Train one strategy with one seed, and measure it.
@@ -51,27 +51,32 @@ def run_one(
         split: Its images for this seed.
         strategy: A registered name, one with ``+secure`` behind it, or ``supervised``.
         seed: Root seed.
-        pictures: Folder for the run's pictures.
+        pictures: Folder for the run's pictures; None for neither pictures nor final protocols.
         tell: Takes a line for the person who waits.
 
     Returns:
-        ``curve`` (a row per evaluation), ``final`` (every protocol), ``ledger``, ``manifest``.
+        ``curve`` (a row per evaluation), ``final`` (every protocol), ``ledger``, ``manifest``;
+        ``seconds`` of the training with its evaluations, ``cpu_seconds`` without them.
     """
     check_disjoint(split.bank.x, split.test.x, allow_duplicates=True)
     names = [f"party{i:02d}" for i in range(setting.parties)]
     curve: list[dict[str, Any]] = []
+    evaluating = 0.0
     with session(names, mode=setting.mode) as devices:
         data = fed_ndarray({d: p.x for d, p in zip(devices, split.parties, strict=True)})
 
         def note(round_index: int, encoder: nn.Module) -> None:
+            nonlocal evaluating
+            begun = time.process_time()
             row = {"round": round_index, **measure(encoder, split.bank, split.test)}
             curve.append(row)
             tell(
                 f"{strategy} seed {seed} round {round_index}: kNN {row['knn']:.1%}, "
                 f"linear {row['linear']:.1%}"
             )
+            evaluating += time.process_time() - begun
 
-        begun = time.perf_counter()
+        begun, cpu_begun = time.perf_counter(), time.process_time()
         if strategy == "supervised":
             labels = fed_ndarray({d: p.y for d, p in zip(devices, split.parties, strict=True)})
             encoder, ledger = train_supervised(
@@ -81,20 +86,24 @@ def run_one(
         else:
             encoder, ledger, manifest = _train(setting, devices, data, strategy, seed, note)
         seconds = time.perf_counter() - begun
+        cpu_seconds = time.process_time() - cpu_begun - evaluating
+    run = {
+        "strategy": strategy,
+        "seed": seed,
+        "curve": curve,
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "ledger": ledger,
+        "manifest": manifest,
+    }
+    if pictures is None:
+        return run
     final = _final(setting, encoder, split, seed, pictures / f"{strategy}-{seed}")
     losses = [key for key in ledger[-1] if key.startswith("train_")]
     if losses:
         history = {key: [row[key] for row in ledger] for key in losses}
         plot_learning_curve(history, pictures / f"{strategy}-{seed}-losses.png")
-    return {
-        "strategy": strategy,
-        "seed": seed,
-        "curve": curve,
-        "final": final,
-        "seconds": seconds,
-        "ledger": ledger,
-        "manifest": manifest,
-    }
+    return {**run, "final": final}
 
 
 class _Evaluate(host.Callback):  # type: ignore[misc]

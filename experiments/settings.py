@@ -28,6 +28,8 @@ class Experiment(FrozenConfig):
         alpha: Concentration of the users' class mixtures (Dirichlet).
         bank_size: Labelled images, as many of each class, that no party has: probes learn on them.
         test_size: Test images; None is all.
+        held_out: Measure on training images that nobody else has, and not on the test set: what
+            is chosen by accuracy is chosen there.
         rounds: Federated rounds.
         eval_every: Rounds between two evaluations.
         seeds: Root seeds; each gives a split, an initial network and all random streams.
@@ -48,6 +50,7 @@ class Experiment(FrozenConfig):
     alpha: float = Field(0.1, gt=0)
     bank_size: int = Field(5000, ge=10)
     test_size: int | None = Field(None, ge=10)
+    held_out: bool = False
     rounds: int = Field(10, ge=1)
     eval_every: int = Field(5, ge=1)
     seeds: list[int] = Field(default_factory=lambda: [0, 1, 2], min_length=1)

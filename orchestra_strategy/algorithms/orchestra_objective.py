@@ -9,6 +9,12 @@ Where we deviate from the published code: the log of the online assignment is a 
 online network does not run on x1 (the result was thrown away), and neither M nor the target
 networks ever leave the party: between rounds a target follows the averaged network in place of
 being averaged by the server.
+
+Two additions are off by default: balanced, sharpened targets
+(:mod:`~orchestra_strategy.algorithms.orchestra_targets`), and an instance term, which compares the
+samples of a batch with each other while the clusters do not say much yet: NT-Xent (T. Chen et al.,
+ICML 2020, https://arxiv.org/abs/2002.05709) between the online network's view 2 and the target
+network's view 1.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -23,6 +29,8 @@ from orchestra_strategy.algorithms.memory import ProjectionMemory
 from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.algorithms.objective import Batch, LossParts
 from orchestra_strategy.algorithms.objective_bases import TargetObjective, ThreeViews
+from orchestra_strategy.algorithms.orchestra_targets import Balance, assignments, mean_similarity
+from orchestra_strategy.algorithms.simclr import nt_xent
 from orchestra_strategy.errors import OrchestraError
 
 __all__ = ["OrchestraObjective", "OrchestraSettings", "cluster_loss", "orchestra_loss"]
@@ -35,25 +43,38 @@ class OrchestraSettings(NamedTuple):
     ema_decay: float = 0.996
     deg_weight: float = 1.0
     memory_size: int = 128
+    balance: Balance = "none"
+    target_temperature: float | None = None
+    contrast_weight: float = 0.0
+    contrast_temperature: float = 0.2
 
 
-def cluster_loss(z2: Tensor, tz1: Tensor, C: Tensor, temperature: float) -> Tensor:
+def cluster_loss(
+    z2: Tensor,
+    tz1: Tensor,
+    C: Tensor,
+    temperature: float,
+    target_temperature: float | None = None,
+    centre: Tensor | None = None,
+) -> Tensor:
     """Cross entropy between the target's and the online network's cluster assignments.
 
-    L = -mean_b sum_j q1 log p2, q1 = softmax(tz1 C^T / T), p2 = softmax(z2 C^T / T).
+    L = -mean_b sum_j q1 log p2, q1 = softmax((tz1 C^T - centre) / T'), p2 = softmax(z2 C^T / T).
 
     Args:
         z2: Online unit-norm projections of view 2, shape (B, D); takes the gradient.
         tz1: Target unit-norm projections of view 1, shape (B, D); no gradient flows here.
         C: Global unit-norm centroids, shape (N_g, D); no gradient flows here.
         temperature: T > 0.
+        target_temperature: T' > 0; None is T.
+        centre: Mean similarity to each centroid, shape (N_g,); None is 0, as published.
 
     >>> e = torch.eye(2)
     >>> round(cluster_loss(e, e, e, 1.0).item(), 4)  # q = (0.7311, 0.2689): its entropy
     0.5822
     """
     C = C.detach()
-    q1 = torch.softmax(tz1.detach() @ C.T / temperature, dim=1)
+    q1 = assignments(tz1.detach(), C, target_temperature or temperature, centre)
     log_p2 = torch.log_softmax(z2 @ C.T / temperature, dim=1)
     return -(q1 * log_p2).sum(dim=1).mean()
 
@@ -65,8 +86,13 @@ def orchestra_loss(
     rotation_logits: Tensor,
     rotation: Tensor,
     settings: OrchestraSettings,
+    centre: Tensor | None = None,
 ) -> LossParts:
     """L = L_cluster + deg_weight * L_deg, with L_deg the cross entropy of the rotation guess.
+
+    Where ``contrast_weight`` is not 0, NT-Xent(z2, tz1) times it is in the total, too; no gradient
+    flows into tz1. It is no part of its own: which losses leave a party does not depend on its
+    parameters.
 
     Args:
         z2: Online unit-norm projections of view 2, shape (B, D).
@@ -74,11 +100,18 @@ def orchestra_loss(
         C: Global unit-norm centroids, shape (N_g, D).
         rotation_logits: r(g(f(x3))), shape (B, 4).
         rotation: Which rotation view 3 had, shape (B,), int64.
-        settings: T and the weight of L_deg.
+        settings: Temperatures and weights.
+        centre: Mean similarity to each centroid, shape (N_g,), that the targets are centred by.
+
+    Raises:
+        DataError: There is an instance term, and B is 1: there is nothing to compare with.
     """
-    cluster = cluster_loss(z2, tz1, C, settings.temperature)
+    cluster = cluster_loss(z2, tz1, C, settings.temperature, settings.target_temperature, centre)
     degeneracy = F.cross_entropy(rotation_logits, rotation)
     total = cluster + settings.deg_weight * degeneracy
+    if settings.contrast_weight:
+        contrast = nt_xent(z2, tz1.detach(), settings.contrast_temperature)
+        total = total + settings.contrast_weight * contrast
     return LossParts(total, {"cluster": cluster, "degeneracy": degeneracy})
 
 
@@ -144,13 +177,14 @@ class OrchestraObjective(TargetObjective):
         (tz1,) = self.follow(model, x1)
         self.memory.append(tz1, batch["ids"])
         centroids, settings = self.centroids, self.settings
+        centre = mean_similarity(settings.balance, centroids, self.memory.rows)
 
         def loss(model: nn.Module, prepared: Batch) -> LossParts:
             online, (degeneracy_head,) = parts_of(model, self.heads)
             z2 = F.normalize(online(prepared["inputs"]), dim=1)
             logits = degeneracy_head(online(prepared["rotated"]))
             return orchestra_loss(
-                z2, prepared["target"], centroids, logits, prepared["rotation"], settings
+                z2, prepared["target"], centroids, logits, prepared["rotation"], settings, centre
             )
 
         return loss, {"inputs": x2, "rotated": x3, "rotation": rotation, "target": tz1}

@@ -1,6 +1,6 @@
 """The parameters of Orchestra, and the sizes that a party's data allow."""
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -9,7 +9,7 @@ from orchestra_strategy.algorithms.orchestra_objective import OrchestraSettings
 from orchestra_strategy.config import StrategyConfig
 from orchestra_strategy.errors import DataError
 
-__all__ = ["ClusterSizes", "OrchestraConfig"]
+__all__ = ["ClusterSizes", "OrchestraConfig", "faded"]
 
 _PUBLISHED = OrchestraSettings()
 
@@ -19,6 +19,19 @@ class ClusterSizes(NamedTuple):
 
     memory_size: int
     num_local_clusters: int
+
+
+def faded(round_index: int, rounds: int | None) -> float:
+    """Return the share of a weight in a round, which falls in equal steps from 1 to 0.
+
+    Args:
+        round_index: 1 for the first round of training.
+        rounds: How many rounds have a share above 0; None is all, with a share of 1.
+
+    >>> [faded(r, 2) for r in (0, 1, 2, 3)], faded(9, None)
+    ([1.0, 1.0, 0.5, 0.0], 1.0)
+    """
+    return 1.0 if rounds is None else min(1.0, max(0.0, 1.0 - (round_index - 1) / rounds))
 
 
 class OrchestraConfig(StrategyConfig, ClusteringFields):
@@ -33,6 +46,17 @@ class OrchestraConfig(StrategyConfig, ClusteringFields):
         num_local_clusters: N_l.
         memory_size: m, rows of the projection memory.
         k_min: The least number of samples behind a centroid that leaves the party.
+        balance: What the targets are centred by, so that the samples of a party do not share one
+            cluster: ``none``, as published; the mean of the party's ``memory``; or that of the
+            global ``clusters``, which keeps the skew between parties, and samples from acting on
+            each other.
+        target_temperature: T of the target's assignments; lower makes them sharper. None is
+            ``temperature``, as published.
+        contrast_weight: Weight of NT-Xent between the online network's view 2 and the target's view
+            1; 0 as published. It is in ``train_loss`` and no loss of its own.
+        contrast_temperature: T of NT-Xent.
+        contrast_rounds: Rounds in which ``contrast_weight`` falls in equal steps to 0; None leaves
+            it as it is.
     """
 
     ema_decay: float = Field(_PUBLISHED.ema_decay, ge=0, le=1)
@@ -40,6 +64,11 @@ class OrchestraConfig(StrategyConfig, ClusteringFields):
     num_local_clusters: int = Field(16, ge=1)
     memory_size: int = Field(_PUBLISHED.memory_size, ge=2)
     k_min: int = Field(4, ge=2)
+    balance: Literal["none", "memory", "clusters"] = _PUBLISHED.balance
+    target_temperature: float | None = Field(_PUBLISHED.target_temperature, gt=0)
+    contrast_weight: float = Field(_PUBLISHED.contrast_weight, ge=0)
+    contrast_temperature: float = Field(_PUBLISHED.contrast_temperature, gt=0)
+    contrast_rounds: int | None = Field(None, ge=1)
 
     sends_clusters: ClassVar[bool] = True
 
@@ -51,6 +80,24 @@ class OrchestraConfig(StrategyConfig, ClusteringFields):
                 f"every centroid is a mean of `k_min` samples, got {self.num_local_clusters} * "
                 f"{self.k_min} > {self.memory_size}; lower `num_local_clusters` or raise "
                 "`memory_size`"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rows_stay_apart(self) -> "OrchestraConfig":
+        if self.privacy != "record":
+            return self
+        reason = "a sample would move the gradients of others, which clipping cannot bound"
+        if self.balance == "memory":
+            raise ValueError(
+                "Expected `balance` to be 'none' or 'clusters' with privacy='record', got "
+                f"'memory': through the mean of the memory {reason}; use 'clusters'"
+            )
+        if self.contrast_weight:
+            raise ValueError(
+                "Expected `contrast_weight` to be 0 with privacy='record', got "
+                f"{self.contrast_weight:g}: as a negative of the others {reason}; use "
+                "privacy='user' for it"
             )
         return self
 

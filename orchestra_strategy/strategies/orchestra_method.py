@@ -15,7 +15,7 @@ from orchestra_strategy.exchange.payload import FloatArray
 from orchestra_strategy.party.data import PartyData
 from orchestra_strategy.party.user_store import UserStore
 from orchestra_strategy.strategies.centroids import Centroids, LocalCentroids
-from orchestra_strategy.strategies.orchestra_config import ClusterSizes
+from orchestra_strategy.strategies.orchestra_config import ClusterSizes, faded
 from orchestra_strategy.strategies.self_supervised_method import SelfSupervisedMethod
 from orchestra_strategy.strategies.shared_moments import SharedMoments
 
@@ -134,6 +134,19 @@ class OrchestraMethod(SelfSupervisedMethod):
         """Let the target network follow the average, and forget what was sent."""
         super().start_round()
         self.centroids.forget()
+        self._fade()
+
+    def configure(self) -> None:
+        """Hand changed parameters on to the objective."""
+        super().configure()
+        self._fade()
+
+    def _fade(self) -> None:
+        """Give the instance term the weight of the round under way."""
+        config, objective = self.party.config, self.objective
+        share = faded(self.party.round_index, config.contrast_rounds)
+        weight = config.contrast_weight * share
+        objective.settings = objective.settings._replace(contrast_weight=weight)
 
     def start_user(self, user: int | None) -> None:
         """Give the views their stream, and a virtual user its memory."""

@@ -19,6 +19,9 @@ from torch import Tensor, nn
 
 from orchestra_strategy.algorithms.ema import frozen_copy
 from orchestra_strategy.algorithms.model import parts_of
+from orchestra_strategy.algorithms.orchestra_objective import OrchestraSettings
+from orchestra_strategy.algorithms.orchestra_targets import assignments, mean_similarity
+from orchestra_strategy.algorithms.simclr import nt_xent
 from orchestra_strategy.errors import ParameterError
 
 __all__ = [
@@ -114,31 +117,33 @@ class OrchestraLoss(RotationLoss):
     Args:
         model: With the weights that the server sent.
         centroids: C, shape (N_g, D).
-        temperature: T.
-        deg_weight: Weight of the rotation loss.
+        settings: The objective's. Of a memory that targets are centred by the server knows nothing:
+            the images' own mean stands in.
     """
 
     views: tuple[int, ...] = (0, 1, 2)
     online: tuple[int, ...] = (1, 2)
 
-    def __init__(
-        self, model: nn.Module, centroids: Tensor, temperature: float, deg_weight: float
-    ) -> None:
+    def __init__(self, model: nn.Module, centroids: Tensor, settings: OrchestraSettings) -> None:
         self.target = frozen_copy(parts_of(model).encoder)
         self.centroids = centroids
-        self.temperature = temperature
-        self.class_weight = deg_weight
-        if not deg_weight:
+        self.settings = settings
+        self.class_weight = settings.deg_weight
+        if not settings.deg_weight:
             self.class_bias = None
 
     def __call__(self, model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
         """Return the mean loss."""
         x1, x2 = _model_input(images[:, 0]), _model_input(images[:, 1])
-        C, T = self.centroids, self.temperature
-        q1 = torch.softmax(F.normalize(self.target(x1), dim=1) @ C.T / T, dim=1)
+        C, known = self.centroids, self.settings
+        tz1 = F.normalize(self.target(x1), dim=1)
+        centre = mean_similarity(known.balance, C, tz1)
+        q1 = assignments(tz1, C, known.target_temperature or known.temperature, centre)
         z2 = F.normalize(parts_of(model).encoder(x2), dim=1)
-        cluster = -(q1 * torch.log_softmax(z2 @ C.T / T, dim=1)).sum(dim=1).mean()
-        return cluster + self.class_weight * super().__call__(model, images, classes)
+        loss = -(q1 * torch.log_softmax(z2 @ C.T / known.temperature, dim=1)).sum(dim=1).mean()
+        if known.contrast_weight and len(images) > 1:
+            loss = loss + known.contrast_weight * nt_xent(z2, tz1, known.contrast_temperature)
+        return loss + self.class_weight * super().__call__(model, images, classes)
 
 
 class PairLoss:

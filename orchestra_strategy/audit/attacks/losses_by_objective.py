@@ -31,8 +31,7 @@ def _orchestra(model: nn.Module, objective: OrchestraObjective) -> KnownLoss:
         raise OrchestraError(
             "Expected `centroids` of the objective, got None: round 0 comes first."
         )
-    known = objective.settings
-    return OrchestraLoss(model, objective.centroids, known.temperature, known.deg_weight)
+    return OrchestraLoss(model, objective.centroids, objective.settings)
 
 
 def _contrastive(model: nn.Module, objective: Any) -> KnownLoss:

@@ -42,6 +42,16 @@ def test_on_the_true_views_the_gradient_is_the_partys(strategy):
         torch.testing.assert_close(own, received, rtol=1e-3, atol=1e-4 * scale)
 
 
+def test_the_server_knows_balanced_targets_and_the_instance_term():
+    options = {"balance": "clusters", "target_temperature": 0.05, "contrast_weight": 1.0}
+    answer, seen, classes = answered("orchestra", **options)
+    theirs = answer.shared["gradients"]
+    ours = simulated_gradient(answer.model, answer.loss, seen, classes, answer.plan)
+    scale = max(g.abs().max() for g in theirs).item()
+    for own, received in zip(ours, theirs):
+        torch.testing.assert_close(own, received, rtol=1e-3, atol=1e-4 * scale)
+
+
 @pytest.mark.parametrize("strategy", ["fed_rotpred", "fed_simclr"])
 def test_two_steps_are_simulated_as_the_party_takes_them(strategy):
     answer, seen, classes = answered(strategy, Row("local_update", {}))
