@@ -75,6 +75,7 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
         ring_limit: What a sum of numbers times weights has to stay below to fit that ring. Handed
             out by OrchestraFLModel; None counts as 2**45, that of a SecureAggregator, which an SPU
             of field FM128 exceeds. With SecretFlow's own FLModel, give 2**25 for an SPU of FM64.
+        parties: How many parties there are. Handed out by OrchestraFLModel; None is not known.
         party: The party's name, for its random streams. Handed out by OrchestraFLModel; where it is
             not given, a fingerprint of the party's data stands in (it stays at the party).
     """
@@ -98,6 +99,7 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
     torch_threads: int = Field(1, ge=1)
     ring_parties: int | None = Field(None, ge=0)
     ring_limit: float | None = Field(None, gt=0)
+    parties: int | None = Field(None, ge=1)
     party: str | None = None
 
     sends_clusters: ClassVar[bool] = False

@@ -11,7 +11,7 @@ __all__ = ["numbers_settings", "refuse_other_settings"]
 # A training may go on with another value of these: they say when it ends, and what is shown.
 _FREE = (
     *("max_epsilon", "stop_on_collapse", "predict_output", "party"),
-    *("ring_parties", "ring_limit"),
+    *("parties", "ring_parties", "ring_limit"),
     *("on_bad_reply", "min_parties"),  # they say when a round is given up
 )
 

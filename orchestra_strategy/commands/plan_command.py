@@ -9,6 +9,7 @@ from typing import Any
 from orchestra_strategy.commands.job_file import add_job, job_to_use
 from orchestra_strategy.commands.own_modules import add_import
 from orchestra_strategy.commands.parser import SentenceParser
+from orchestra_strategy.commands.plan_signal import in_words, party_by_hand, signal_of
 from orchestra_strategy.errors import ParameterError
 
 __all__ = ["HELP", "add_arguments", "run"]
@@ -23,9 +24,24 @@ def add_arguments(parser: SentenceParser) -> None:
     parser.add_argument(
         "--samples",
         nargs="+",
-        required=True,
+        default=[],
         metavar="NAME=N",
         help="each party's number of samples, such as alice=1000 bob=800",
+    )
+    parser.add_argument(
+        "--users",
+        type=int,
+        metavar="N",
+        help="how large the noise on the mean of so many users' updates is, all parties together",
+    )
+    parser.add_argument(
+        "--epsilon",
+        type=float,
+        metavar="E",
+        help="with --users: for privacy='user' with this target (the job's noise without)",
+    )
+    parser.add_argument(
+        "--parties", type=int, metavar="K", help="with --users: of so many parties (2)"
     )
     parser.add_argument(
         "--secure", action="store_true", help="route secure (the job's, or route server)"
@@ -39,8 +55,14 @@ def run(arguments: argparse.Namespace) -> int:
     if config is None:
         return 0
     samples = _samples(arguments.samples)
+    if not samples and arguments.users is None:
+        raise ParameterError("Expected `--samples` or `--users`, got neither; give one of them.")
     secure = arguments.secure or getattr(config, "aggregator", None) is not None
-    plan = _plan(config, samples, "secure" if secure else "server")
+    route = "secure" if secure else "server"
+    plan = _plan(config, samples, route) if samples else {}
+    if arguments.users is not None:
+        parties = arguments.parties or len(samples) or 2
+        plan["signal"] = signal_of(config, route, arguments.users, parties, arguments.epsilon)
     if arguments.json:
         print(json.dumps(plan, indent=2))
     else:
@@ -64,19 +86,9 @@ def _samples(given: list[str]) -> dict[str, int]:
 
 def _plan(config: Any, samples: dict[str, int], route: str) -> dict[str, Any]:
     """Return what a job costs, as a party made by hand tells it."""
-    from functools import partial
-
-    from orchestra_strategy.algorithms.model import orchestra_model
     from orchestra_strategy.party.user_types import USER_TYPES
-    from orchestra_strategy.runtime.checks import our_strategy
 
-    cls = our_strategy(config.strategy)
-    cls.check_route(route)
-    heads = getattr(cls, "heads", ("degeneracy_head",))
-    build = partial(orchestra_model, **config.model.model_dump(), heads=heads)
-    party = cls(
-        build, random_seed=config.seed, party="plan", **{**config.parameters, "route": route}
-    )
+    party = party_by_hand(config, {**config.parameters, "route": route})
     sizes = list(samples.values())
     rate, aggregate = USER_TYPES[party.config.user_type].host_steps(
         1.0, party.config.batch_size, sizes
@@ -122,6 +134,13 @@ def _of_one(party: Any, num_samples: int, rounds: int) -> dict[str, Any]:
 
 
 def _show(plan: dict[str, Any]) -> None:
+    if "parties" in plan:
+        _show_costs(plan)
+    if "signal" in plan:
+        print(in_words(plan["signal"]))
+
+
+def _show_costs(plan: dict[str, Any]) -> None:
     print(f"{plan['rounds']} rounds, {plan['weights']:,} weights")
     print(
         f"sent by each party: {plan['bytes_per_round'] / 1e6:.3f} MB a round at most, "

@@ -40,7 +40,8 @@ STRATEGIES = {
 
 # What a job says in another way (the route, by who combines), what belongs to another call
 # (`predict`), and what nobody may know whose noise is to protect.
-_LEFT_OUT = {"party", "predict_output", "ring_limit", "ring_parties", "route", "noise_seed"}
+_LEFT_OUT = {"party", "parties", "ring_limit", "ring_parties", "route"}
+_LEFT_OUT |= {"predict_output", "noise_seed"}
 
 # Where a docstring speaks to who writes a script.
 _CHANGED = {

@@ -205,4 +205,6 @@ def _metric_entry(name: str) -> Entry:
     meaning = "mean over the round's local steps"
     if name.startswith("health_"):
         meaning = "measured on some of the party's samples after its local steps"
+    if name.startswith("privacy_"):
+        meaning = "follows from sizes, parameters and what has been released with noise"
     return Entry(name, (), "float64", "mean in the log", "driver", meaning)

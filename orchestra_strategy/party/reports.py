@@ -87,6 +87,15 @@ class Reports:
         check_told(host.plain_class(self.party).__name__, self._declared(), numbers)
         self.told, self.validated = dict(numbers), ({}, 0)
 
+    def tell_more(self, numbers: Mapping[str, float]) -> None:
+        """Have further numbers of the round ready, which are known once the average is back.
+
+        Raises:
+            ReplyError: One is not in the manifest.
+        """
+        check_told(host.plain_class(self.party).__name__, self._declared(), numbers)
+        self.told |= numbers
+
     def tell_validation(self, numbers: Mapping[str, float], samples: int) -> None:
         """Have the numbers of an evaluation ready for the driver, as those of a validation.
 
@@ -122,6 +131,11 @@ class Reports:
         """Keep the present weights as those that every party has: they have just come in."""
         self._average = read_weights(self.party.model)
         self.awaits_average = False
+
+    @property
+    def average(self) -> Mapping[str, FloatArray]:
+        """The averaged weights, to be read."""
+        return self._average
 
     def averaged_weights(self) -> dict[str, FloatArray]:
         """Return the model that every party has after the last exchange.

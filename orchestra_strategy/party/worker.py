@@ -66,6 +66,7 @@ class PartyWorker(Intake, Answers, host.BaseTorchModel):  # type: ignore[misc]
         "num_virtual_users",
         "user_split",
         "streams",
+        "parties",
         *PrivacyFields.model_fields,  # what a training promises, it cannot take back half way
         *AggregationFields.model_fields,
     )

@@ -103,7 +103,7 @@ def wired(
 
 def _of_the_host(config: Any, device_list: Sequence[Any], aggregator: Any) -> dict[str, Any]:
     """Return parameters that a worker could not find out by itself."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"parties": len(device_list)}
     if aggregator is not None:
         ring = not isinstance(aggregator, host.PlainAggregator)
         found["ring_parties"] = len(device_list) if ring else 0

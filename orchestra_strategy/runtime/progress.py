@@ -17,7 +17,7 @@ from rich.progress import (
 )
 
 from orchestra_strategy import host
-from orchestra_strategy.party.privacy.protected import EPSILON
+from orchestra_strategy.party.privacy.protected import EPSILON, SNR
 from orchestra_strategy.runtime.privacy_budget import spent
 from orchestra_strategy.runtime.traffic import Exchange
 
@@ -143,6 +143,8 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
         )
         if EPSILON in metrics:
             losses += f"  epsilon {metrics[EPSILON]:.3g}"
+        if SNR in metrics:
+            losses += f"  signal/noise {metrics[SNR]:.2g}"
         status = f"{losses}  {row['images_per_second']:,.0f} samples/s"
         self._bar.update(self._task, advance=1, status=status)
         if self._console is not None and not self._console.is_terminal:

@@ -214,8 +214,10 @@ class FederatedStrategy(LocalWork):
         """
         reply = self.route.unpack(weights, self._sent, self.reports.reply_manifest)
         self._unanswered = None
+        before = self.reports.average
         self.user_type.receive(reply.arrays)
         self.reports.note_average()
+        self.reports.tell_more(self.privacy.end_exchange(reply, before))
         self.method.receive({e.name: reply.arrays[e.name] for e in self.method.reply_entries()})
         self.receive_extras({e.name: reply.arrays[e.name] for e in self.reply_entries()})
         if reply.left_out is not None:

@@ -8,6 +8,7 @@ import pytest
 from federated_orchestra import FederatedOrchestraTrainer
 from orchestra_strategy import fed_ndarray, session
 from orchestra_strategy.commands.yaml_file import parse_yaml
+from orchestra_strategy.privacy import Release, find_noise_multiplier
 from tests.commands.jobs import JOB, status, write_job
 from tests.evaluation.test_html_report import Page
 
@@ -65,6 +66,31 @@ def test_a_plan_tells_of_a_budget_that_ends_the_training(tmp_path, capsys):
     job = write_job(tmp_path, PLAIN)
     assert status("plan", job, "--samples", "alice=40", *PRIVATE, *more) == 0
     assert "rounds, all that the budget allows" in capsys.readouterr().out
+
+
+def test_a_plan_tells_what_signal_a_budget_leaves(tmp_path, capsys):
+    """The noise is that of the training; its norm is worked out by hand."""
+    job = write_job(tmp_path, PLAIN)
+    more = ("--set", "strategy=fed_rotpred", "--set", "model.norm=group")
+    wanted = ("--users", 1000, "--epsilon", 8, "--parties", 5)
+    assert status("plan", job, *more, *wanted, "--json") == 0
+    signal = json.loads(capsys.readouterr().out)["signal"]
+    z = find_noise_multiplier(lambda z: {Release(z): 1}, 8.0, 1e-5, rounds=2)
+    assert signal["noise_multiplier"] == pytest.approx(z)
+    by_hand = (5 * signal["weights"]) ** 0.5 * z / 1000
+    assert signal["noise_over_clip"] == pytest.approx(by_hand)
+    assert status("plan", job, *more, *wanted) == 0
+    assert f"is {by_hand:.3g} times the clip" in capsys.readouterr().out
+
+
+def test_a_plan_needs_samples_or_users(tmp_path, capsys):
+    job = write_job(tmp_path, PLAIN)
+    assert status("plan", job) == 2
+    assert "Expected `--samples` or `--users`, got neither" in capsys.readouterr().err
+    assert status("plan", job, "--users", 10) == 2
+    assert "Expected `--epsilon` with `--users`" in capsys.readouterr().err
+    assert status("plan", job, "--users", 1, "--epsilon", 8) == 2
+    assert "at least the number of parties, got 1 users of 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("given", ["alice", "alice=0", "alice=x", "=3"])

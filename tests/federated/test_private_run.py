@@ -14,6 +14,7 @@ from orchestra_strategy.privacy.accounting import Release
 from tests.federated import toy
 
 GROUP = partial(toy.MODEL, norm="group")
+COMMON = {k: toy.PARAMETERS[k] for k in ("batch_size", "local_epochs", "lr")}
 USER = {"privacy": "user", "noise_multiplier": 2.0, "noise_seed": 1}
 MODEL = {"backbone": "conv4", "in_channels": 1, "hidden_dim": 16, "projection_dim": 16}
 
@@ -71,6 +72,33 @@ def test_the_history_has_the_largest_epsilon_of_the_parties(devices):
     assert largest > 1.1 * of_parties["alice_privacy_epsilon"]
     assert history["global_history"]["privacy_epsilon"] == [largest]
     assert set(history["global_history"]) == {"privacy_epsilon"}
+
+
+@pytest.mark.parametrize(
+    ("route", "users"),
+    [("server", {"user_type": "multiuser_aggregate", "num_virtual_users": 4}), ("secure", {})],
+)
+def test_signal_over_noise_is_that_of_the_round(devices, route, users):
+    """The same training with hardly any noise shows the signal."""
+    z, clip = 0.002, 0.01
+    options = {**COMMON, **USER, **users, "clip_norm": clip, "strategy": "fed_rotpred"}
+    if route == "secure":
+        options |= {"server": None, "aggregator": host.PlainAggregator(devices[0])}
+
+    def run(noise):
+        model = build(devices, **{**options, "noise_multiplier": noise})
+        worker = next(iter(model.workers.values()))
+        start = host.reveal(worker.averaged_weights())
+        history = model.fit(toy.data(devices), epochs=1)["global_history"]
+        after = host.reveal(worker.averaged_weights())
+        moved = np.concatenate([(after[name] - start[name]).ravel() for name in start])
+        return np.linalg.norm(moved), len(moved), history["privacy_snr"]
+
+    signal, weights, _ = run(1e-9)
+    std = z * clip * np.sqrt(2) / (2 * users.get("num_virtual_users", 1))
+    expected = signal / (std * np.sqrt(weights))
+    assert expected > 0.3
+    assert run(z)[2] == [pytest.approx(expected, rel=0.05)]
 
 
 def build(devices, **kwargs):

@@ -102,9 +102,23 @@ def test_weights_leave_as_start_plus_clipped_update_plus_noise(kwargs):
     assert [w["meta"]["num_samples"] for w in noisy] == [users, users]
 
 
+def test_signal_over_noise_of_a_mean_gradient_is_the_gradients():
+    snr = {}
+    for z in (1e-9, 0.01):
+        strategy, wires = trained(
+            cls=FedRotPredStrategy,
+            **{**USER, "noise_multiplier": z, "clip_norm": 0.1},
+            user_type="local_gradient",
+        )
+        gradient = np.concatenate([g.ravel() for g in weights_of(wires[-1]).values()])
+        snr[z] = strategy.get_logs()["privacy_snr"], np.linalg.norm(gradient), len(gradient)
+    _, signal, weights = snr[1e-9]
+    assert snr[0.01][0] == pytest.approx(signal / (0.01 * 0.1 * weights**0.5), rel=0.05)
+
+
 def test_losses_and_health_stay_unless_asked_for():
     strategy, _ = trained(**USER)
-    assert set(strategy.get_logs()) == {"privacy_epsilon"}
+    assert set(strategy.get_logs()) == {"privacy_epsilon", "privacy_snr"}
     names = {entry.name for entry in strategy.manifest().entries}
     assert "privacy_epsilon" in names
     assert not {n for n in names if n.startswith(("train_", "health_"))}

@@ -10,6 +10,7 @@ from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.data.augmentation.view_set import Views
 from orchestra_strategy.data.augmentation.views import build_views
 from orchestra_strategy.exchange.manifest import Entry
+from orchestra_strategy.exchange.payload import FloatArray, Payload
 from orchestra_strategy.party.roles import Party
 from orchestra_strategy.privacy.journal import PrivacyJournal
 from orchestra_strategy.rng import Streams
@@ -27,7 +28,6 @@ class NoPrivacy:
     Attributes:
         name: The value of the parameter ``privacy``.
         protected: Whether what leaves the party carries noise.
-        metric_names: What it adds to the log.
         user_weights: How virtual users weigh in their mean.
         silence: Keeps errors of a protected party's local work from showing; here it does nothing.
         silence_of_user: The same around a user's work as a whole, where that is the unit.
@@ -35,7 +35,6 @@ class NoPrivacy:
 
     name: ClassVar[str] = "none"
     protected: ClassVar[bool] = False
-    metric_names: ClassVar[tuple[str, ...]] = ()
     user_weights: ClassVar[str] = "num_samples"
 
     silence: AbstractContextManager[Any]
@@ -121,7 +120,21 @@ class NoPrivacy:
         """Note what has been spent, before anything leaves; return what is logged of it."""
         return {}
 
+    def end_exchange(self, reply: Payload, before: Mapping[str, FloatArray]) -> dict[str, float]:
+        """Return what is logged of what has come back.
+
+        Args:
+            reply: What has just been taken in.
+            before: The averaged weights before that, by the payload's names.
+        """
+        return {}
+
     # ---- What stays, and what is told ----------------------------------------------------------
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """Names of the numbers that it adds to the log."""
+        return ()
 
     @property
     def tells_all(self) -> bool:

@@ -31,12 +31,15 @@ from orchestra_strategy.privacy.plan import RoundPlan
 from orchestra_strategy.privacy.silence import Silence
 from orchestra_strategy.rng import SecretStreams, SeededStreams, Streams
 
-__all__ = ["EPSILON", "ProtectedUnit"]
+__all__ = ["EPSILON", "SNR", "ProtectedUnit"]
 
 _log = logging.getLogger(__name__)
 
 EPSILON = "privacy_epsilon"
 """Under which a party's epsilon so far is logged."""
+
+SNR = "privacy_snr"
+"""Under which the norm of a round's mean update over that of the noise on it is logged."""
 
 
 class ProtectedUnit(NoPrivacy, ABC):
@@ -54,7 +57,6 @@ class ProtectedUnit(NoPrivacy, ABC):
     """
 
     protected: ClassVar[bool] = True
-    metric_names: ClassVar[tuple[str, ...]] = (EPSILON,)
     norm_advice: ClassVar[str]
     """The ``norm`` of :func:`~orchestra_strategy.orchestra_model` that the unit allows."""
 
@@ -280,6 +282,11 @@ class ProtectedUnit(NoPrivacy, ABC):
             return None
         costs = self.plan(num_samples).costs()
         return self.ledger.rounds_left(costs, config.budget, config.delta)
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The name of epsilon."""
+        return (EPSILON,)
 
     @property
     def tells_all(self) -> bool:
