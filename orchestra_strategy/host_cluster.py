@@ -21,11 +21,11 @@ from orchestra_strategy.cluster.failure import failure_of
 from orchestra_strategy.cluster.members import Members
 from orchestra_strategy.errors import ClusterError, HostError
 
-__all__ = ["joined", "members_proxy", "plain_error"]
+__all__ = ["FROM_PEERS", "joined", "members_proxy", "plain_error", "process_settings_kept"]
 
 _FED = "secretflow.distributed.fed"
 # What FLModel sends beside arrays: each epoch's metrics.
-_MORE = frozenset({f"{host.host_root}.ml.nn.metrics.Mean"})
+FROM_PEERS = frozenset({f"{host.host_root}.ml.nn.metrics.Mean"})
 
 
 class _NotCancelled(logging.Filter):
@@ -58,17 +58,10 @@ def joined(members: Members, logging_level: str) -> Iterator[None]:
         members: The job's parties, who have agreed to begin.
         logging_level: SecretFlow's.
     """
-    root, on_interrupt = logging.getLogger(), signal.getsignal(signal.SIGINT)
-    handlers, level = list(root.handlers), root.level
     on_error = True
     try:
-        try:
+        with process_settings_kept():
             _start(members, logging_level)
-        finally:
-            # SecretFlow replaces both for the whole process; Ctrl-C has to reach the user's code.
-            signal.signal(signal.SIGINT, on_interrupt)
-            root.handlers[:] = handlers
-            root.setLevel(level)
         yield
         on_error = False
     except BaseException as error:
@@ -82,6 +75,24 @@ def joined(members: Members, logging_level: str) -> Iterator[None]:
             wait_for_sending=not on_error, on_error=on_error
         )
         importlib.import_module("secretflow.distributed").shutdown(on_error=on_error)
+
+
+@contextmanager
+def process_settings_kept() -> Iterator[None]:
+    """Put back what SecretFlow and Ray replace for the whole process.
+
+    Ctrl-C and SIGTERM have to reach the user's code, and its log its handlers.
+    """
+    root = logging.getLogger()
+    signals = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        for number, handler in signals.items():
+            signal.signal(number, handler)
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 def plain_error(error: BaseException) -> BaseException:
@@ -158,7 +169,7 @@ def members_proxy(members: Members, stop: Callable[[], None] = lambda: None) -> 
         def recv(self, src_party: str, seq_id: Any) -> Any:
             """Wait for an object of a peer."""
             data = members.take(src_party, str(seq_id))
-            return loads(data, src_party, _MORE)
+            return loads(data, src_party, FROM_PEERS)
 
         def send(self, dest_party: str, data: Any, seq_id: Any) -> bool:
             """Send an object; an error is not sent, but ends the job at every party."""

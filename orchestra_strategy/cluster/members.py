@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from orchestra_strategy.cluster.clocks import Clocks
 from orchestra_strategy.cluster.differences import refuse_differences
 from orchestra_strategy.cluster.failure import failure_of
 from orchestra_strategy.cluster.liveness import Liveness
@@ -54,6 +55,7 @@ class Members:
         )
         self.sent = self.received = 0  # bytes of data
         self._knocks: dict[str, float] = {}
+        self._clocks = Clocks()
         handlers = Handlers(self._answer, self.mailbox.put, self.liveness.alive, self._knock)
         self._wire = connect(settings, handlers)
         self.liveness.start()
@@ -200,17 +202,21 @@ class Members:
 
     def _ask(self, peer: str, message: dict[str, Any], seconds: float) -> dict[str, Any]:
         says = self.liveness.snapshot()
+        asked = time.time()
         reply = self._wire.ask(peer, {**message, "says": says}, seconds)
         self.liveness.heard(peer, reply["says"], knows=says["state"])
+        told = self._clocks.compare(peer, reply.get("clock"), asked, time.time())
+        if told is not None:
+            self.tell(told)
         return reply
 
     def _answer(self, sender: str, message: dict[str, Any]) -> dict[str, Any]:
         self.liveness.heard(sender, message["says"])
-        says = self.liveness.snapshot()
-        if message["kind"] != "topic":
-            return {"says": says}
-        with self._lock:
-            return {"says": says, "value": self._topics.get(message["topic"])}
+        answer = {"says": self.liveness.snapshot(), "clock": time.time()}
+        if message["kind"] == "topic":
+            with self._lock:
+                answer["value"] = self._topics.get(message["topic"])
+        return answer
 
     def _late(self, topic: str, seconds: float, missing: list[str]) -> str:
         each = "; ".join(

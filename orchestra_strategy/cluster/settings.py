@@ -6,10 +6,17 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
+from orchestra_strategy.cluster.ray_settings import Backend, RaySettings, check_ray
 from orchestra_strategy.config import FrozenConfig
 from orchestra_strategy.errors import did_you_mean
 
-__all__ = ["ClusterSettings", "Limits", "PartyAddress", "TlsFiles", "is_loopback"]
+__all__ = [
+    "ClusterSettings",
+    "Limits",
+    "PartyAddress",
+    "TlsFiles",
+    "is_loopback",
+]
 
 # A party's name is also the DNS name in its certificate.
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,61}[A-Za-z0-9])?")
@@ -103,12 +110,17 @@ class ClusterSettings(Limits):
         parties: Address of each by name; the same names in each party's file.
         self_party: Which of them this process is.
         tls: Keys for mutual TLS.
+        backend: Where the work is done: ``"threads"`` of this process, or processes of a ``"ray"``;
+            the same at all parties.
+        ray: This party's Ray, if there is one.
         absent: Those that the others go on without; they may come back.
     """
 
     parties: dict[str, PartyAddress]
     self_party: str
     tls: TlsFiles | None = None
+    backend: Backend = "threads"
+    ray: RaySettings | None = None
     absent: tuple[str, ...] = ()
 
     @model_validator(mode="after")
@@ -136,6 +148,11 @@ class ClusterSettings(Limits):
         addresses = [party.address for party in self.parties.values()]
         if len(set(addresses)) < len(addresses):
             raise ValueError(f"Expected each of `parties` to have its own address, got {addresses}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_ray(self) -> "ClusterSettings":
+        check_ray(self.backend, self.ray)
         return self
 
     @model_validator(mode="after")

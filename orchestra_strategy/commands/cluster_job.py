@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from federated_orchestra import FederatedOrchestraTrainer, TrainerConfig, TrainingResults
 from orchestra_strategy.aggregation.fields import AggregationFields
+from orchestra_strategy.cluster.ray_settings import Backend, RaySettings, check_ray
 from orchestra_strategy.cluster.settings import ClusterSettings, Limits, PartyAddress, TlsFiles
 from orchestra_strategy.commands.yaml_file import read_yaml
 from orchestra_strategy.config import FrozenConfig, parse_config
@@ -41,6 +42,7 @@ class LocalPart(FrozenConfig):
         tls: Its key files.
         listen: The address that it binds to.
         num_gpus: GPUs that it uses.
+        ray: Its Ray, where ``backend`` is ``ray``.
         progress: Whether it draws the progress.
     """
 
@@ -51,6 +53,7 @@ class LocalPart(FrozenConfig):
     tls: TlsFiles | None = None
     listen: str | None = None
     num_gpus: int | None = Field(None, ge=0)
+    ray: RaySettings | None = None
     progress: bool | None = None
 
 
@@ -64,6 +67,8 @@ class ClusterJob(TrainerConfig):
             ``plain``, which is for trials.
         data: Path of a party's own data; with ``{party}`` for its name, or in its local part.
         tls: Key files, likewise.
+        backend: ``ray`` has each party's work done on a Ray of its own, ``threads`` in its process.
+        ray: Each party's Ray, or in its local part.
         cluster: Limits on waiting.
     """
 
@@ -72,6 +77,8 @@ class ClusterJob(TrainerConfig):
     aggregator: Literal["secure", "plain"] | None = None
     data: str | None = None
     tls: TlsFiles | None = None
+    backend: Backend = "threads"
+    ray: RaySettings | None = None
     cluster: Limits = Field(default_factory=Limits)
 
     @model_validator(mode="after")
@@ -85,6 +92,7 @@ class ClusterJob(TrainerConfig):
             raise ValueError(
                 f"Expected `server` to be one of {sorted(self.parties)}, got {self.server!r}"
             )
+        check_ray(self.backend, self.ray)
         return self
 
 
@@ -145,7 +153,9 @@ def party_settings(job: ClusterJob, party: str, absent: Sequence[str] = ()) -> C
     Raises:
         ParameterError: They contradict each other.
     """
-    values = job.cluster.model_dump() | {"parties": job.parties, "tls": job.tls}
+    values = job.cluster.model_dump() | {
+        name: getattr(job, name) for name in ("parties", "tls", "backend", "ray")
+    }
     return parse_config(ClusterSettings, {**values, "self_party": party, "absent": tuple(absent)})
 
 

@@ -1,7 +1,7 @@
 """SecretFlow over several machines: the parties meet, agree, work, and leave together."""
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 # Raised when what parties say to each other changes.
-PROTOCOL = 1
+PROTOCOL = 2
 
 _OF_EVERY_PARTY = ("orchestra-strategy", "torch", "numpy")
 
@@ -60,15 +60,31 @@ def cluster_session(
     settings = (
         cluster if isinstance(cluster, ClusterSettings) else parse_config(ClusterSettings, cluster)
     )
-    # Loaded here, as it is SecretFlow's inner part that the other modes do not need.
-    from orchestra_strategy.host_cluster import joined
+    with _on_ray(settings, logging_level) as joining:
+        members = Members(settings)
+        try:
+            with working_together(members, common or {}, joining(members, logging_level)):
+                yield [host.PYU(party) for party in settings.present]
+        finally:
+            members.close()
 
-    members = Members(settings)
-    try:
-        with working_together(members, common or {}, joined(members, logging_level)):
-            yield [host.PYU(party) for party in settings.present]
-    finally:
-        members.close()
+
+@contextmanager
+def _on_ray(
+    settings: ClusterSettings, logging_level: str
+) -> Iterator[Callable[[Members, str], AbstractContextManager[None]]]:
+    """Start this party's Ray, if it works on one, and give what joins SecretFlow then."""
+    # Loaded here, as it is SecretFlow's inner part that the other modes do not need.
+    if settings.backend == "ray":
+        from orchestra_strategy.host_own_ray import own_ray
+        from orchestra_strategy.host_ray import joined_on_ray
+
+        with own_ray(settings, logging_level):
+            yield joined_on_ray
+    else:
+        from orchestra_strategy.host_cluster import joined
+
+        yield joined
 
 
 @contextmanager
@@ -160,5 +176,6 @@ def _versions(settings: ClusterSettings) -> dict[str, str]:
         "version of SecretFlow": host.secretflow.__version__,
         "version of python": ".".join(platform.python_version_tuple()[:2]),
         "parties": ", ".join(settings.present),
+        "backend": settings.backend,
         "tls": "mutual TLS" if settings.tls is not None else "plain text",
     }

@@ -31,5 +31,7 @@ class ComingBack(host.Callback):  # type: ignore[misc]
         Raises:
             PartiesBack: They do.
         """
-        if self.checkpoints.up_to_date and host.reveal(self.server(absent_are_back)()):
+        # Asked here, in each party's own process; the server's answer counts.
+        back = absent_are_back()
+        if self.checkpoints.up_to_date and host.reveal(self.server(lambda: back)()):
             raise PartiesBack

@@ -21,6 +21,12 @@ def parsed(**changed):
         ({"peer_timeout": 0.15}, "at least two heartbeats, got 0.15 with `heartbeat=0.1`"),
         ({"start_timeout": 0}, "`start_timeout` to be greater than 0, got 0"),
         ({"peers": {}}, "got `peers`"),
+        ({"ray": {}}, "`ray` with `backend: ray` alone, got it with `backend: threads`; give both"),
+        (
+            {"backend": "ray", "ray": {"address": "10.0.0.1:6379", "num_cpus": 8}},
+            "`ray.num_cpus` with `ray.address: local` alone, got both 8 and '10.0.0.1:6379'",
+        ),
+        ({"backend": "ray", "ray": {"num_cpus": 2}}, "`ray.num_cpus` to be greater than or equal"),
     ],
 )
 def test_refused(changed, message):
