@@ -1,8 +1,9 @@
 """Randomness as an argument: generators derived from (seed or secret, party, round, purpose).
 
-Nothing in this package reads or seeds a global generator, so that two parties never share a stream
+Nothing in this package draws from a global generator, so that two parties never share a stream
 by accident (the host seeds every worker's global generator alike), and so that the numbers of a
-round do not depend on what ran before it in the same process.
+round do not depend on what ran before it in the same process. What a network draws inside, which
+takes no generator, is in :mod:`orchestra_strategy.global_randomness`.
 """
 
 import hashlib

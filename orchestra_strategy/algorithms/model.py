@@ -26,7 +26,7 @@ class OrchestraModel(nn.Module):
     Args:
         backbone: Maps a normalised batch (pixels in [-1, 1], columns as they are) to features
             (B, d).
-        feature_dim: d; read from ``backbone.out_dim`` if that exists.
+        feature_dim: d; read from ``backbone.out_dim`` if that exists. It is an attribute, too.
         norm: ``"batch"``, ``"group"`` or ``"group+batch"``, for projector and heads; see
             :func:`orchestra_model`.
         hidden_dim: Width of the hidden layers of projector and heads.
@@ -51,11 +51,9 @@ class OrchestraModel(nn.Module):
         super().__init__()
         if feature_dim is None:
             feature_dim = getattr(backbone, "out_dim", None)
-        if not isinstance(feature_dim, int):
-            raise ModelError(
-                "Expected `feature_dim` (the length of the backbone's output) to be given, or "
-                f"`backbone.out_dim` to exist, got neither for {type(backbone).__name__}."
-            )
+        if not isinstance(feature_dim, int) or feature_dim < 1:
+            raise ModelError(_without_width(backbone, feature_dim))
+        self.feature_dim = feature_dim
         self.backbone = backbone
         self.projector = projector(feature_dim, hidden_dim, projection_dim, norm)
         for name, head in build_heads(heads, projection_dim, hidden_dim, norm).items():
@@ -116,6 +114,22 @@ def orchestra_model(
         hidden_dim=hidden_dim,
         projection_dim=projection_dim,
         heads=heads,
+    )
+
+
+def _without_width(backbone: nn.Module, given: object) -> str:
+    """Return what is said where the length of the features is not known."""
+    if given is not None:
+        return f"Expected `feature_dim` to be a whole number of at least 1, got {given!r}."
+    layers = [(n, m) for n, m in backbone.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    hint = ""
+    if layers:
+        name, last = layers[-1]
+        width = last.out_features if isinstance(last, nn.Linear) else last.out_channels
+        hint = f" Its last layer, `{name or '.'}`, gives {width}."
+    return (
+        "Expected `feature_dim` (the length of the backbone's output) to be given, or "
+        f"`backbone.out_dim` to exist, got neither for {type(backbone).__name__}.{hint}"
     )
 
 

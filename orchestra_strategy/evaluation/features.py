@@ -5,7 +5,7 @@ each batch size; here all rows count. Nothing about the model is different after
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import chain
 
 import numpy as np
@@ -17,6 +17,8 @@ from orchestra_strategy.algorithms.model import network_of
 from orchestra_strategy.algorithms.model_input import refuse_other_pixels, to_model_input
 from orchestra_strategy.errors import DataError, ModelError, ParameterError
 from orchestra_strategy.evaluation.array_checks import Array
+from orchestra_strategy.global_randomness import drawing_from
+from orchestra_strategy.rng import SeededStreams
 
 __all__ = ["extract_features"]
 
@@ -59,11 +61,16 @@ def extract_features(
     parts, network = [], network_of(model)
     # no_grad and not inference_mode: a tensor that a module caches here must still be usable in
     # training afterwards, and inference tensors are not.
-    with _evaluation_mode(model, torch.device(device)), torch.no_grad():
+    with _evaluation_mode(model, torch.device(device)), torch.no_grad(), _same_draws(device):
         for start in range(0, len(x), batch_size):
             batch = to_model_input(_rows(x, start, start + batch_size).to(device))
             parts.append(_check_output(network(batch), len(batch), start))
     return np.concatenate(parts)
+
+
+def _same_draws(device: "torch.device | str") -> AbstractContextManager[None]:
+    """Let what a network draws in evaluation mode, too, be the same each time."""
+    return drawing_from(SeededStreams(0), "features", 0, "inside the network", device)
 
 
 @contextmanager

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from orchestra_strategy.algorithms.model_input import to_model_input
 from orchestra_strategy.data.batches import round_batches
 from orchestra_strategy.errors import ParameterError
-from orchestra_strategy.rng import derive_seed, torch_generator
+from orchestra_strategy.global_randomness import drawing_from
+from orchestra_strategy.rng import SeededStreams, torch_generator
 
 __all__ = ["Augment", "FineTuning", "new_head", "train_network"]
 
@@ -98,9 +99,7 @@ def train_network(
         round_batches(len(samples), settings.batch_size, settings.epochs, seed, "fine-tuning", 0)
     )
     network.train()
-    # Dropout and its like draw from the global generator; fork_rng gives it back as it was.
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(derive_seed(seed, "fine-tuning", 0, "inside the network"))
+    with drawing_from(SeededStreams(seed), "fine-tuning", 0, "inside the network", device):
         for step, indices in enumerate(order):
             epoch = step * settings.epochs // len(order)
             for group in optimizer.param_groups:

@@ -20,6 +20,7 @@ from orchestra_strategy.evaluation import (
     extract_features,
     health_of,
 )
+from orchestra_strategy.global_randomness import drawing_from
 from orchestra_strategy.party.roles import Party
 from orchestra_strategy.rng import derive_seed
 
@@ -75,7 +76,8 @@ def measure_health(party: Party, samples: npt.NDArray[Any], num_samples: int) ->
     views = party.draw_views(inputs, generator)
     if views is None:
         return None
-    z1, z2 = party.project(views.x1), party.project(views.x2)
+    with drawing_from(party.streams, party.party, 0, "health networks", party.exe_device):
+        z1, z2 = party.project(views.x1), party.project(views.x2)
     clusters = party.assign_clusters(z1)
     if not (z1.isfinite().all() and z2.isfinite().all()):
         return Health(math.nan, math.nan, math.nan, None if clusters is None else math.nan)

@@ -4,6 +4,7 @@ Methods that FLModel calls have its names and signatures. Its defaults are repla
 turn every sample into float64, scale batches by party, and move BatchNorm's statistics in predict.
 """
 
+import copy
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -12,9 +13,11 @@ from torch import nn
 
 from orchestra_strategy import host
 from orchestra_strategy.aggregation.fields import AggregationFields
+from orchestra_strategy.algorithms.own_network import builder_of
 from orchestra_strategy.checkpoints.party import PartyCheckpoints
 from orchestra_strategy.config import StrategyConfig, parse_config
 from orchestra_strategy.errors import HostError
+from orchestra_strategy.global_randomness import first_weights_of
 from orchestra_strategy.party.answers import Answers
 from orchestra_strategy.party.inspection import Inspection
 from orchestra_strategy.party.intake import Intake
@@ -38,7 +41,8 @@ class PartyWorker(Intake, Answers, host.BaseTorchModel):  # type: ignore[misc]
     """A party's model, data, parameters and answers; see :class:`FederatedStrategy` for training.
 
     Args:
-        builder_base: SecretFlow's ``TorchModel``, or a callable that returns the model.
+        builder_base: SecretFlow's ``TorchModel``, a callable that returns the model, or the model;
+            the party has a copy of its own.
         random_seed: Root seed; None means 42, so that all parties start from the same model.
         skip_bn: Refused; SecretFlow's flag misaligns the weights.
         strategy_config: Parameters by name.
@@ -88,11 +92,8 @@ class PartyWorker(Intake, Answers, host.BaseTorchModel):  # type: ignore[misc]
         self.seed = DEFAULT_SEED if random_seed is None else int(random_seed)
         self._given = strategy_parameters(strategy_config, kwargs)
         self.config: Any = self.checked_config(own, in_fl_model=host.is_worker(self))
-        # The model's initial weights are the one draw that torch takes from its global generator;
-        # fork_rng gives the caller's generator back as it was.
-        with torch.random.fork_rng(), torch_threads(self.config.torch_threads):
-            torch.manual_seed(self.seed)
-            super().__init__(builder_base, random_seed=None, use_gpu=use_gpu)
+        with first_weights_of(self.seed), torch_threads(self.config.torch_threads):
+            super().__init__(_building_anew(builder_base), random_seed=None, use_gpu=use_gpu)
         self.party = self.config.party or ""
         self.privacy: Any = unit_of(self.config)(self)
         self.streams = self.privacy.own_streams() or self._open_streams()
@@ -176,3 +177,10 @@ class PartyWorker(Intake, Answers, host.BaseTorchModel):  # type: ignore[misc]
 
     def _apply_config(self) -> None:
         """Hand changed parameters on."""
+
+
+def _building_anew(model: Any) -> Any:
+    """Return a TorchModel of the host's that builds a network of the party's own."""
+    own = copy.copy(model) if isinstance(model, host.TorchModel) else host.TorchModel()
+    own.model_fn, own.kwargs = builder_of(model), {}
+    return own

@@ -4,16 +4,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from orchestra_strategy import host
+from orchestra_strategy.algorithms.own_network import fresh_network
 from orchestra_strategy.data.option_checks import as_count
 from orchestra_strategy.data.sources import fed_from_paths, fed_in_unit_range, fed_ndarray
 from orchestra_strategy.errors import DataError, HostError, ParameterError
+from orchestra_strategy.global_randomness import first_weights_of
+from orchestra_strategy.rng import DEFAULT_SEED
 from orchestra_strategy.strategies.base import FederatedStrategy
 from orchestra_strategy.strategies.registry import lookup_strategy
 
 __all__ = [
+    "built_once",
     "check_aggregation",
     "check_backend",
     "check_devices",
@@ -170,14 +173,18 @@ def check_model(cls: Any, model: Any, config: Any) -> None:
     """Build the model once on the driver, for the strategy to look for its parts."""
     if model is None:
         raise ParameterError(
-            "Expected `model` to be a TorchModel or a callable that returns the network, got None; "
-            "for example `functools.partial(orchestra_model, 'conv4', in_channels=1)`."
+            "Expected `model` to be a network, a callable that returns one or a TorchModel, got "
+            "None; for example `functools.partial(orchestra_model, 'conv4', in_channels=1)`."
         )
-    build = getattr(model, "model_fn", None) or model
-    with torch.random.fork_rng():
-        built = build(**getattr(model, "kwargs", {}))
+    built = built_once(model)
     cls.check_model(built)
     cls.check_privacy(config, built)
+
+
+def built_once(model: Any) -> Any:
+    """Return a network to look at on the driver; it is nobody's."""
+    with first_weights_of(DEFAULT_SEED):
+        return fresh_network(model)
 
 
 def federated_values(federated: Any, options: Mapping[str, Any] | None = None) -> Any:

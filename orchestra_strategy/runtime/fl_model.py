@@ -35,7 +35,8 @@ class OrchestraFLModel(EncoderCalls):
         server: The PYU that aggregates (route ``server``); it may be one of the parties. The first
             of ``device_list`` if neither it nor an aggregator is given; the manifest says so.
         device_list: The parties, at least two.
-        model: SecretFlow's ``TorchModel``, or a callable that returns the model.
+        model: SecretFlow's ``TorchModel``, a callable that returns the model, or the model; each
+            party gets a copy of its own.
         strategy: A registered name of this package.
         random_seed: Root seed of everything; None means 42.
         server_agg_method: By default a :func:`~orchestra_strategy.server_aggregation` with this

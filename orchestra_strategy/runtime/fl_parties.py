@@ -1,15 +1,16 @@
 """Questions of the driver to the parties' workers."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 
 from orchestra_strategy import host
+from orchestra_strategy.algorithms.trial_pass import refuse_unfit
 from orchestra_strategy.config import parse_config
 from orchestra_strategy.data.arrays import check_parties
 from orchestra_strategy.errors import DataError
-from orchestra_strategy.runtime.checks import federated_values
+from orchestra_strategy.runtime.checks import built_once, federated_values
 from orchestra_strategy.runtime.fl_wiring import Wiring
 from orchestra_strategy.runtime.traffic import Exchange, exchange_of
 from orchestra_strategy.runtime.visibility import seen_by
@@ -28,6 +29,7 @@ class AskedParties(host.FLModel):  # type: ignore[misc]
     _wiring: Wiring
     _restored: bool
     _in_call: bool
+    _known_shapes: Set[tuple[int, ...]] = frozenset()
     strategy_config: Any
 
     @property
@@ -87,7 +89,14 @@ class AskedParties(host.FLModel):  # type: ignore[misc]
         if min_samples is None:
             min_samples = getattr(self.strategy_config, "k_min", 1)
         check_parties(reports, min_samples)
+        self._check_shape(tuple(next(iter(reports.values()))["sample_shape"]))
         return reports
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        """Refuse samples that the model cannot take, once for each shape of them."""
+        if shape not in self._known_shapes:
+            refuse_unfit(built_once(self._wiring.model), shape)
+            self._known_shapes = {*self._known_shapes, shape}
 
     def manifest(self) -> list[dict[str, Any]]:
         """Return all that leaves a party in a round, one dictionary per entry."""

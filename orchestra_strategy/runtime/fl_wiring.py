@@ -32,6 +32,7 @@ class Wiring(NamedTuple):
     """What FLModel is built with.
 
     Attributes:
+        model: What builds the network.
         strategy_class: The strategy.
         config: Its parameters.
         parameters: The same by name, as the workers get them.
@@ -42,6 +43,7 @@ class Wiring(NamedTuple):
         simulation: Whether files of all parties are on one disk.
     """
 
+    model: Any
     strategy_class: Any
     config: Any
     parameters: dict[str, Any]
@@ -97,7 +99,7 @@ def wired(
     cls.check_server(server_agg_method, config)
     parameters |= _of_the_host(config, device_list, aggregator)
     return Wiring(
-        cls, config, parameters, server, chosen, server_agg_method, host_options, simulation
+        model, cls, config, parameters, server, chosen, server_agg_method, host_options, simulation
     )
 
 

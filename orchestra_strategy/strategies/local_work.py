@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from orchestra_strategy import host
 from orchestra_strategy.algorithms.objective import Batch, LossParts
+from orchestra_strategy.algorithms.trial_pass import refuse_unfit
 from orchestra_strategy.data.batches import num_batches
 from orchestra_strategy.exchange.told import check_losses, named_losses
+from orchestra_strategy.global_randomness import drawing_from
 from orchestra_strategy.party.data import PartyData
 from orchestra_strategy.strategies.hooks import StrategyHooks
 from orchestra_strategy.strategies.method import Method
@@ -74,14 +76,19 @@ class LocalWork(StrategyHooks):
 
     @contextmanager
     def local_training(self, user: int | None) -> Iterator[LossFn]:
-        """Surround a user's local steps with the hooks; gives the loss."""
-        for before in (self.method.start_user, self.before_local_training):
-            with self.privacy.silence:
-                before(user)
-        yield self.counted_loss
-        for after in (self.after_local_training, self.method.end_user):
-            with self.privacy.silence:
-                after(user)
+        """Surround a user's local steps with the hooks; gives the loss.
+
+        What the networks draw inside (dropout) comes from a stream of this round and user, too.
+        """
+        who, purpose = self._user_name(user), "inside the networks"
+        with drawing_from(self.streams, who, self.round_index, purpose, self.exe_device):
+            for before in (self.method.start_user, self.before_local_training):
+                with self.privacy.silence:
+                    before(user)
+            yield self.counted_loss
+            for after in (self.after_local_training, self.method.end_user):
+                with self.privacy.silence:
+                    after(user)
 
     # ---- Batches and streams ---------------------------------------------------------------
 
@@ -114,8 +121,10 @@ class LocalWork(StrategyHooks):
 
     def stream(self, purpose: str, user: int | None = None, device: Any = "cpu") -> torch.Generator:
         """Return a random stream of this party, round and purpose; of a virtual user, if given."""
-        who = self.party if user is None else f"{self.party}/{user}"
-        return self.streams.for_torch(who, self.round_index, purpose, device)
+        return self.streams.for_torch(self._user_name(user), self.round_index, purpose, device)
+
+    def _user_name(self, user: int | None) -> str:
+        return self.party if user is None else f"{self.party}/{user}"
 
     def _losses(self) -> dict[str, float]:
         """Return the means of the losses, and the health of the party's own network.
@@ -136,6 +145,7 @@ class LocalWork(StrategyHooks):
         self.method.configure()
 
     def _check_samples(self, data: PartyData) -> None:
+        refuse_unfit(self.model, data.samples.shape[1:])
         self.method.check_data(data)
         self.check_data(data)
 

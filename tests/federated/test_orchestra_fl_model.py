@@ -223,7 +223,7 @@ def test_default_seed_gives_all_parties_the_same_model(devices):
         ({"skip_bn": True}, ParameterError, "`skip_bn` to be False"),
         ({"aggregator": object()}, HostError, "got `aggregator`"),
         ({"dp_strategy": object()}, ParameterError, "Expected no `dp_strategy`"),
-        ({"model": None}, ParameterError, "`model` to be a TorchModel or a callable"),
+        ({"model": None}, ParameterError, "`model` to be a network, a callable"),
         ({"server_agg_method": sum}, ParameterError, "to be `orchestra_strategy.server_agg"),
         ({"server_agg_method": server_aggregation()}, ParameterError, "to be equal, got 4 and 128"),
         (
