@@ -58,6 +58,9 @@ if TYPE_CHECKING:
         OrchestraAggregateStrategy as OrchestraAggregateStrategy,
     )
     from orchestra_strategy.strategies.variants import (
+        OrchestraPlusStrategy as OrchestraPlusStrategy,
+    )
+    from orchestra_strategy.strategies.variants import (
         OrchestraSingleStepStrategy as OrchestraSingleStepStrategy,
     )
     from orchestra_strategy.trained_encoder import TrainedEncoder as TrainedEncoder

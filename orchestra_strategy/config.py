@@ -1,5 +1,6 @@
 """A strategy's parameters: typed, validated once at the edge, immutable inside."""
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -44,6 +45,8 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
         batch_size: Samples per local step, at every party, whatever the size of its data.
         local_epochs: Passes over the party's own data per FLModel epoch.
         lr: SGD learning rate.
+        lr_rounds: Rounds over which ``lr`` falls along half a cosine, to next to nothing in the
+            last of them; None leaves it as it is.
         momentum: SGD momentum; it survives from round to round, but not in virtual users.
         weight_decay: SGD weight decay.
         views: Name of the augmentation, see ``orchestra_strategy.data.VIEWS``.
@@ -83,6 +86,7 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
     batch_size: int = Field(16, ge=2)
     local_epochs: int = Field(10, ge=1)
     lr: float = Field(0.003, gt=0)
+    lr_rounds: int | None = Field(None, ge=1)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
     views: str = "grey"
@@ -103,6 +107,17 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
     party: str | None = None
 
     sends_clusters: ClassVar[bool] = False
+
+    def lr_of(self, round_index: int) -> float:
+        """Return the learning rate of a round, the first one being 1.
+
+        I. Loshchilov, F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017,
+        https://arxiv.org/abs/1608.03983, eq. 5 without restarts.
+        """
+        if self.lr_rounds is None:
+            return self.lr
+        done = min(max(round_index, 1), self.lr_rounds) - 1
+        return self.lr * (1 + math.cos(math.pi * done / self.lr_rounds)) / 2
 
     @model_validator(mode="after")
     def _users_exist(self) -> "StrategyConfig":

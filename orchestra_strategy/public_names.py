@@ -32,6 +32,7 @@ WITH_HOST = {
     "OrchestraAdvancedStrategy": "strategies.variants",
     "OrchestraAggregateStrategy": "strategies.variants",
     "OrchestraFLModel": "runtime.fl_model",
+    "OrchestraPlusStrategy": "strategies.variants",
     "OrchestraPrivateStrategy": "strategies.private",
     "OrchestraSimpleStrategy": "strategies.simple",
     "OrchestraSingleStepStrategy": "strategies.variants",

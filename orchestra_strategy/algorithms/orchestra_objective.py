@@ -10,11 +10,14 @@ online network does not run on x1 (the result was thrown away), and neither M no
 networks ever leave the party: between rounds a target follows the averaged network in place of
 being averaged by the server.
 
-Two additions are off by default: balanced, sharpened targets
-(:mod:`~orchestra_strategy.algorithms.orchestra_targets`), and an instance term, which compares the
+Three additions are off by default. Balanced, sharpened targets
+(:mod:`~orchestra_strategy.algorithms.orchestra_targets`). An instance term, which compares the
 samples of a batch with each other while the clusters do not say much yet: NT-Xent (T. Chen et al.,
 ICML 2020, https://arxiv.org/abs/2002.05709) between the online network's view 2 and the target
-network's view 1.
+network's view 1. And a limit on what the degeneracy head sees: as published it takes projections as
+BatchNorm leaves them, of length sqrt(D), so that a step of SGD moves its logits by about lr * D.
+With D = 512 that is beyond what is stable from a rate of 0.01 on: its loss rises above that of
+guessing, and its gradient drowns the clusters'. ``deg_length`` gives the projections a length.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -33,7 +36,13 @@ from orchestra_strategy.algorithms.orchestra_targets import Balance, assignments
 from orchestra_strategy.algorithms.simclr import nt_xent
 from orchestra_strategy.errors import OrchestraError
 
-__all__ = ["OrchestraObjective", "OrchestraSettings", "cluster_loss", "orchestra_loss"]
+__all__ = [
+    "OrchestraObjective",
+    "OrchestraSettings",
+    "cluster_loss",
+    "orchestra_loss",
+    "with_length",
+]
 
 
 class OrchestraSettings(NamedTuple):
@@ -47,6 +56,7 @@ class OrchestraSettings(NamedTuple):
     target_temperature: float | None = None
     contrast_weight: float = 0.0
     contrast_temperature: float = 0.2
+    deg_length: float | None = None
 
 
 def cluster_loss(
@@ -113,6 +123,15 @@ def orchestra_loss(
         contrast = nt_xent(z2, tz1.detach(), settings.contrast_temperature)
         total = total + settings.contrast_weight * contrast
     return LossParts(total, {"cluster": cluster, "degeneracy": degeneracy})
+
+
+def with_length(projections: Tensor, length: float | None) -> Tensor:
+    """Return projections (B, D) with an L2 norm of ``length``; as they are for None.
+
+    >>> with_length(torch.tensor([[3.0, 4.0]]), 10.0).tolist()
+    [[6.0, 8.0]]
+    """
+    return projections if length is None else length * F.normalize(projections, dim=1)
 
 
 class OrchestraObjective(TargetObjective):
@@ -182,7 +201,8 @@ class OrchestraObjective(TargetObjective):
         def loss(model: nn.Module, prepared: Batch) -> LossParts:
             online, (degeneracy_head,) = parts_of(model, self.heads)
             z2 = F.normalize(online(prepared["inputs"]), dim=1)
-            logits = degeneracy_head(online(prepared["rotated"]))
+            z3 = with_length(online(prepared["rotated"]), settings.deg_length)
+            logits = degeneracy_head(z3)
             return orchestra_loss(
                 z2, prepared["target"], centroids, logits, prepared["rotation"], settings, centre
             )

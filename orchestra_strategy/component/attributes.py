@@ -106,7 +106,7 @@ def _attribute(field: FieldInfo, meaning: str, changed: Changed) -> tuple[Any, A
         choices, kind = list(get_args(kind)), str
     bound = _bound(field, may_be_none) if kind in (int, float) else None
     if may_be_none:
-        meaning, default = meaning + _NONE[kind], kind()
+        meaning, default = meaning + _NONE[kind], kind() if default is None else default
     if kind is dict:
         meaning, kind, default = f"{meaning} As JSON.", str, json.dumps(default)
     return kind, Field.attr(

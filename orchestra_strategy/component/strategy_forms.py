@@ -25,6 +25,7 @@ AUTO = "auto"
 
 STRATEGIES = {
     "orchestra": "Orchestra: clustering against global centroids.",
+    "orchestra_plus": "Orchestra with balanced targets and an instance term, for few rounds.",
     "orchestra_simple": "Orchestra without target network and server step, for a first experiment.",
     "orchestra_advanced": "Orchestra with an L2 term and a mean weighted by quality.",
     "orchestra_private": "Orchestra with differential privacy of weights and centroids.",

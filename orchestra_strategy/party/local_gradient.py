@@ -98,6 +98,7 @@ class LocalGradient(LocalUpdate):
 
     def run(self) -> int:
         """Compute one gradient; the weights move when the mean comes back."""
+        self.configure()
         self._gradients = list(self.train()["gradients"])
         return self.loader.rows
 

@@ -93,9 +93,13 @@ class LocalUpdate:
         return torch.optim.SGD(parameters, **self.sgd_options())
 
     def sgd_options(self) -> dict[str, Any]:
-        """Return the present options of our SGD."""
-        names = ("lr", "momentum", "weight_decay")
-        return {name: getattr(self.party.config, name) for name in names}
+        """Return the options of our SGD in the round under way."""
+        config = self.party.config
+        return {
+            "lr": config.lr_of(self.party.round_index),
+            "momentum": config.momentum,
+            "weight_decay": config.weight_decay,
+        }
 
     def configure(self) -> None:
         """Hand changed options to the optimizer, unless it is the model builder's."""
@@ -122,6 +126,7 @@ class LocalUpdate:
 
     def run(self) -> int:
         """Train from the party's present weights, and take the user's update in."""
+        self.configure()  # the learning rate may be another one in each round
         shared = self.train()
         with torch.no_grad():
             for p, update in zip(self.party.model.parameters(), shared["gradients"], strict=True):

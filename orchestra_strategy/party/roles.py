@@ -56,6 +56,7 @@ class Party(Protocol):
         streams: Where its randomness comes from.
         metric_names: Names of the losses that it logs.
         rounds_done: Rounds of training done.
+        round_index: The round under way.
     """
 
     config: Any
@@ -69,6 +70,7 @@ class Party(Protocol):
     streams: Streams
     metric_names: Any
     rounds_done: int
+    round_index: int
 
     @property
     def user_type(self) -> UserType:

@@ -16,6 +16,7 @@ from orchestra_strategy.runtime.duration import TimeOfAll, warn_of_many_steps
 from orchestra_strategy.runtime.federated_input import federated_pair, validation_pair
 from orchestra_strategy.runtime.fl_encoder import HOST_MAX_BATCH, EncoderCalls
 from orchestra_strategy.runtime.fl_wiring import wired
+from orchestra_strategy.runtime.guessing import WorseThanGuessing
 from orchestra_strategy.runtime.host_arguments import refuse_arguments
 from orchestra_strategy.runtime.privacy_budget import affordable, budget_stop, report_largest
 
@@ -185,7 +186,11 @@ class OrchestraFLModel(EncoderCalls):
                 aggregate_freq=aggregate_freq,
                 epochs=epochs,
                 verbose=verbose,
-                callbacks=[TimeOfAll(epochs), *_listed(callbacks)],
+                callbacks=[
+                    TimeOfAll(epochs),
+                    WorseThanGuessing(self._parsed(overrides)),
+                    *_listed(callbacks),
+                ],
                 validation_data=validation,
                 validation_freq=validation_freq,
                 audit_log_dir=audit_log_dir,

@@ -1,11 +1,12 @@
 """The parameters of Orchestra, and the sizes that a party's data allow."""
 
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
 from pydantic import Field, model_validator
 
 from orchestra_strategy.aggregation.fields import ClusteringFields
 from orchestra_strategy.algorithms.orchestra_objective import OrchestraSettings
+from orchestra_strategy.algorithms.orchestra_targets import Balance
 from orchestra_strategy.config import StrategyConfig
 from orchestra_strategy.errors import DataError
 
@@ -43,6 +44,9 @@ class OrchestraConfig(StrategyConfig, ClusteringFields):
     Attributes:
         ema_decay: tau of the target network.
         deg_weight: Weight of the rotation loss.
+        deg_length: Length of the projections that the rotation is told from; None, as published,
+            leaves them at about sqrt(512), which makes the rotation loss diverge at learning rates
+            above 0.01.
         num_local_clusters: N_l.
         memory_size: m, rows of the projection memory.
         k_min: The least number of samples behind a centroid that leaves the party.
@@ -61,10 +65,11 @@ class OrchestraConfig(StrategyConfig, ClusteringFields):
 
     ema_decay: float = Field(_PUBLISHED.ema_decay, ge=0, le=1)
     deg_weight: float = Field(_PUBLISHED.deg_weight, ge=0)
+    deg_length: float | None = Field(_PUBLISHED.deg_length, gt=0)
     num_local_clusters: int = Field(16, ge=1)
     memory_size: int = Field(_PUBLISHED.memory_size, ge=2)
     k_min: int = Field(4, ge=2)
-    balance: Literal["none", "memory", "clusters"] = _PUBLISHED.balance
+    balance: Balance = _PUBLISHED.balance
     target_temperature: float | None = Field(_PUBLISHED.target_temperature, gt=0)
     contrast_weight: float = Field(_PUBLISHED.contrast_weight, ge=0)
     contrast_temperature: float = Field(_PUBLISHED.contrast_temperature, gt=0)

@@ -10,6 +10,7 @@ from torch import nn
 
 from orchestra_strategy.aggregation.table import AggregationName
 from orchestra_strategy.algorithms.objective import Batch, LossParts, as_loss_parts, l2_penalty
+from orchestra_strategy.algorithms.orchestra_targets import Balance
 from orchestra_strategy.config import StrategyConfig
 from orchestra_strategy.strategies.orchestra import OrchestraStrategy
 from orchestra_strategy.strategies.orchestra_config import OrchestraConfig
@@ -19,6 +20,7 @@ __all__ = [
     "OrchestraAdvancedConfig",
     "OrchestraAdvancedStrategy",
     "OrchestraAggregateStrategy",
+    "OrchestraPlusStrategy",
     "OrchestraSingleStepStrategy",
 ]
 
@@ -50,6 +52,22 @@ class OrchestraAggregateStrategy(OrchestraStrategy):
     """
 
     config_class: ClassVar[type[StrategyConfig]] = AggregateConfig
+
+
+class OrchestraPlusConfig(OrchestraConfig):
+    """Orchestra's parameters, with other defaults; see docs/results.md for what was measured."""
+
+    balance: Balance = "memory"
+    target_temperature: float | None = Field(0.05, gt=0)
+    contrast_weight: float = Field(1.0, ge=0)
+    deg_length: float | None = Field(4.0, gt=0)
+
+
+@register_strategy(strategy_name="orchestra_plus", backend="torch")
+class OrchestraPlusStrategy(OrchestraStrategy):
+    """Orchestra for short schedules: balanced targets, an instance term, a calmer rotation loss."""
+
+    config_class: ClassVar[type[StrategyConfig]] = OrchestraPlusConfig
 
 
 class OrchestraAdvancedConfig(OrchestraConfig):

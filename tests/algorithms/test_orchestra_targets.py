@@ -5,11 +5,13 @@ import math
 import pytest
 import torch
 
+from orchestra_strategy.algorithms.model import OrchestraModel
 from orchestra_strategy.algorithms.orchestra_objective import (
     OrchestraObjective,
     OrchestraSettings,
     cluster_loss,
     orchestra_loss,
+    with_length,
 )
 from orchestra_strategy.algorithms.orchestra_targets import assignments, mean_similarity
 from orchestra_strategy.errors import DataError
@@ -139,3 +141,36 @@ def test_by_the_clusters_a_row_does_not_act_on_the_others():
     clipped = per_example_clipped_mean(other, trained, tiny.batch(8), clip_norm=1e6)
     for p, gradient in zip(trained.parameters(), clipped.gradients):
         torch.testing.assert_close(p.grad, gradient, rtol=1e-3, atol=1e-5)
+
+
+def test_the_rotation_is_told_from_projections_of_the_length_asked_for():
+    trained = tiny.model(("degeneracy_head",))
+    own = objective_of(trained, deg_length=4.0)
+    loss, prepared = own.per_example(trained, tiny.batch(8))
+    z3 = trained.projector(trained.backbone(prepared["rotated"]))
+    logits = trained.degeneracy_head(4 * z3 / z3.norm(dim=1, keepdim=True))
+    expected = torch.nn.functional.cross_entropy(logits, prepared["rotation"])
+    torch.testing.assert_close(loss(trained, prepared).parts["degeneracy"], expected)
+    assert torch.equal(with_length(z3, None), z3)
+
+
+@pytest.mark.parametrize(("length", "bears_it"), [(None, False), (4.0, True)])
+def test_at_a_high_rate_the_rotation_loss_stays_near_guessing_where_its_input_is_short(
+    length, bears_it
+):
+    """The published head takes projections of length sqrt(D): here D is 512, as by default."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        body = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 32), torch.nn.ReLU())
+        trained = OrchestraModel(body, 32, heads=("degeneracy_head",))
+    own = tiny.objective(OrchestraObjective, trained, memory_size=64, deg_length=length)
+    own.centroids = tiny.unit(4, 512, 3)
+    optimizer = torch.optim.SGD(trained.parameters(), lr=0.05, momentum=0.9)
+    losses = []
+    for _ in range(20):
+        loss = own(trained, tiny.batch(32))
+        optimizer.zero_grad()
+        loss.total.backward()
+        optimizer.step()
+        losses.append(loss.parts["degeneracy"].item())
+    assert (max(losses[5:]) < 1.3 * math.log(4)) == bears_it

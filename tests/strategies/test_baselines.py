@@ -18,6 +18,7 @@ SHARED = {name: toy.PARAMETERS[name] for name in ("batch_size", "local_epochs", 
 PARAMETERS = {
     "orchestra_simple": {**SHARED, "num_clusters": 2},
     "orchestra_advanced": toy.PARAMETERS,
+    "orchestra_plus": toy.PARAMETERS,
     "fed_simclr": SHARED,
     "fed_simsiam": SHARED,
     "fed_byol": {**SHARED, "ema_decay": 0.9},
@@ -25,7 +26,7 @@ PARAMETERS = {
     "fed_rotpred": SHARED,
 }
 EVERY = sorted(PARAMETERS)
-CLUSTERLESS = [name for name in EVERY if name != "orchestra_advanced"]
+CLUSTERLESS = [name for name in EVERY if name not in ("orchestra_advanced", "orchestra_plus")]
 USER_TYPES = ["local_gradient", "local_update", "multiuser_aggregate"]
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from orchestra_strategy.algorithms.ema import frozen_copy
 from orchestra_strategy.algorithms.model import parts_of
-from orchestra_strategy.algorithms.orchestra_objective import OrchestraSettings
+from orchestra_strategy.algorithms.orchestra_objective import OrchestraSettings, with_length
 from orchestra_strategy.algorithms.orchestra_targets import assignments, mean_similarity
 from orchestra_strategy.algorithms.simclr import nt_xent
 from orchestra_strategy.errors import ParameterError
@@ -95,6 +95,7 @@ class Supervised:
 class RotationLoss:
     """Cross entropy of the turned view's rotation; images (n, 1, C, H, W)."""
 
+    length: float | None = None  # of the projections that the head sees
     views: tuple[int, ...] = (2,)
     online: tuple[int, ...] = (2,)
     class_bias: str | None = "degeneracy_head.bias"
@@ -107,7 +108,7 @@ class RotationLoss:
     def logits(self, model: nn.Module, images: Tensor) -> Tensor:
         """Return the logits of the four rotations (n, 4), by the last of the views."""
         encoder, (head,) = parts_of(model, ("degeneracy_head",))
-        logits: Tensor = head(encoder(_model_input(images[:, -1])))
+        logits: Tensor = head(with_length(encoder(_model_input(images[:, -1])), self.length))
         return logits
 
 
@@ -129,6 +130,7 @@ class OrchestraLoss(RotationLoss):
         self.centroids = centroids
         self.settings = settings
         self.class_weight = settings.deg_weight
+        self.length = settings.deg_length
         if not settings.deg_weight:
             self.class_bias = None
 
