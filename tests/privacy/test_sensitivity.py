@@ -208,6 +208,27 @@ def test_one_unit_moves_what_leaves_by_the_declared_sensitivity(combination, rel
         assert (a - b).norm().item() <= times * sensitivity * (1 + 1e-4)
 
 
+BY_THE_CLUSTERS = {"balance": "clusters", "target_temperature": 0.05, "deg_length": 4.0}
+OF_THE_BATCH = {"balance": "memory", "target_temperature": 0.05, "contrast_weight": 1.0}
+
+
+@pytest.mark.parametrize("route", ["server", "secure"])
+@pytest.mark.parametrize(("unit", "options"), [("record", BY_THE_CLUSTERS), ("user", OF_THE_BATCH)])
+def test_options_beyond_the_published_method_move_no_more(
+    route, unit, options, releases, monkeypatch
+):
+    for name, value in options.items():
+        monkeypatch.setitem(SMALL, name, value)
+    combination = ("orchestra_private", "grey", route, unit, "local_update")
+    rng = np.random.default_rng(5)
+    one, other, shared, times = neighbours(combination, rng)
+    before, said = run(combination, one, shared, releases, monkeypatch)
+    after, said_too = run(combination, other, shared, releases, monkeypatch)
+    assert said == said_too
+    for (a, sensitivity), (b, _) in zip(before, after, strict=True):
+        assert (a - b).norm().item() <= times * sensitivity * (1 + 1e-4)
+
+
 def test_combinations_are_there():
     """Each unit, route, kind of user and view set is accepted by some strategy."""
     for options in zip(*ACCEPTED):
