@@ -26,6 +26,7 @@ from orchestra_strategy.files import parse_json
 
 __all__ = ["ablation_rows", "point_setting", "run_points"]
 
+_HELD_OUT = 10_000  # as many as the test set has
 _KEPT = ("curve", "seconds", "cpu_seconds", "ledger")
 
 
@@ -121,9 +122,11 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     chosen = {"rounds": args.rounds, "seeds": args.seeds}
     changed = {key: value for key, value in chosen.items() if value is not None}
-    held_out = {"held_out": True, "test_size": 10000} if args.held_out else {}
     try:
-        setting = load_experiment(args.config, {**changed, **held_out})
+        setting = load_experiment(args.config, changed)
+        if args.held_out:
+            size = setting.test_size or _HELD_OUT
+            setting = setting.model_copy(update={"held_out": True, "test_size": size})
         points = parse_json(args.points.read_bytes())
         names = args.only or list(points)
         runs = run_points(setting, {n: points[n] for n in names}, args.data, args.out)

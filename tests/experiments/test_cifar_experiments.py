@@ -92,6 +92,20 @@ def test_parties_bank_and_test_share_no_image(config):
     assert np.bincount(split.test.y).tolist() == [5, 5, 5]
 
 
+def test_what_is_held_out_is_of_the_training_set_and_nobody_elses(config):
+    labels = np.repeat(np.arange(3), 40)
+    pixels = np.arange(120, dtype=np.uint8)[:, None, None, None] + np.zeros((1, 3, 8, 8), np.uint8)
+    unseen = Images(np.full((24, 3, 8, 8), 200, np.uint8), np.repeat(np.arange(3), 8))
+    setting = load_experiment(str(config), {"held_out": True})
+    plain = make_split(Images(pixels, labels), unseen, CLASSES, load_experiment(str(config)), 0)
+    split = make_split(Images(pixels, labels), unseen, CLASSES, setting, 0)
+    ids = [part.x[:, 0, 0, 0] for part in (*split.parties, split.bank, split.test)]
+    together = np.concatenate(ids)
+    assert len(np.unique(together)) == len(together) == 2 * 16 + 30 + 15
+    assert np.bincount(split.test.y).tolist() == [5, 5, 5]
+    assert np.array_equal(split.bank.x, plain.bank.x)
+
+
 def test_virtual_users_lie_one_after_the_other_in_their_party(config):
     setting = load_experiment(
         str(config), {"users_per_party": 2, "samples_per_user": 8, "bank_size": 12}
