@@ -38,6 +38,7 @@ PLUS = {**CALM, "balance": "memory", "target_temperature": 0.05, "contrast_weigh
 POINTS: list[tuple[str, float, dict[str, Any]]] = [
     *(("orchestra", lr, {}) for lr in (0.01, 0.03)),
     ("orchestra", 0.03, {"deg_weight": 0.0}),
+    *(("orchestra", lr, {"deg_length": 1.0}) for lr in (0.01, 0.03)),
     *(("orchestra", lr, CALM) for lr in (0.01, 0.03, 0.1)),
     *(("orchestra", lr, PLUS) for lr in (0.03, 0.1)),
     ("fed_simclr", 0.03, {}),
