@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from orchestra_strategy.cluster.ray_settings import RaySettings
+from orchestra_strategy.cluster.ray_settings import FEWEST_CPUS, RaySettings
 from orchestra_strategy.cluster.settings import ClusterSettings
 from orchestra_strategy.cluster.undertaker import nothing_left_behind
 from orchestra_strategy.errors import HostError
@@ -57,6 +57,7 @@ def own_ray(settings: ClusterSettings, logging_level: str) -> Iterator[None]:
     with nothing_left_behind() if own.address == "local" else nullcontext():
         _begin(ray, own, settings, logging_level)
         try:
+            _check_cpus(ray, own, settings.self_party)
             yield
         finally:
             with process_settings_kept():
@@ -80,6 +81,16 @@ def _begin(ray: Any, own: RaySettings, settings: ClusterSettings, logging_level:
             f"{own.address!r} ({str(error).splitlines()[0]}); start it (`ray start --head`), or "
             "leave `ray.address` out and have one started."
         ) from None
+
+
+def _check_cpus(ray: Any, own: RaySettings, me: str) -> None:
+    there = int(ray.cluster_resources().get("CPU", 0))
+    if there < FEWEST_CPUS:
+        raise HostError(
+            f"Expected the Ray of {me} at {own.address!r} to have {FEWEST_CPUS} logical CPUs or "
+            f"more, got {there}: what waits for a free one would wait for ever; start it with "
+            "`--num-cpus=16`, which may be more than the machine has."
+        )
 
 
 def _ray_options(own: RaySettings, parties: int) -> dict[str, Any]:

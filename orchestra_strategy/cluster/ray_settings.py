@@ -6,7 +6,10 @@ from pydantic import Field, model_validator
 
 from orchestra_strategy.config import FrozenConfig
 
-__all__ = ["Backend", "RaySettings", "check_ray"]
+__all__ = ["FEWEST_CPUS", "Backend", "RaySettings", "check_ray"]
+
+# Logical ones: two for what sends and receives, the others for the party's worker and its tasks.
+FEWEST_CPUS = 4
 
 # Where a party's work is done: in threads of its own process, or in processes of a Ray.
 Backend = Literal["threads", "ray"]
@@ -22,7 +25,7 @@ class RaySettings(FrozenConfig):
     """
 
     address: str = "local"
-    num_cpus: int | None = Field(None, ge=4)
+    num_cpus: int | None = Field(None, ge=FEWEST_CPUS)
 
     @model_validator(mode="after")
     def _has_its_own_cpus(self) -> "RaySettings":

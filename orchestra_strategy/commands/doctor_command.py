@@ -96,4 +96,5 @@ def _of_the_party(job: Any, party: str) -> Iterator[Finding]:
         return
     yield party_checks.check_keys(settings)
     yield party_checks.check_listen(settings.listen)
+    yield from party_checks.check_own_ray(settings)
     yield from party_checks.check_peers(settings)

@@ -1,16 +1,20 @@
-"""Checks of a party's part in a job for ``orchestra-fl doctor``: data, keys, ports, peers."""
+"""Checks of a party's part in a job for ``orchestra-fl doctor``: data, keys, ports, peers, Ray."""
 
 import errno
+import shutil
 import socket
 from collections.abc import Iterator
+from importlib import metadata
+from importlib.util import find_spec
 from typing import Any
 
 from orchestra_strategy.commands.finding import Finding
 from orchestra_strategy.errors import OrchestraError
 
-__all__ = ["check_data", "check_keys", "check_listen", "check_peers"]
+__all__ = ["check_data", "check_keys", "check_listen", "check_own_ray", "check_peers"]
 
 _PEER_SECONDS = 3.0
+_SHARED_MEMORY, _LITTLE_SHARED = "/dev/shm", 2**30  # bytes
 
 
 def check_data(path: str | None, options: dict[str, Any]) -> Finding:
@@ -61,6 +65,35 @@ def check_listen(address: str) -> Finding:
         told = f"Expected to be able to listen on {address}, got: {_why(error)}; {remedy}."
         return Finding("port", "bad", told)
     return Finding("port", "ok", f"{address} is free")
+
+
+def check_own_ray(settings: Any) -> Iterator[Finding]:
+    """Look at the party's Ray, where the job has ``backend: ray``."""
+    if settings.backend != "ray":
+        return
+    missing = [name for name in ("ray", "fed") if find_spec(name) is None]
+    if missing:
+        remedy = "install it with SecretFlow (`secretflow==1.13.0b0`), or leave `backend` out"
+        yield Finding("ray", "bad", f"Expected `{missing[0]}` to be installed, got none; {remedy}.")
+        return
+    address = "local" if settings.ray is None else settings.ray.address
+    if ":" in address:
+        try:
+            socket.create_connection(_split(address), timeout=_PEER_SECONDS).close()
+        except OSError as error:
+            remedy = "start it (`ray start --head`), or leave `ray.address` out"
+            told = f"Expected a Ray at {address}, got: {_why(error)}; {remedy}."
+            yield Finding("ray", "bad", told)
+            return
+    told = f"{metadata.version('ray')}, {address}"
+    free = shutil.disk_usage(_SHARED_MEMORY).free
+    if free < _LITTLE_SHARED:
+        less = (
+            f"only {free / 2**20:.0f} MiB free in {_SHARED_MEMORY}, where Ray keeps what it passes"
+        )
+        yield Finding("ray", "note", f"{told}; {less}: give the container more (`--shm-size=2g`)")
+    else:
+        yield Finding("ray", "ok", told)
 
 
 def check_peers(settings: Any) -> Iterator[Finding]:

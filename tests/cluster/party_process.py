@@ -5,6 +5,7 @@ party runs ``orchestra-fl train`` in a folder, and writes to ``NAME.log`` there.
 """
 
 import faulthandler
+import json
 import multiprocessing
 import os
 import resource
@@ -20,6 +21,7 @@ from tests.cluster.ports import NAMES, free_ports
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.cluster.party_process", "federated_orchestra"])
+AGAIN = 75  # the exit code of a party that is to be forked anew
 
 
 def die_at(number):
@@ -44,7 +46,7 @@ def die_at(number):
     Path._accessor.unlink = staticmethod(os.unlink)  # Python 3.10 has taken it at its import
 
 
-def main(folder, name, arguments, file_limit, dies):
+def main(folder, name, arguments, file_limit, dies, forks):
     """Be a party; runs in the forked process."""
     os.chdir(folder)
     log = os.open(f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -58,10 +60,20 @@ def main(folder, name, arguments, file_limit, dies):
         resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
     if dies is not None:
         die_at(dies)
-    from orchestra_strategy.cli import process
+    from orchestra_strategy import cli
 
+    if forks:
+        cli.start_again = lambda asked: fork_again(name, asked)
     sys.argv = ["orchestra-fl", "train", *arguments]
-    sys.exit(process())
+    sys.exit(cli.process())
+
+
+def fork_again(name, arguments):
+    """End, and ask to be forked with other arguments, in place of a Python that imports all."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    Path(f"{name}.again").write_text(json.dumps(arguments[1:]), encoding="utf-8")
+    os._exit(AGAIN)
 
 
 class Job:
@@ -107,16 +119,25 @@ class Job:
         (self.folder / name).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
         return name
 
-    def start(self, *names, job="job.yaml", more=(), file_limit=None, dies=None):
+    def start(self, *names, job="job.yaml", more=(), file_limit=None, dies=None, forks=False):
         """Start parties; all of them by default."""
         for name in names or self.names:
-            arguments = [job, "--party", name, *more]
-            process = CONTEXT.Process(
-                target=main, args=(str(self.folder), name, arguments, file_limit, dies)
-            )
-            process.start()
-            self.processes[name] = process
+            self._fork(name, [job, "--party", name, *more], file_limit, dies, forks)
         return self
+
+    def start_again(self):
+        """Fork those anew that have asked for it (``forks``)."""
+        for name, process in list(self.processes.items()):
+            if process.exitcode == AGAIN:
+                asked = (self.folder / f"{name}.again").read_text(encoding="utf-8")
+                self._fork(name, json.loads(asked), None, None, forks=True)
+
+    def _fork(self, name, arguments, file_limit, dies, forks):
+        process = CONTEXT.Process(
+            target=main, args=(str(self.folder), name, arguments, file_limit, dies, forks)
+        )
+        process.start()
+        self.processes[name] = process
 
     def end(self, *names, seconds):
         """Wait for parties to end by themselves, and return their exit codes."""

@@ -1,20 +1,27 @@
 """Free ports of this machine, and settings of clusters on it."""
 
+import random
 import socket
 
+# Below what the system gives to whoever asks for any port, such as another test or a Ray's servers
+# in the moment between the choice of a port and its use.
+_RANGE = range(15_000, 32_000)
 NAMES = ("alice", "bob", "carol", "dave")
 
 
 def free_ports(number):
     """Return ports that nobody has at this moment, all different."""
-    sockets = [socket.socket() for _ in range(number)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    found = []
+    for port in random.SystemRandom().sample(_RANGE, len(_RANGE)):
+        with socket.socket() as one:
+            try:
+                one.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        found.append(port)
+        if len(found) == number:
+            return found
+    raise OSError("no free port")
 
 
 def settings(number=2, **changed):

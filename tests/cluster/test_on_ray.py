@@ -90,7 +90,7 @@ def test_other_settings_at_one_party_are_named_at_both(job, combiner):
     made.start("alice").start("bob", job=other)
     assert made.end(seconds=START) == {"alice": 3, "bob": 3}
     for party in made.names:
-        assert "`seed`: alice 0, bob 9" in made.log(party)
+        assert "`seed`: alice 42, bob 9" in made.log(party)
 
 
 @ALL

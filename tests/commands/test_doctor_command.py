@@ -4,13 +4,14 @@ import json
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from orchestra_strategy import host
 from orchestra_strategy.cluster import make_certificates
-from orchestra_strategy.commands import machine_checks
+from orchestra_strategy.commands import machine_checks, party_checks
 from tests.cluster.ports import free_ports
 from tests.commands.jobs import JOB, status, write_job
 
@@ -81,12 +82,27 @@ def test_a_taken_port(party, capsys):
         ("out_dir=alice.npy/out", "disk", "the file `{here}/alice.npy` in its way"),
         ("rounds=0", "job", "`--set rounds`: Expected `rounds` to be greater than or equal to 1"),
         ("parties.bob=null", "job", "`parties.bob`"),
+        ("ray={}", "job", "`ray` with `backend: ray` alone"),
     ],
 )
 def test_what_is_wrong_is_said_with_what_to_do(change, what, message, party, tmp_path, capsys):
     grade, told = findings(capsys, "--set", change, code=1)[what]
     assert grade == "bad"
     assert message.format(here=tmp_path) in told
+
+
+def test_a_ray(party, capsys, monkeypatch):
+    assert "ray" not in findings(capsys)
+    away = f"ray.address='127.0.0.1:{free_ports(1)[0]}'"
+    found = findings(capsys, "--set", "backend=ray", "--set", away, code=1)["ray"]
+    assert found[0] == "bad"
+    assert "Connection refused; start it (`ray start --head`), or leave" in found[1]
+    real = party_checks.shutil.disk_usage("/")
+    for free, grade in ((2**20, "note"), (2**40, "ok")):
+        usage = real._replace(free=free)
+        monkeypatch.setattr(party_checks.shutil, "disk_usage", lambda _, u=usage: u)
+        (found,) = party_checks.check_own_ray(SimpleNamespace(backend="ray", ray=None))
+        assert (found.grade, found.told.startswith("2.42.0, local")) == (grade, True)
 
 
 def test_without_a_job_it_looks_at_the_machine(tmp_path):
