@@ -116,7 +116,7 @@ class ServerAggregation:
             else:
                 combined = self.combining.combine(weights, counts, trim=self.trim, parties=parties)
         _check_combined(names, combined, payloads[0].arrays)
-        return dict(zip(names, combined, strict=True))
+        return dict(zip(names, combined, strict=True)) | _mean_of_counts(payloads)
 
     def _global_centroids(self, payloads: Sequence[Payload]) -> FloatArray | None:
         first = payloads[0].arrays
@@ -142,6 +142,14 @@ class ServerAggregation:
         centroids: FloatArray = clusters.centroids.numpy()
         check_values({"global_centroids": centroids}, "the server")
         return centroids
+
+
+def _mean_of_counts(payloads: Sequence[Payload]) -> dict[str, FloatArray]:
+    """Return the mean over users of what private parties count, whatever combines their weights."""
+    names = [n for n in payloads[0].arrays if n.startswith("counts/")]
+    weights = [p.num_samples for p in payloads]
+    means = {n: np.average([p.arrays[n] for p in payloads], axis=0, weights=weights) for n in names}
+    return {n: np.asarray(mean, np.float32) for n, mean in means.items()}
 
 
 def _check_combined(names: Sequence[str], combined: Any, like: Mapping[str, FloatArray]) -> None:

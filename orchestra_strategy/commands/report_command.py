@@ -85,6 +85,8 @@ def _in_short(results: dict[str, Any]) -> list[Any]:
             f"Differential privacy: epsilon {results['epsilon']:.4g} at delta "
             f"{results['delta']:g}, the largest of the parties."
         )
+    if results.get("epsilon_assumes"):
+        told.append(f"Its noise is shared: epsilon holds while {results['epsilon_assumes']}.")
     if results.get("stop_reason"):
         told.append(results["stop_reason"])
     rows = [(n, f"{values[-1]:.4g}") for n, values in results["history"].items() if values]

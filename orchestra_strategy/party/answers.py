@@ -106,9 +106,9 @@ class Answers:
         """Return the rounds that this party was left out of, and why; 0 is the one before any."""
         return self.reports.left_out_of()
 
-    def privacy_spent(self) -> dict[str, float]:
+    def privacy_spent(self) -> dict[str, Any]:
         """Return epsilon at delta of all that this party has released; empty without privacy."""
-        spent: dict[str, float] = self.privacy.spent()
+        spent: dict[str, Any] = self.privacy.spent()
         return spent
 
     def privacy_rounds_left(self, num_samples: int) -> int | None:

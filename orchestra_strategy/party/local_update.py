@@ -128,9 +128,7 @@ class LocalUpdate:
         """Train from the party's present weights, and take the user's update in."""
         self.configure()  # the learning rate may be another one in each round
         shared = self.train()
-        with torch.no_grad():
-            for p, update in zip(self.party.model.parameters(), shared["gradients"], strict=True):
-                p.add_(update)
+        self.party.privacy.take_update(self.party.model, shared["gradients"])
         return self.samples_behind()
 
     def train(self) -> Mapping[str, Any]:

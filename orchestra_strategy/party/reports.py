@@ -58,7 +58,7 @@ class Reports:
     def manifest(self, trained: bool = True) -> Manifest:
         """Return the list of all that leaves this party after training, or before any."""
         party = self.party
-        entries = party.user_type.entries(trained)
+        entries = party.privacy.outgoing_entries(party.user_type.entries(trained), trained)
         shared = sum(entry.nbytes for entry in weight_entries(party.model)) // 4
         told = meta_entries(
             self._declared(), EVALUATION_NAMES, shared, _SOURCES[party.streams.secret]
@@ -69,7 +69,8 @@ class Reports:
         """Return the list of all that comes back."""
         if self.party.route.returns_all:
             return self.manifest(trained)
-        entries = self.party.user_type.entries(trained)
+        kept = self.party.user_type.entries(trained)
+        entries = self.party.privacy.outgoing_entries(kept, trained)
         return Manifest((*entries, *self.party.returned_entries()))
 
     def _declared(self) -> tuple[str, ...]:

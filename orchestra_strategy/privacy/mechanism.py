@@ -14,7 +14,7 @@ from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.privacy.accounting import PrivacyLedger, Release
 from orchestra_strategy.privacy.noise_source import NoiseSource
 
-__all__ = ["GaussianMechanism"]
+__all__ = ["GaussianMechanism", "check_release"]
 
 
 class GaussianMechanism:
@@ -47,17 +47,30 @@ class GaussianMechanism:
             ParameterError: The sensitivity is not positive, or a tensor is not finite; nothing is
                 charged.
         """
-        if not (np.isfinite(sensitivity) and sensitivity > 0):
-            raise ParameterError(
-                f"Expected `sensitivity` to be a positive number, got {sensitivity!r}."
-            )
-        if not all(bool(torch.isfinite(t).all()) for t in tensors):
-            raise ParameterError("Expected finite tensors to add noise to, got NaN or infinity.")
+        check_release(tensors, sensitivity)
         self.ledger.spend(release)
         std = release.noise_multiplier * sensitivity
-        noise = torch.from_numpy(self.source.normal(sum(t.numel() for t in tensors))).mul_(std)
-        parts = torch.split(noise, [t.numel() for t in tensors])
         return [
-            (t.detach().double().cpu() + part.view(t.shape)).to(t)
-            for t, part in zip(tensors, parts, strict=True)
+            (t.detach().double().cpu() + noise).to(t)
+            for t, noise in zip(tensors, self._noise(tensors, std), strict=True)
         ]
+
+    def _noise(self, tensors: Sequence[Tensor], std: float) -> list[Tensor]:
+        """Return float64 noise of the tensors' shapes."""
+        drawn = torch.from_numpy(self.source.normal(sum(t.numel() for t in tensors))).mul_(std)
+        parts = torch.split(drawn, [t.numel() for t in tensors])
+        return [part.view(t.shape) for t, part in zip(tensors, parts, strict=True)]
+
+
+def check_release(tensors: Sequence[Tensor], sensitivity: float) -> None:
+    """Refuse what cannot be released, before anything is charged.
+
+    Raises:
+        ParameterError: The sensitivity is not positive, or a tensor is not finite.
+    """
+    if not (np.isfinite(sensitivity) and sensitivity > 0):
+        raise ParameterError(
+            f"Expected `sensitivity` to be a positive number, got {sensitivity!r}."
+        )
+    if not all(bool(torch.isfinite(t).all()) for t in tensors):
+        raise ParameterError("Expected finite tensors to add noise to, got NaN or infinity.")

@@ -16,38 +16,45 @@ class RoundPlan(NamedTuple):
         steps: How many noisy updates or gradients.
         update: Each of them.
         moments: The release of the clusters' moments; None for a strategy without.
+        within: The release of how many users are below the clip; None where that is fixed.
     """
 
     steps: int
     update: Release
     moments: Release | None = None
+    within: Release | None = None
 
     def costs(self) -> Costs:
         """Return the releases with their numbers."""
         costs = Counter({self.update: self.steps})
-        if self.moments is not None:
-            costs[self.moments] += 1
+        costs.update(release for release in (self.moments, self.within) if release is not None)
         return costs
 
 
-def user_level_plan(noise_multiplier: float, moments_share: float = 0.0) -> RoundPlan:
-    """Share one noise multiplier out to the update and the moments.
+def user_level_plan(
+    noise_multiplier: float, moments_share: float = 0.0, count_share: float = 0.0
+) -> RoundPlan:
+    """Share one noise multiplier out to the update, the moments, and the count of users.
 
-    Two Gaussian releases with multipliers z_1 and z_2 cost exactly as much as one with
-    1 / z^2 = 1 / z_1^2 + 1 / z_2^2. With a share s of 1 / z^2 for the moments, the round costs what
-    a single release with ``noise_multiplier`` does.
+    Gaussian releases with multipliers z_1, z_2, ... cost exactly as much as one with
+    1 / z^2 = 1 / z_1^2 + 1 / z_2^2 + ... With shares of 1 / z^2 for the others, the round costs
+    what a single release with ``noise_multiplier`` does.
 
     Args:
         noise_multiplier: z of the whole round.
-        moments_share: s in [0, 1); 0 is for a strategy without moments.
+        moments_share: Share of the moments, in [0, 1); 0 is for a strategy without.
+        count_share: Share of the count; 0 is for a fixed clip.
 
     >>> user_level_plan(3.0, 0.1).moments.noise_multiplier == 3.0 / 0.1**0.5
     True
     """
-    if not moments_share:
-        return RoundPlan(1, Release(noise_multiplier))
-    update = Release(noise_multiplier / math.sqrt(1.0 - moments_share))
-    return RoundPlan(1, update, Release(noise_multiplier / math.sqrt(moments_share)))
+
+    def part(share: float) -> Release | None:
+        return Release(noise_multiplier / math.sqrt(share)) if share else None
+
+    update = part(1.0 - moments_share - count_share)
+    assert update is not None
+    return RoundPlan(1, update, part(moments_share), part(count_share))
 
 
 def record_level_plan(

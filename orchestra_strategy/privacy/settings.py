@@ -16,8 +16,18 @@ class PrivacyFields(BaseModel):
         privacy: The unit that is protected: ``none``; ``user``, a federated user with all its data
             (the party, or each of its virtual users); ``record``, one sample of a party.
         clip_norm: C, the largest L2 norm of a user's update, or of one example's gradient.
+        clip_quantile: In place of a fixed clip, at user level: C follows this quantile of the norms
+            of users' updates, from ``clip_norm`` on. None keeps it fixed.
+        clip_rate: How fast it follows: a round changes C by a factor of exp(rate x (quantile -
+            share of the users below C)).
+        clip_share: Share of a round's privacy loss that goes into counting those users.
         noise_multiplier: Standard deviation of the noise over the sensitivity: of a whole round
             (``user``), or of one local step (``record``).
+        noise: ``local``, where each party adds all of its noise and trusts nobody; or ``shared``,
+            at user level on route ``secure``, where three parties or more add a part each, so that
+            their sum carries the noise once.
+        max_colluding: With shared noise, how many of the parties may pool what they know; epsilon
+            holds against so many and the aggregator together.
         target_epsilon: In place of ``noise_multiplier``: the noise is found with which
             ``planned_rounds`` rounds cost so much.
         planned_rounds: See ``target_epsilon``.
@@ -35,7 +45,12 @@ class PrivacyFields(BaseModel):
 
     privacy: Literal["none", "user", "record"] = "none"
     clip_norm: float = Field(1.0, gt=0, allow_inf_nan=False)
+    clip_quantile: float | None = Field(None, gt=0, lt=1)
+    clip_rate: float = Field(0.2, gt=0, allow_inf_nan=False)
+    clip_share: float = Field(0.01, gt=0, lt=1)
     noise_multiplier: float | None = Field(None, gt=0, allow_inf_nan=False)
+    noise: Literal["local", "shared"] = "local"
+    max_colluding: int = Field(1, ge=1)
     target_epsilon: float | None = Field(None, gt=0, allow_inf_nan=False)
     planned_rounds: int | None = Field(None, ge=1)
     delta: float = Field(1e-5, gt=0, lt=1)
@@ -48,6 +63,30 @@ class PrivacyFields(BaseModel):
     def budget(self) -> float | None:
         """The epsilon that must not be exceeded, or None."""
         return self.target_epsilon if self.max_epsilon is None else self.max_epsilon
+
+    @model_validator(mode="after")
+    def _shared_noise_is_of_users(self) -> Any:
+        if self.noise == "shared" and self.privacy != "user":
+            raise ValueError(
+                f"Expected `privacy` to be 'user' with `noise='shared'`, got {self.privacy!r}: "
+                "the noise of local steps cannot be shared, since the next step builds on it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _quantile_is_of_users(self) -> Any:
+        if self.clip_quantile is not None and self.privacy != "user":
+            raise ValueError(
+                f"Expected `privacy` to be 'user' with `clip_quantile`, got {self.privacy!r}: it "
+                "is a quantile over users"
+            )
+        share = self.clip_share + getattr(self, "moments_share", 0.0)
+        if self.clip_quantile is not None and share >= 1:
+            raise ValueError(
+                "Expected `clip_share` and `moments_share` to leave something for the updates, got "
+                f"{share:g} together"
+            )
+        return self
 
     @model_validator(mode="after")
     def _privacy_is_whole(self) -> Any:

@@ -97,7 +97,16 @@ def wired(
         server_agg_method = _default_server(cls, config, random_seed, names)
     check_aggregation(config, len(device_list))
     cls.check_server(server_agg_method, config)
-    parameters |= _of_the_host(config, device_list, aggregator)
+    handed = _of_the_host(config, device_list, aggregator)
+    parameters |= handed
+    ring = handed.get("ring_parties"), handed.get("ring_limit")
+    unit_of(config).check_sharing(config, len(device_list), *ring)
+    if config.noise == "shared" and isinstance(aggregator, host.SecureAggregator):
+        _log.warning(
+            "SecureAggregator hides the parties' sums by masks of a PCG64, which its own authors "
+            "do not hold to be a cryptographic generator: who can predict it sees sums with a part "
+            "of the noise alone. SPUAggregator makes real secret shares of them."
+        )
     return Wiring(
         model, cls, config, parameters, server, chosen, server_agg_method, host_options, simulation
     )

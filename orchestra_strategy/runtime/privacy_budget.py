@@ -65,7 +65,8 @@ def report_largest(history: Any) -> None:
         ]
 
 
-def spent(workers: Mapping[Any, Any]) -> dict[str, float]:
-    """Return the largest epsilon of the parties and their delta; empty without privacy."""
+def spent(workers: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return the largest epsilon of the parties, delta and assumption; empty without privacy."""
+    found: list[dict[str, Any]]
     found = host.reveal([worker.privacy_spent() for worker in workers.values()])
     return max(found, key=lambda one: one.get("epsilon", 0.0), default={})

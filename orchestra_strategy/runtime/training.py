@@ -35,6 +35,7 @@ class TrainingResults:
         stop_reason: Why it ended before its last round; None if it did not.
         epsilon: The largest of the parties' privacy losses, at ``delta``; None without privacy.
         delta: See ``epsilon``.
+        epsilon_assumes: With shared noise, the condition under which epsilon holds; else None.
         checkpoint: The folder of the checkpoints, the newest of which is of the last round done;
             None without ``checkpoint_dir``.
         traffic: Bytes of all exchanges, see :func:`~orchestra_strategy.runtime.traffic.traffic_of`.
@@ -49,6 +50,7 @@ class TrainingResults:
     stop_reason: str | None = None
     epsilon: float | None = None
     delta: float | None = None
+    epsilon_assumes: str | None = None
     checkpoint: str | None = None
     traffic: dict[str, int | None] = field(default_factory=dict)
 

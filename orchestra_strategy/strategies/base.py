@@ -214,10 +214,11 @@ class FederatedStrategy(LocalWork):
         """
         reply = self.route.unpack(weights, self._sent, self.reports.reply_manifest)
         self._unanswered = None
-        before = self.reports.average
-        self.user_type.receive(reply.arrays)
+        told = self.privacy.end_exchange(reply, self.reports.average)
+        self.user_type.receive(self.privacy.incoming(reply))
         self.reports.note_average()
-        self.reports.tell_more(self.privacy.end_exchange(reply, before))
+        self.reports.tell_more(told)
+        self.privacy.follow(reply)
         self.method.receive({e.name: reply.arrays[e.name] for e in self.method.reply_entries()})
         self.receive_extras({e.name: reply.arrays[e.name] for e in self.reply_entries()})
         if reply.left_out is not None:
@@ -253,7 +254,8 @@ class FederatedStrategy(LocalWork):
         trained = phase == "round"
         of_method, own = self.method.arrays(), self.extras()
         _refuse_taken(of_method, own, "extras")
-        arrays = {**self.user_type.arrays(trained), **of_method, **own}
+        moved = self.privacy.outgoing(self.user_type.arrays(trained), trained)
+        arrays = {**moved, **of_method, **own}
         weight = self.privacy.weight(self.num_samples() if samples is None else samples)
         self._sent = Sent(self.rounds_done, phase, weight)
         payload = Payload(arrays, self.rounds_done, phase, weight)

@@ -167,8 +167,9 @@ class LocalWork(StrategyHooks):
 
     def common_state(self) -> dict[str, Any]:
         """Return the arrays beside the weights that all parties have after a round."""
-        return dict(self.method.common_state())
+        return {**self.method.common_state(), **self.privacy.common_state()}
 
     def load_common_state(self, state: Mapping[str, Any]) -> None:
         """Take the arrays of :meth:`common_state`."""
         self.method.load_common_state(state)
+        self.privacy.load_common_state(state)

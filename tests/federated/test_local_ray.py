@@ -4,6 +4,7 @@ Starting Ray and its processes takes most of such a test's time. What is expecte
 process before that: SecretFlow runs in one mode at a time.
 """
 
+import json
 import os
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from federated_orchestra import FederatedOrchestraTrainer
 from orchestra_strategy import host, session
 from orchestra_strategy.data.sources import (
     fed_from_paths,
@@ -29,6 +31,7 @@ from orchestra_strategy.errors import (
 from tests.federated import flmodel, toy
 from tests.federated import test_bad_replies as replies
 from tests.federated import test_federated_probe as probes
+from tests.federated import test_shared_noise as shared_noise
 from tests.federated.checkpoint_runs import assert_same, numbers, states, trainer
 from tests.federated.test_modes_are_equal import assert_equal, free_ports
 from tests.federated.test_secure_route import build, shared_of, states_of
@@ -184,6 +187,47 @@ def test_both_policies_for_bad_replies(three):
         assert np.isfinite(value).all(), name
     name = "online/backbone.body.0.weight"
     assert np.array_equal(after["bob"][name], after["alice"][name])
+
+
+def shared_run(devices, folder, rounds, aggregator=None):
+    config = {
+        **{"strategy": "fed_rotpred", "rounds": rounds, "seed": 7, "progress": False},
+        "model": {"backbone": "conv4", "in_channels": 1, "norm": "group"}
+        | {"hidden_dim": 16, "projection_dim": 16},
+        "parameters": {**shared_noise.COMMON, **shared_noise.SHARED, "max_epsilon": 9.0},
+        "checkpoint_dir": None if folder is None else str(folder),
+    }
+    aggregator = aggregator or host.SecureAggregator(devices[0], devices)
+    return FederatedOrchestraTrainer(config, devices, aggregator=aggregator)
+
+
+def test_shared_noise_and_a_budget_that_survives(three, tmp_path):
+    """Masks and shares give the same sums; what is spent is known after the end of a process."""
+    x = shared_noise.data(three)
+    whole = shared_run(three, None, 9)
+    results = whole.train(x)
+    assert "budget does not allow" in results.stop_reason
+    assert 2 <= results.rounds < 9
+    shared_run(three, tmp_path, 2).train(x)
+    again = shared_run(three, tmp_path, 9)
+    resumed = again.resume(x)
+    assert resumed.history == results.history
+    assert resumed.epsilon == results.epsilon <= 9.0
+    for name, value in averaged(again).items():
+        assert np.array_equal(value, averaged(whole)[name]), name
+    spent = json.loads((tmp_path / "party-bob" / "privacy.json").read_bytes())
+    assert spent["assumes"].startswith("at most 1 of 3 parties")
+    through_spu = host.SPUAggregator(toy.spu(free_ports(3), replies.NAMES))
+    by_shares = shared_run(three, None, 1, through_spu)
+    by_masks = shared_run(three, None, 1)
+    assert by_shares.train(x).epsilon == by_masks.train(x).epsilon
+    for name, value in averaged(by_shares).items():
+        assert value == pytest.approx(averaged(by_masks)[name], abs=1e-5), name
+
+
+def averaged(trainer):
+    worker = next(iter(trainer.fl_model.workers.values()))
+    return host.reveal(worker.averaged_weights())
 
 
 def test_a_federated_probe(devices, in_process):

@@ -40,9 +40,9 @@ def build(devices, **kwargs):
     return OrchestraFLModel(**{**options, **PARAMETERS, **kwargs})
 
 
-def spu(ports):
-    """An SPU of both parties, whose shares travel over these ports of the loopback."""
-    nodes = [{"party": p, "address": f"127.0.0.1:{q}"} for p, q in zip(PARTIES, ports, strict=True)]
+def spu(ports, parties=PARTIES):
+    """An SPU of the parties, whose shares travel over these ports of the loopback."""
+    nodes = [{"party": p, "address": f"127.0.0.1:{q}"} for p, q in zip(parties, ports, strict=True)]
     return host.SPU(
         {"nodes": nodes, "runtime_config": {"protocol": "SEMI2K", "field": "FM128"}},
         link_desc={"connect_retry_times": 60, "connect_retry_interval_ms": 500},

@@ -5,8 +5,9 @@ from typing import Any
 from orchestra_strategy.party.privacy.no_privacy import NoPrivacy
 from orchestra_strategy.party.privacy.protected_records import RecordLevel
 from orchestra_strategy.party.privacy.protected_users import UserLevel
+from orchestra_strategy.party.privacy.shared_users import SharedUserLevel
 
-__all__ = ["UNITS", "NoPrivacy", "RecordLevel", "UserLevel", "unit_of"]
+__all__ = ["UNITS", "NoPrivacy", "RecordLevel", "SharedUserLevel", "UserLevel", "unit_of"]
 
 UNITS: dict[str, type[NoPrivacy]] = {
     unit.name: unit for unit in (NoPrivacy, UserLevel, RecordLevel)
@@ -16,4 +17,4 @@ UNITS: dict[str, type[NoPrivacy]] = {
 
 def unit_of(config: Any) -> type[NoPrivacy]:
     """Return the class for a strategy's parameters."""
-    return UNITS[config.privacy]
+    return SharedUserLevel if config.noise == "shared" else UNITS[config.privacy]

@@ -1,10 +1,11 @@
 """No protection, and with it the interface of all units: what privacy decides in a round."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.data.augmentation.view_set import Views
@@ -54,6 +55,19 @@ class NoPrivacy:
             config: The strategy's parameters.
             model: Whose weights leave the party.
             sends: What else leaves it as it is, by name.
+        """
+
+    @classmethod
+    def check_sharing(
+        cls, config: Any, parties: int | None, ring_parties: int | None, ring_limit: float | None
+    ) -> None:
+        """Refuse parties and an aggregator among which noise cannot be shared; by default none.
+
+        Args:
+            config: The strategy's parameters.
+            parties: How many there are.
+            ring_parties: How many of them the aggregator adds up unseen.
+            ring_limit: What a sum has to stay below.
         """
 
     @classmethod
@@ -120,6 +134,31 @@ class NoPrivacy:
         """Note what has been spent, before anything leaves; return what is logged of it."""
         return {}
 
+    # ---- What travels --------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def take_update(self, model: nn.Module, update: Sequence[Tensor]) -> None:
+        """Let the model have the update that is sent."""
+        for parameter, moved in zip(model.parameters(), update, strict=True):
+            parameter.add_(moved)
+
+    def outgoing_entries(self, entries: tuple[Entry, ...], trained: bool) -> tuple[Entry, ...]:
+        """Return the entries of what is trained, as it is sent.
+
+        Args:
+            entries: Of the kind of user: weights, or gradients.
+            trained: Whether local training is behind it.
+        """
+        return entries
+
+    def outgoing(self, arrays: dict[str, FloatArray], trained: bool) -> dict[str, FloatArray]:
+        """Return the arrays of :meth:`outgoing_entries`."""
+        return arrays
+
+    def incoming(self, reply: Payload) -> dict[str, FloatArray]:
+        """Return what has come back in the form that the kind of user takes."""
+        return dict(reply.arrays)
+
     def end_exchange(self, reply: Payload, before: Mapping[str, FloatArray]) -> dict[str, float]:
         """Return what is logged of what has come back.
 
@@ -128,6 +167,9 @@ class NoPrivacy:
             before: The averaged weights before that, by the payload's names.
         """
         return {}
+
+    def follow(self, reply: Payload) -> None:
+        """Take what has come back for the protection itself."""
 
     # ---- What stays, and what is told ----------------------------------------------------------
 
@@ -141,7 +183,7 @@ class NoPrivacy:
         """Whether losses and health, which no noise protects, may leave the party."""
         return True
 
-    def spent(self) -> dict[str, float]:
+    def spent(self) -> dict[str, Any]:
         """Return epsilon and delta of all that has been released; empty without a promise."""
         return {}
 
@@ -155,6 +197,13 @@ class NoPrivacy:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take the state of :meth:`state`."""
+
+    def common_state(self) -> dict[str, Any]:
+        """Return the arrays of it that all parties have after a round."""
+        return {}
+
+    def load_common_state(self, state: Mapping[str, Any]) -> None:
+        """Take the arrays of :meth:`common_state`."""
 
     def open_journal(self, journal: PrivacyJournal, restored: bool = False) -> None:
         """Keep the journal of a folder from now on."""

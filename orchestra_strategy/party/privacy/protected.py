@@ -183,8 +183,12 @@ class ProtectedUnit(NoPrivacy, ABC):
                     units,
                 )
             source = NoiseSource(config.noise_seed, self.party.party)
-            self._mechanism = GaussianMechanism(self.ledger, source)
+            self._mechanism = self.make_mechanism(source)
         return self._mechanism
+
+    def make_mechanism(self, source: NoiseSource) -> GaussianMechanism:
+        """Return what adds all of the noise."""
+        return GaussianMechanism(self.ledger, source)
 
     def replace_mechanism(self, mechanism: GaussianMechanism) -> None:
         """Let another mechanism add the noise from now on."""
@@ -196,6 +200,9 @@ class ProtectedUnit(NoPrivacy, ABC):
         The ledger, how often noise has been drawn, and how often local work has failed and counted
         as zero: of that the party's own people can learn here, and nobody else.
         """
+        return self._spent()
+
+    def _spent(self) -> dict[str, Any]:
         return {
             "ledger": self.ledger.state(),
             "draws": self.mechanism.source.draws,
@@ -239,7 +246,9 @@ class ProtectedUnit(NoPrivacy, ABC):
         # Never below what is known here, should somebody have removed the file.
         self.ledger.spent |= spent + (self.ledger.spent - self._noted)
         self._noted = self.ledger.spent.copy()
-        self.journal.write(self.state())
+        assumed = self.assumption()
+        told = self._spent() | ({} if assumed is None else {"assumes": assumed})
+        self.journal.write(told)
 
     def _read(self, state: Mapping[str, Any]) -> "Counter[Release]":
         """Return the releases of a state; a seeded stream goes on after its draws."""
@@ -293,6 +302,12 @@ class ProtectedUnit(NoPrivacy, ABC):
         """Whether the party's owner wants losses and health logged nevertheless."""
         return bool(self.party.config.log_unprotected)
 
-    def spent(self) -> dict[str, float]:
-        """Return epsilon at delta of all that the party has released."""
-        return {"epsilon": self.epsilon(), "delta": self.party.config.delta}
+    def assumption(self) -> str | None:
+        """Return under which condition epsilon holds; None without any."""
+        return None
+
+    def spent(self) -> dict[str, Any]:
+        """Return epsilon at delta of all that the party has released, and what it assumes."""
+        told = {"epsilon": self.epsilon(), "delta": self.party.config.delta}
+        assumed = self.assumption()
+        return told if assumed is None else {**told, "epsilon_assumes": assumed}

@@ -1,11 +1,13 @@
 """The unit ``user``: a federated user with all its data, the party or each of its virtual users."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import torch
 
 from orchestra_strategy.algorithms.moments import Moments
+from orchestra_strategy.exchange.manifest import Entry
 from orchestra_strategy.exchange.payload import FloatArray, Payload
 from orchestra_strategy.exchange.weights import GRADIENT_PREFIX, PREFIX
 from orchestra_strategy.party.privacy.protected import SNR, ProtectedUnit
@@ -13,10 +15,19 @@ from orchestra_strategy.party.roles import Party
 from orchestra_strategy.privacy.plan import RoundPlan, user_level_plan
 from orchestra_strategy.privacy.private_moments import user_moments
 from orchestra_strategy.privacy.signal import estimated_snr, noise_parts
-from orchestra_strategy.privacy.user_level import UserLevelPrivacy
+from orchestra_strategy.privacy.user_level import UserLevelPrivacy, next_clip
 from orchestra_strategy.users import UserSingleStep
 
-__all__ = ["UserLevel"]
+__all__ = ["CLIP", "COUNT", "HALF", "UserLevel"]
+
+CLIP = "privacy_clip"
+"""Under which the clip of a round is logged, where it adapts."""
+
+COUNT = "counts/within"
+"""The count of users below the clip, in the payload."""
+
+HALF = 0.5
+"""By how much one user moves that count."""
 
 
 class UserLevel(ProtectedUnit):
@@ -30,15 +41,22 @@ class UserLevel(ProtectedUnit):
     def __init__(self, party: Party) -> None:
         super().__init__(party)
         self.silence_of_user = self.silence
+        self._clip_norm = float(party.config.clip_norm)
+        self._within = 0.0
 
     def protect(self, user: UserSingleStep) -> None:
         """Let the user clip and noise what it shares."""
         user.update_privacy = UserLevelPrivacy(
-            self.party.config.clip_norm,
+            self.clip_norm,
             self.plan().update.noise_multiplier,
             self.mechanism,
             self.silence,
         )
+
+    @property
+    def clip_norm(self) -> float:
+        """C, the largest L2 norm of a user's update, in the round to come."""
+        return self._clip_norm
 
     def weight(self, samples: int) -> int:
         """Return the number of the party's users in a round: nobody's data move it."""
@@ -49,8 +67,9 @@ class UserLevel(ProtectedUnit):
         return self.party.user_type.users_per_round()
 
     def plan_with(self, noise_multiplier: float, num_samples: int, share: float) -> RoundPlan:
-        """Return the releases of a round: one update, and moments beside it."""
-        return user_level_plan(noise_multiplier, share)
+        """Return the releases of a round: one update, and moments and a count beside it."""
+        count = self.party.config.clip_share if self.adapts else 0.0
+        return user_level_plan(noise_multiplier, share, count)
 
     def moments_of_user(self, moments: Moments, samples: int) -> Moments:
         """Return the moments of a user that counts as one, however many samples it has."""
@@ -60,6 +79,68 @@ class UserLevel(ProtectedUnit):
         """Return 0: clusters are counted in users, and not in samples."""
         return 0
 
+    # ---- A clip that follows the users' norms --------------------------------------------------
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the clip follows a quantile of the norms."""
+        return self.party.config.clip_quantile is not None
+
+    def end_round(self) -> dict[str, float]:
+        """Count with noise how many users are below the clip, before the journal is written."""
+        if not self.adapts:
+            return super().end_round()
+        count = self.plan().within
+        assert count is not None
+        within = torch.tensor([self.party.user_type.user.update_privacy.within])
+        self._within = float(self.mechanism.add_noise([within.double()], HALF, count)[0])
+        return {CLIP: self.clip_norm, **super().end_round()}
+
+    def outgoing_entries(self, entries: tuple[Entry, ...], trained: bool) -> tuple[Entry, ...]:
+        """Return the entries, with the count."""
+        if not (trained and self.adapts):
+            return entries
+        meaning = "noisy share of the users whose update is no longer than the clip, less 1/2"
+        return (*entries, Entry(COUNT, (1,), "float32", "weighted mean", "server", meaning))
+
+    def outgoing(self, arrays: dict[str, FloatArray], trained: bool) -> dict[str, FloatArray]:
+        """Return the arrays, with the count."""
+        if not (trained and self.adapts):
+            return arrays
+        return {**arrays, COUNT: np.array([self._within / self.count_unit()], np.float32)}
+
+    def count_unit(self) -> float:
+        """Return what the count is divided by before it is sent."""
+        return float(self.num_units())
+
+    def follow(self, reply: Payload) -> None:
+        """Move the clip by the mean count of all parties."""
+        if not (self.adapts and reply.phase == "round"):
+            return
+        config = self.party.config
+        share = float(reply.arrays[COUNT][0]) * self.count_unit() / self.num_units()
+        self._clip_norm = next_clip(
+            self._clip_norm, share + HALF, config.clip_quantile, config.clip_rate
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Return what stays at the party, and the clip."""
+        return super().state() | ({"clip_norm": self._clip_norm} if self.adapts else {})
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take the state of :meth:`state`."""
+        super().load_state(state)
+        self._clip_norm = float(state.get("clip_norm", self._clip_norm))
+
+    def common_state(self) -> dict[str, Any]:
+        """Return the clip, which all parties have."""
+        return {COUNT: np.array([self._clip_norm], np.float32)} if self.adapts else {}
+
+    def load_common_state(self, state: Mapping[str, Any]) -> None:
+        """Take the clip."""
+        if self.adapts:
+            self._clip_norm = float(state[COUNT][0])
+
     # ---- Signal and noise ----------------------------------------------------------------------
 
     @property
@@ -68,17 +149,18 @@ class UserLevel(ProtectedUnit):
         config = self.party.config
         plain = config.aggregation == "mean" and self.party.own_aggregation() is None
         counted = config.route == "server" or config.parties is not None
-        return (*super().metric_names, *((SNR,) if plain and counted else ()))
+        adapted = (CLIP,) if self.adapts else ()
+        return (*super().metric_names, *adapted, *((SNR,) if plain and counted else ()))
 
     def end_exchange(self, reply: Payload, before: Mapping[str, FloatArray]) -> dict[str, float]:
         """Return signal over noise of the round's mean, as the mean itself shows it."""
         if reply.phase != "round" or SNR not in self.metric_names:
             return {}
-        own = self.weight(0)
-        parties = self.party.config.parties or reply.num_samples // own
+        own = self.num_units()
         # A server counts the users; who was left out has added no noise.
         parties = reply.num_samples // own or self.party.config.parties
-        moved = [_moved(name, reply, before) for name in self._trained_names()]
+        received = self.incoming(reply)
+        moved = [_moved(name, received, before) for name in self.trained_names()]
         std = self.noise_std(parties) / (parties * own)
         squared = sum(float(np.square(m, dtype=np.float64).sum()) for m in moved)
         return {SNR: estimated_snr(squared, sum(m.size for m in moved), std)}
@@ -90,15 +172,18 @@ class UserLevel(ProtectedUnit):
     def noise_std(self, parties: int) -> float:
         """Return the standard deviation of the noise on the sum of all parties' updates."""
         z = self.plan().update.noise_multiplier
-        return float(z * self.party.config.clip_norm * np.sqrt(self.parts_of(parties)))
+        return float(z * self.clip_norm * np.sqrt(self.parts_of(parties)))
 
-    def _trained_names(self) -> list[str]:
+    def trained_names(self) -> list[str]:
+        """Return the names of the parameters that are trained."""
         return [n for n, p in self.party.model.named_parameters() if p.requires_grad]
 
 
-def _moved(name: str, reply: Payload, before: Mapping[str, FloatArray]) -> FloatArray:
+def _moved(
+    name: str, received: Mapping[str, FloatArray], before: Mapping[str, FloatArray]
+) -> FloatArray:
     """Return a mean gradient, or by how much an averaged weight has moved."""
-    if GRADIENT_PREFIX + name in reply.arrays:
-        return reply.arrays[GRADIENT_PREFIX + name]
-    moved: FloatArray = reply.arrays[PREFIX + name] - before[PREFIX + name]
+    if GRADIENT_PREFIX + name in received:
+        return received[GRADIENT_PREFIX + name]
+    moved: FloatArray = received[PREFIX + name] - before[PREFIX + name]
     return moved
