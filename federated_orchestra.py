@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 from rich.console import Console
 
 from orchestra_strategy import OrchestraFLModel, OrchestraStrategy, host, orchestra_model
@@ -49,6 +49,7 @@ from orchestra_strategy.runtime.common_settings import agree_on_training
 from orchestra_strategy.runtime.embedding import embed_at_parties
 from orchestra_strategy.runtime.training import TrainingResults, train_rounds
 from orchestra_strategy.runtime.tuning import Tuning, grid_points, refuse_private, tune
+from orchestra_strategy.starting_weights import start_digest
 from orchestra_strategy.trained_encoder import TrainedEncoder
 
 __all__ = ["FederatedOrchestraTrainer", "ModelConfig", "TrainerConfig", "TrainingResults"]
@@ -61,14 +62,38 @@ _NOT_OF_A_TRIAL = {"out_dir", "progress", "rounds"} | {
 }
 
 
+MODEL_PRESETS: dict[str, dict[str, Any]] = {
+    # Most parameters are the projector's, and the noise grows with the root of their number.
+    "private": {"norm": "group+batch", "hidden_dim": 64, "projection_dim": 64},
+}
+"""Values for ``model: {"preset": NAME, ...}``; what is given beside it has precedence."""
+
+
 class ModelConfig(FrozenConfig):
-    """Arguments of :func:`orchestra_strategy.orchestra_model`."""
+    """Arguments of :func:`orchestra_strategy.orchestra_model`.
+
+    ``preset="private"`` stands for values that suit ``privacy="user"``, see ``MODEL_PRESETS``.
+    """
 
     backbone: str = "resnet18"
     in_channels: int = Field(3, ge=1)
     norm: str = "batch"
     hidden_dim: int = Field(512, ge=1)
     projection_dim: int = Field(512, ge=1)
+    weights: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_is_known(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping) or "preset" not in values:
+            return values
+        name = values["preset"]
+        if name not in MODEL_PRESETS:
+            raise ValueError(
+                f"Expected `preset` to be one of {', '.join(map(repr, MODEL_PRESETS))}, got "
+                f"{name!r}"
+            )
+        return {**MODEL_PRESETS[name], **{k: v for k, v in values.items() if k != "preset"}}
 
 
 class TrainerConfig(FrozenConfig):
@@ -309,6 +334,13 @@ class FederatedOrchestraTrainer:
         parameters = parse_config(config_class, {**self.config.parameters, "route": route})
         return dict(parameters.model_dump())
 
+    def _model_settings(self) -> dict[str, Any]:
+        """Return the model's options, with a digest of what it starts from in place of its path."""
+        model = self.config.model.model_dump(exclude_none=True)
+        if "weights" in model:
+            model["weights"] = start_digest(model["weights"])
+        return model
+
     def _agree(self, action: str, round_index: int | None = None) -> None:
         """Compare what is about to begin with the other parties of a cluster."""
         config, aggregator = self.config, self.aggregator
@@ -316,7 +348,7 @@ class FederatedOrchestraTrainer:
         run |= {"checkpoints": config.checkpoint_dir is not None, "round_index": round_index}
         server = self.server.party if aggregator is None else type(aggregator).__name__
         parties = [device.party for device in self.devices]
-        model = config.model.model_dump()
+        model = self._model_settings()
         agree_on_training(action, run, model, self._parameters(), parties, server)
 
     def _open_checkpoints(self) -> Checkpoints:
@@ -328,7 +360,7 @@ class FederatedOrchestraTrainer:
         settings = numbers_settings(
             config.strategy,
             config.seed,
-            config.model.model_dump(),
+            self._model_settings(),
             self._parameters(),
             self.parties,
             self.aggregator,

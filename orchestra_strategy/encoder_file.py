@@ -66,7 +66,7 @@ def pack_encoder(
     content = save(arrays)
     config = {
         "schema": _SCHEMA,
-        "model": {**options, "heads": list(options["heads"])},
+        "model": {**_of_the_model(options), "heads": list(options["heads"])},
         "seed": seed,
         "strategy": strategy,
         "rounds": rounds,
@@ -81,6 +81,11 @@ def pack_encoder(
             f"Expected `model` and `data_options` to be what JSON can express, got: {error}."
         ) from None
     return {WEIGHTS_FILE: content, CONFIG_FILE: f"{text}\n".encode()}
+
+
+def _of_the_model(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options but for the file that a training has started from: it is of elsewhere."""
+    return {name: value for name, value in options.items() if name != "weights"}
 
 
 def _plain(value: Any) -> Any:
@@ -147,7 +152,7 @@ def _read(config: IO[bytes], weights: IO[bytes]) -> TrainedEncoder:
             f"Expected schema {_SCHEMA}, got {about['schema']!r}: it was written by another "
             "version of this package."
         )
-    options = {**about["model"], "heads": tuple(about["model"]["heads"])}
+    options = {**_of_the_model(about["model"]), "heads": tuple(about["model"]["heads"])}
     with torch.random.fork_rng():  # its first weights are overwritten
         model = orchestra_model(**options)
     _fill(model, weights, about["weights_sha256"])

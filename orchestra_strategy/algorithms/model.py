@@ -87,6 +87,7 @@ def orchestra_model(
     hidden_dim: int = 512,
     projection_dim: int = 512,
     heads: Collection[str] = _DEFAULT_HEADS,
+    weights: str | None = None,
 ) -> OrchestraModel:
     """Build a model by the backbone's name; the usual ``model`` argument of FLModel.
 
@@ -101,6 +102,12 @@ def orchestra_model(
         hidden_dim: Width of the hidden layers of projector and heads.
         projection_dim: Length of a projection.
         heads: See :class:`OrchestraModel`; the default is what Orchestra needs.
+        weights: Folder of an exported encoder to start from, such as ``orchestra-fl pretrain``
+            makes; the backbone, its input and ``norm`` have to be the same. None starts at random.
+
+    Raises:
+        ParameterError: An option is unknown or out of range.
+        ModelError: ``weights`` are those of another model.
 
     >>> import torch
     >>> model = orchestra_model("conv4", in_channels=1)
@@ -108,13 +115,20 @@ def orchestra_model(
     >>> tuple(features.shape), tuple(projections.shape)
     ((2, 512), (2, 512))
     """
-    return OrchestraModel(
+    model = OrchestraModel(
         build_backbone(backbone, in_channels=in_channels, norm=norm),
         norm=norm,
         hidden_dim=hidden_dim,
         projection_dim=projection_dim,
         heads=heads,
     )
+    if weights is not None:
+        # Not at the top: reading files is none of this room's work, and that module builds models.
+        from orchestra_strategy.starting_weights import start_from
+
+        own = {"backbone": backbone, "in_channels": in_channels, "norm": norm}
+        start_from(model, weights, own)
+    return model
 
 
 def _without_width(backbone: nn.Module, given: object) -> str:

@@ -13,6 +13,7 @@ COMMANDS = {
     "doctor": "doctor_command",
     "partition": "partition_command",
     "plan": "plan_command",
+    "pretrain": "pretrain_command",
     "manifest": "manifest_command",
     "tune": "tune_command",
     "evaluate": "evaluate_command",

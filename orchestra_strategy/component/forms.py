@@ -37,6 +37,7 @@ _RUN = (
     *("checkpoint_dir", "checkpoint_every", "keep_checkpoints"),
 )
 _WAITING = ("start_timeout", "heartbeat", "peer_timeout", "step_timeout")
+_NOT_OF_A_FORM = ("in_channels", "weights")
 _TABLE = "mlp"  # the backbone of tables
 
 
@@ -80,7 +81,7 @@ Network: Any = structure(
     "Network",
     attributes_of(
         ModelConfig,
-        [name for name in ModelConfig.model_fields if name != "in_channels"],
+        [name for name in ModelConfig.model_fields if name not in _NOT_OF_A_FORM],
         documented=orchestra_model,
         changed={
             "backbone": Changed(
@@ -133,7 +134,7 @@ def run_from(component: Any, folder: str) -> dict[str, Any]:
 
 def network_from(network: Any, samples: Samples) -> dict[str, Any]:
     """Return the trainer's ``model``; the backbone follows from the samples, if it is not given."""
-    names = [name for name in ModelConfig.model_fields if name != "in_channels"]
+    names = [name for name in ModelConfig.model_fields if name not in _NOT_OF_A_FORM]
     values = values_from(network, ModelConfig, names)
     if values["backbone"] == AUTO:
         usual = ModelConfig.model_fields["backbone"].default

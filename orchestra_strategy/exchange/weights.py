@@ -34,8 +34,10 @@ def _buffers(model: nn.Module) -> dict[str, Tensor]:
     return {n: b for n, b in model.named_buffers() if b.is_floating_point() and n in persistent}
 
 
-def _shared(model: nn.Module) -> dict[str, Tensor]:
-    return {**dict(model.named_parameters()), **_buffers(model)}
+def _shared(model: nn.Module, frozen: bool = True) -> dict[str, Tensor]:
+    """The parameters, without frozen ones if those are not wanted, and the buffers."""
+    parameters = {n: p for n, p in model.named_parameters() if frozen or p.requires_grad}
+    return {**parameters, **_buffers(model)}
 
 
 def buffer_names(model: nn.Module) -> list[str]:
@@ -50,26 +52,32 @@ def _entries(prefix: str, tensors: Mapping[str, Tensor], meaning: str) -> tuple[
     )
 
 
-def weight_entries(model: nn.Module) -> tuple[Entry, ...]:
-    """Return the manifest's entries for a model's weights."""
+def weight_entries(model: nn.Module, frozen: bool = True) -> tuple[Entry, ...]:
+    """Return the manifest's entries for a model's weights.
+
+    Args:
+        model: The model.
+        frozen: Whether parameters that are not trained are among them: all parties have the same
+            from the first exchange on.
+    """
     meaning = "trained weight or running statistic of the online network"
-    return _entries(PREFIX, _shared(model), meaning)
+    return _entries(PREFIX, _shared(model, frozen), meaning)
 
 
 def gradient_entries(model: nn.Module) -> tuple[Entry, ...]:
     """Return the manifest's entries for a model's gradient and its buffers."""
-    parameters = dict(model.named_parameters())
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     return (
         *_entries(GRADIENT_PREFIX, parameters, "gradient of the mean loss of one batch"),
         *_entries(PREFIX, _buffers(model), "running statistic of the online network"),
     )
 
 
-def read_weights(model: nn.Module) -> dict[str, npt.NDArray[np.float32]]:
-    """Return copies of a model's shared weights, float32, in the manifest's order."""
+def read_weights(model: nn.Module, frozen: bool = True) -> dict[str, npt.NDArray[np.float32]]:
+    """Return float32 copies of a model's shared weights, in the order of ``weight_entries``."""
     return {
         PREFIX + name: t.detach().to("cpu", torch.float32, copy=True).numpy()
-        for name, t in _shared(model).items()
+        for name, t in _shared(model, frozen).items()
     }
 
 
@@ -91,8 +99,9 @@ def write_weights(
     model: nn.Module,
     arrays: Mapping[str, npt.NDArray[np.float32]],
     buffers_only: bool = False,
+    frozen: bool = True,
 ) -> None:
     """Copy arrays by name into a model; their names and shapes have been checked."""
-    for name, tensor in (_buffers(model) if buffers_only else _shared(model)).items():
+    for name, tensor in (_buffers(model) if buffers_only else _shared(model, frozen)).items():
         # A copy first: arrays that come from another process may be read-only.
         tensor.copy_(torch.from_numpy(np.array(arrays[PREFIX + name])))

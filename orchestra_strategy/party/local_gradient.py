@@ -119,10 +119,11 @@ class LocalGradient(LocalUpdate):
         weights = super().arrays(trained)
         if not trained:
             return weights
-        names = [name for name, _ in self.party.model.named_parameters()]
+        parameters = self.party.model.named_parameters()
         gradients = {
             GRADIENT_PREFIX + name: gradient.to("cpu", torch.float32, copy=True).numpy()
-            for name, gradient in zip(names, self._gradients, strict=True)
+            for (name, parameter), gradient in zip(parameters, self._gradients, strict=True)
+            if parameter.requires_grad
         }
         return gradients | {name: weights[name] for name in buffer_names(self.party.model)}
 

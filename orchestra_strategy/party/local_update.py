@@ -14,7 +14,12 @@ from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.data.batches import num_batches
 from orchestra_strategy.exchange.manifest import Entry
 from orchestra_strategy.exchange.payload import FloatArray
-from orchestra_strategy.exchange.weights import read_weights, weight_entries, write_weights
+from orchestra_strategy.exchange.weights import (
+    PREFIX,
+    read_weights,
+    weight_entries,
+    write_weights,
+)
 from orchestra_strategy.party.roles import Party
 from orchestra_strategy.users import UserMultiStep, UserSingleStep
 from orchestra_strategy.users.optimizers import forget_broken_state
@@ -195,13 +200,15 @@ class LocalUpdate:
         return count
 
     def entries(self, trained: bool) -> tuple[Entry, ...]:
-        """Return the entries of the model's weights."""
-        return weight_entries(self.party.model)
+        """Return the entries of the model's weights; frozen ones leave before training alone."""
+        return weight_entries(self.party.model, frozen=not trained)
 
     def arrays(self, trained: bool) -> dict[str, FloatArray]:
-        """Return the model's weights."""
-        return read_weights(self.party.model)
+        """Return the model's weights, see :meth:`entries`."""
+        return read_weights(self.party.model, frozen=not trained)
 
     def receive(self, arrays: Mapping[str, FloatArray]) -> None:
-        """Take the averaged weights."""
-        write_weights(self.party.model, arrays)
+        """Take the averaged weights; after a round, those that are trained."""
+        frozen = [n for n, p in self.party.model.named_parameters() if not p.requires_grad]
+        came = all(PREFIX + name in arrays for name in frozen)
+        write_weights(self.party.model, arrays, frozen=came)

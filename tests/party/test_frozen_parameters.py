@@ -30,7 +30,14 @@ def test_no_decay_and_no_noise_moves_them(user_type, privacy):
     party.build_dataset(toy.images("alice"))
     before = {n: p.detach().clone() for n, p in party.model.named_parameters()}
     for _ in range(4):
-        party.train_step(None, 0, 1)
+        wire, _ = party.train_step(None, 0, 1)
+    # Nor do they travel, once all parties have the same.
+    frozen = [n for n, p in party.model.named_parameters() if not p.requires_grad]
+    assert frozen
+    names = {name.split("/", 1)[1] for name in wire["arrays"] if "s/" in name}
+    assert not names & set(frozen)
+    rows = {row["name"]: row["when"] for row in party.manifest_rows()}
+    assert [rows[f"weights/{name}"] for name in frozen] == ["start"] * len(frozen)
     for name, parameter in party.model.named_parameters():
         moved = not torch.equal(before[name], parameter)
         assert moved == parameter.requires_grad, name
