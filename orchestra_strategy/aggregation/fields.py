@@ -42,9 +42,10 @@ class ClusteringFields(BaseModel):
     Attributes:
         num_global_clusters: N_g; the server's ``server_aggregation`` must be given the same.
         temperature: T of the cluster assignments.
-        clustering_steps: Upper limit of the server's SGD steps in global clustering.
+        clustering_steps: Upper limit of the server's SGD steps in global clustering, over which
+            their rate falls to zero.
     """
 
     num_global_clusters: int = Field(128, ge=2)
     temperature: float = Field(OrchestraSettings().temperature, gt=0)
-    clustering_steps: int = Field(500, ge=1)
+    clustering_steps: int = Field(100, ge=1)

@@ -14,7 +14,8 @@ import torch
 from orchestra_strategy.aggregation.replies import check_party_names, party_labels, read_replies
 from orchestra_strategy.aggregation.server_options import ServerOptions
 from orchestra_strategy.aggregation.weighted import AggregateWeights
-from orchestra_strategy.algorithms.clustering import global_clustering, random_unit_rows
+from orchestra_strategy.algorithms.clustering import random_unit_rows
+from orchestra_strategy.algorithms.global_clustering import global_clustering
 from orchestra_strategy.config import parse_config
 from orchestra_strategy.errors import ReplyError
 from orchestra_strategy.exchange.payload import LONGEST_REASON, WIRE_VERSION, FloatArray, Payload
@@ -137,7 +138,13 @@ class ServerAggregation:
         if len(Z) == 0:
             return current.numpy()
         clusters = global_clustering(
-            Z, current, temperature=self.temperature, max_steps=self.clustering_steps
+            Z,
+            current,
+            temperature=self.temperature,
+            generator=torch_generator(
+                self.seed, "server", payloads[0].round_index, "order of local centroids"
+            ),
+            max_steps=self.clustering_steps,
         )
         centroids: FloatArray = clusters.centroids.numpy()
         check_values({"global_centroids": centroids}, "the server")

@@ -1,10 +1,10 @@
-"""Local and global clustering of Orchestra.
+"""Local clustering of Orchestra.
 
 E. S. Lubana, C. I. Tang, F. Kawsar, R. P. Dick, A. Mathur, "Orchestra: Unsupervised Federated
 Learning via Globally Consistent Clustering", ICML 2022 (PMLR 162), https://arxiv.org/abs/2205.11506,
 section 4. Where we deviate: local clusters are made equal in size by an exact balanced rounding, so
 that every centroid is the mean of at least ``k_min`` samples (the published code can send the
-projection of a single one); global clustering may stop early.
+projection of a single one).
 """
 
 from typing import NamedTuple
@@ -19,11 +19,9 @@ from orchestra_strategy.algorithms.sinkhorn import sinkhorn
 from orchestra_strategy.errors import ParameterError
 
 __all__ = [
-    "GlobalClusters",
     "LocalClusters",
     "balanced_rounding",
     "compactness",
-    "global_clustering",
     "local_clustering",
     "random_unit_rows",
 ]
@@ -41,22 +39,6 @@ class LocalClusters(NamedTuple):
 
     centroids: Tensor
     sizes: Tensor
-
-
-class GlobalClusters(NamedTuple):
-    """What global clustering yields.
-
-    Attributes:
-        centroids: Unit-norm global centroids C, shape (N_g, D).
-        steps: SGD steps taken.
-        loss: Loss of the last step.
-        converged: Whether it stopped before ``max_steps`` because the loss had settled.
-    """
-
-    centroids: Tensor
-    steps: int
-    loss: float
-    converged: bool
 
 
 def random_unit_rows(rows: int, dim: int, generator: torch.Generator) -> Tensor:
@@ -130,61 +112,6 @@ def local_clustering(
         centroids = F.normalize(means, dim=1)
     has_direction = means.norm(dim=1).cpu() > 1e-6
     return LocalClusters(centroids[has_direction.to(Z.device)], sizes[has_direction])
-
-
-def global_clustering(
-    Z: Tensor,
-    C: Tensor,
-    *,
-    temperature: float,
-    max_steps: int = 500,
-    lr: float = 0.01,
-    momentum: float = 0.9,
-    weight_decay: float = 1e-4,
-    patience: int = 50,
-    tol: float = 5e-4,
-) -> GlobalClusters:
-    """Fit the global centroids to the parties' local centroids by SGD.
-
-    Each step: A = sinkhorn(Z C^T), P = softmax(unit(Z) C^T / T), loss = -mean cos(A, P).
-
-    Args:
-        Z: All local centroids, shape (N, D), unit norm.
-        C: Where the global centroids start, shape (N_g, D): random, or the last round's.
-        temperature: T of the softmax, > 0.
-        max_steps: Upper limit of the SGD steps.
-        lr: Learning rate.
-        momentum: SGD momentum.
-        weight_decay: SGD weight decay.
-        patience: It stops when the loss has stayed within ``tol`` for so many steps; 0 never stops
-            early. The loss often rises before it falls, so "no improvement" would not do.
-        tol: See ``patience``.
-
-    Returns:
-        New unit-norm centroids; ``C`` itself is not changed.
-    """
-    if temperature <= 0:
-        raise ParameterError(f"Expected `temperature` to be greater than 0, got {temperature}.")
-    Z = F.normalize(Z.detach(), dim=1)
-    centroids = C.detach().clone().requires_grad_(True)
-    optimizer = torch.optim.SGD(
-        [centroids], lr=lr, momentum=momentum, weight_decay=weight_decay, foreach=False
-    )
-    losses: list[float] = []
-    while len(losses) < max_steps:
-        S = Z @ centroids.T
-        A = sinkhorn(S)
-        loss = -F.cosine_similarity(A, torch.softmax(S / temperature, dim=1), dim=1).mean()
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        with torch.no_grad():
-            centroids.copy_(F.normalize(centroids, dim=1))
-        losses.append(loss.item())
-        recent = losses[-patience:]
-        if patience and len(recent) == patience and max(recent) - min(recent) < tol:
-            return GlobalClusters(centroids.detach(), len(losses), losses[-1], True)
-    return GlobalClusters(centroids.detach(), len(losses), losses[-1], False)
 
 
 @torch.no_grad()

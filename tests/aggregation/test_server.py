@@ -5,7 +5,8 @@ import pytest
 
 from orchestra_strategy import server_aggregation
 from orchestra_strategy.aggregation.weighted import weighted_mean
-from orchestra_strategy.algorithms.clustering import global_clustering, random_unit_rows
+from orchestra_strategy.algorithms.clustering import random_unit_rows
+from orchestra_strategy.algorithms.global_clustering import global_clustering
 from orchestra_strategy.errors import ParameterError, ReplyError
 from orchestra_strategy.rng import torch_generator
 
@@ -63,7 +64,8 @@ def test_first_centroids_are_fitted_from_random_rows_of_the_seed():
     import torch
 
     both = torch.from_numpy(np.concatenate([Z, Z]))
-    want = global_clustering(both, start, temperature=0.1).centroids
+    generator = torch_generator(5, "server", 0, "order of local centroids")
+    want = global_clustering(both, start, temperature=0.1, generator=generator).centroids
     assert np.allclose(reply["arrays"]["global_centroids"], want.numpy(), atol=1e-6)
 
 

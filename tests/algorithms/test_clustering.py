@@ -1,12 +1,10 @@
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestra_strategy.algorithms.clustering import (
     balanced_rounding,
-    global_clustering,
     local_clustering,
     random_unit_rows,
 )
@@ -78,42 +76,3 @@ def test_too_many_clusters_are_refused_with_both_numbers(clusters, k_min):
 def test_k_min_of_one_is_refused():
     with pytest.raises(ParameterError, match="`k_min` to be at least 2, got 1"):
         local_clustering(unit_rows(10, 4), 2, k_min=1, generator=generator())
-
-
-def test_global_clustering_equals_the_slow_version():
-    Z, C = unit_rows(4, 3, seed=1), unit_rows(2, 3, seed=2)
-    want, want_loss = slow.global_clustering(Z.tolist(), C.tolist(), temperature=0.5, steps=5)
-    got = global_clustering(Z, C, temperature=0.5, max_steps=5)
-    assert torch.allclose(got.centroids, torch.tensor(want), atol=1e-5)
-    assert got.loss == pytest.approx(want_loss, abs=1e-5)
-    assert (got.steps, got.converged) == (5, False)
-
-
-def test_global_clustering_finds_separated_groups():
-    groups = torch.eye(4).repeat_interleave(8, dim=0)
-    Z = F.normalize(groups + 0.02 * torch.randn(32, 4, generator=generator()), dim=1)
-    C = F.normalize(torch.eye(4) + 0.5 * torch.rand(4, 4, generator=generator()), dim=1)
-    got = global_clustering(Z, C, temperature=0.1)
-    assert torch.equal((Z @ got.centroids.T).argmax(dim=1), torch.arange(4).repeat_interleave(8))
-    assert torch.allclose(got.centroids.norm(dim=1), torch.ones(4), atol=1e-6)
-
-
-def test_global_clustering_stops_when_the_loss_has_settled_and_says_so():
-    C = torch.eye(3)
-    got = global_clustering(C.repeat(4, 1), C, temperature=0.1)
-    assert got.converged
-    assert got.steps < 500
-    assert not global_clustering(C.repeat(4, 1), C, temperature=0.1, patience=0).converged
-
-
-def test_global_clustering_leaves_its_inputs_alone():
-    Z, C = unit_rows(4, 3, seed=1), unit_rows(2, 3, seed=2)
-    before = Z.clone(), C.clone()
-    global_clustering(Z, C, temperature=0.1, max_steps=3)
-    assert torch.equal(Z, before[0])
-    assert torch.equal(C, before[1])
-
-
-def test_global_clustering_refuses_temperature_0():
-    with pytest.raises(ParameterError, match="`temperature` to be greater than 0, got 0"):
-        global_clustering(torch.eye(2), torch.eye(2), temperature=0)

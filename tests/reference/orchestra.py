@@ -60,7 +60,7 @@ def local_clustering(Z, start, iterations=5):
     return centroids, [len(m) for m in members]
 
 
-def global_clustering(Z, C, temperature, steps, lr=0.01, momentum=0.9, weight_decay=1e-4):
+def global_clustering(Z, C, temperature, steps, lr=0.5, momentum=0.9, weight_decay=1e-4):
     """SGD with the gradient by central differences, in float64."""
 
     def loss_of(C_rows, A):
@@ -77,7 +77,8 @@ def global_clustering(Z, C, temperature, steps, lr=0.01, momentum=0.9, weight_de
     velocity = [[0.0] * len(c) for c in C]
     loss = math.nan
     for step in range(steps):
-        A = sinkhorn([[dot(z, c) for c in C] for z in Z])
+        A = sinkhorn([[dot(z, c) for c in C] for z in Z], max_iters=2000, tol=1e-9)
+        rate = lr * (1 + math.cos(math.pi * step / steps)) / 2
         loss = loss_of(C, A)
         gradient = [[0.0] * len(c) for c in C]
         for k, c in enumerate(C):
@@ -93,7 +94,7 @@ def global_clustering(Z, C, temperature, steps, lr=0.01, momentum=0.9, weight_de
             for d in range(len(C[k])):
                 v = gradient[k][d] if step == 0 else momentum * velocity[k][d] + gradient[k][d]
                 velocity[k][d] = v
-                C[k][d] -= lr * v
+                C[k][d] -= rate * v
         C = [unit(c) for c in C]
     return C, loss
 
