@@ -10,7 +10,7 @@ demo: setup
 
 # One thread of arithmetic per worker: more of them than cores wait for each other, busily.
 test: setup
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 3 --dist loadfile
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(PY) -m ruff check .
