@@ -12,6 +12,7 @@ from orchestra_strategy.data.sources import fed_from_paths, fed_in_unit_range, f
 from orchestra_strategy.errors import DataError, HostError, ParameterError
 from orchestra_strategy.global_randomness import first_weights_of
 from orchestra_strategy.rng import DEFAULT_SEED
+from orchestra_strategy.runtime.cluster_session import in_a_cluster
 from orchestra_strategy.strategies.base import FederatedStrategy
 from orchestra_strategy.strategies.registry import lookup_strategy
 
@@ -89,6 +90,12 @@ def route_of(aggregator: Any, server: Any, server_agg_method: Any, given: str | 
         raise HostError(
             "Expected `aggregator` to be SecretFlow's PlainAggregator, SecureAggregator or "
             f"SPUAggregator, got {aggregator!r}."
+        )
+    if isinstance(aggregator, host.SPUAggregator) and in_a_cluster():
+        raise HostError(
+            "Expected `aggregator` in cluster mode to be a SecureAggregator, got an SPUAggregator: "
+            "its nodes run programs that one party sends to the others, over ports of their own "
+            "without this job's keys and limits; use `SecureAggregator(party, parties)`."
         )
     route = "server" if aggregator is None else "secure"
     if given is not None and given != route:

@@ -18,6 +18,7 @@ __all__ = [
     "absent_are_back",
     "agree",
     "cluster_session",
+    "in_a_cluster",
     "plain_errors",
     "wire_bytes",
     "working_together",
@@ -142,6 +143,11 @@ def agree(topic: str, values: Mapping[str, str]) -> None:
 def absent_are_back() -> bool:
     """Whether all parties that the cluster goes on without call this one to be taken in again."""
     return _Active.members is not None and _Active.members.absent_are_back()
+
+
+def in_a_cluster() -> bool:
+    """Whether this process is a party in cluster mode, or in a platform's job."""
+    return _Active.members is not None
 
 
 def wire_bytes() -> tuple[int, int] | None:

@@ -9,6 +9,9 @@ import spu
 from spu.utils.simulation import Simulator, sim_jax
 
 from orchestra_strategy import host
+from orchestra_strategy.errors import HostError
+from orchestra_strategy.runtime import cluster_session
+from orchestra_strategy.runtime.checks import route_of
 from tests.federated import toy
 from tests.federated.test_modes_are_equal import assert_equal, run_two_processes
 
@@ -45,3 +48,11 @@ def test_the_limit_of_the_ring_is_where_an_spu_goes_wrong(field, weight):
         run = sim_jax(Simulator(2, conf), average)
         mean = run(values, values, np.array([weight, weight]))
         assert np.allclose(mean, values, rtol=1e-3) == right
+
+
+def test_in_cluster_mode_it_is_refused_before_anything_is_sent(monkeypatch):
+    aggregator = object.__new__(host.SPUAggregator)
+    assert route_of(aggregator, None, None, None) == "secure"
+    monkeypatch.setattr(cluster_session._Active, "members", object())
+    with pytest.raises(HostError, match="in cluster mode to be a SecureAggregator, got an SPUAgg"):
+        route_of(aggregator, None, None, None)
