@@ -188,7 +188,7 @@ class FederatedOrchestraTrainer:
             self._refuse_to_agree_in_private()
         # Each strategy gets the heads that it trains; one that names none, those of Orchestra.
         heads = getattr(our_strategy(self.config.strategy), "heads", OrchestraStrategy.heads)
-        options = self.config.model.model_dump()
+        options = self.config.model.model_dump(exclude_none=True)
         self.model_builder = partial(orchestra_model, **options, heads=heads)
         self.fl_model: OrchestraFLModel | None = None
         self.results: TrainingResults | None = None

@@ -28,6 +28,9 @@ class PrivacyFields(BaseModel):
             their sum carries the noise once.
         max_colluding: With shared noise, how many of the parties may pool what they know; epsilon
             holds against so many and the aggregator together.
+        noise_sampler: ``gaussian``, in float64; or ``discrete``, at user level, in whole numbers
+            and exact to the last bit, by the library of the extra ``discrete``; slower, and without
+            a ``noise_seed``.
         target_epsilon: In place of ``noise_multiplier``: the noise is found with which
             ``planned_rounds`` rounds cost so much.
         planned_rounds: See ``target_epsilon``.
@@ -51,6 +54,7 @@ class PrivacyFields(BaseModel):
     noise_multiplier: float | None = Field(None, gt=0, allow_inf_nan=False)
     noise: Literal["local", "shared"] = "local"
     max_colluding: int = Field(1, ge=1)
+    noise_sampler: Literal["gaussian", "discrete"] = "gaussian"
     target_epsilon: float | None = Field(None, gt=0, allow_inf_nan=False)
     planned_rounds: int | None = Field(None, ge=1)
     delta: float = Field(1e-5, gt=0, lt=1)
@@ -70,6 +74,20 @@ class PrivacyFields(BaseModel):
             raise ValueError(
                 f"Expected `privacy` to be 'user' with `noise='shared'`, got {self.privacy!r}: "
                 "the noise of local steps cannot be shared, since the next step builds on it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _discrete_noise_is_of_users(self) -> Any:
+        if self.noise_sampler == "discrete" and self.privacy != "user":
+            raise ValueError(
+                "Expected `privacy` to be 'user' with `noise_sampler='discrete'`, got "
+                f"{self.privacy!r}"
+            )
+        if self.noise_sampler == "discrete" and self.noise_seed is not None:
+            raise ValueError(
+                "Expected no `noise_seed` with `noise_sampler='discrete'`, which draws from the "
+                f"operating system and cannot repeat, got {self.noise_seed}"
             )
         return self
 

@@ -20,10 +20,12 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from orchestra_strategy.errors import PrivacyError
 from orchestra_strategy.privacy.accounting import PrivacyLedger, Release
+from orchestra_strategy.privacy.discrete_noise import discrete_gaussian
 from orchestra_strategy.privacy.mechanism import GaussianMechanism, check_release
 from orchestra_strategy.privacy.noise_source import NoiseSource
 
@@ -60,8 +62,9 @@ class NoiseShare(NamedTuple):
     """How noise is shared out.
 
     Attributes:
-        parties: K, at least three: of two, each could take its own part off again.
-        max_colluding: t, how many of them may pool what they know, from 1 to K - 1.
+        parties: K. To be shared, at least three: of two, each could take its own part off again.
+            One adds all of the noise.
+        max_colluding: t, how many of them may pool what they know, below K.
         units: How many users add up in one party's sum.
     """
 
@@ -114,11 +117,20 @@ class SharedGaussianMechanism(GaussianMechanism):
         ledger: See :class:`GaussianMechanism`.
         source: See there; of another stream at every party.
         share: How the noise is shared out.
+        discrete: Whether noise is drawn as whole numbers, by
+            :mod:`~orchestra_strategy.privacy.discrete_noise`, and not from ``source``.
     """
 
-    def __init__(self, ledger: PrivacyLedger, source: NoiseSource, share: NoiseShare) -> None:
+    def __init__(
+        self,
+        ledger: PrivacyLedger,
+        source: NoiseSource,
+        share: NoiseShare,
+        discrete: bool = False,
+    ) -> None:
         super().__init__(ledger, source)
         self.share = share
+        self.discrete = discrete
 
     def add_noise(
         self, tensors: Sequence[Tensor], sensitivity: float, release: Release
@@ -133,5 +145,14 @@ class SharedGaussianMechanism(GaussianMechanism):
         self.ledger.spend(release)
         return [
             (grid.rounded(t.detach().clamp(-grid.most, grid.most)) + grid.rounded(noise)).to(t)
-            for t, noise in zip(tensors, self._noise(tensors, grid.std), strict=True)
+            for t, noise in zip(tensors, self._part(tensors, grid), strict=True)
         ]
+
+    def _part(self, tensors: Sequence[Tensor], grid: Grid) -> list[Tensor]:
+        if not self.discrete:
+            return self._noise(tensors, grid.std)
+        scale, sizes = grid.std / grid.step, [t.numel() for t in tensors]
+        drawn = torch.from_numpy(discrete_gaussian(sum(sizes), scale))
+        # As the other source: beyond that lies less than 1e-17 of the probability.
+        drawn = drawn.clamp(-_REACH * scale, _REACH * scale) * grid.step
+        return [n.view(t.shape) for n, t in zip(torch.split(drawn, sizes), tensors, strict=True)]

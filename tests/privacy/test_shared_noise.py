@@ -1,6 +1,7 @@
 """Shared noise: what is left of it, what it is charged, and that sums are exact."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from experiments.canary import lower_bound
+from orchestra_strategy import FedRotPredStrategy, FedSimCLRStrategy, orchestra_model
+from orchestra_strategy.config import StrategyConfig, parse_config
 from orchestra_strategy.errors import ParameterError, PrivacyError
 from orchestra_strategy.privacy import NoiseSource, PrivacyLedger, Release
+from orchestra_strategy.privacy.discrete_noise import discrete_gaussian
 from orchestra_strategy.privacy.shared_noise import STEPS, NoiseShare, SharedGaussianMechanism
 
 D, CLIP, Z, DELTA = 40_000, 0.5, 1.5, 1e-5
@@ -130,3 +134,46 @@ def test_refusals():
     with pytest.raises(ParameterError, match="Expected finite tensors"):
         mechanism.add_noise([torch.tensor([float("nan")])], 1.0, Release(1.0))
     assert not mechanism.ledger.spent
+
+
+def test_discrete_noise_is_exact_and_of_the_declared_size():
+    pytest.importorskip("opendp")
+    ledger, source = PrivacyLedger(), NoiseSource(None, "alice")
+    mechanism = SharedGaussianMechanism(ledger, source, NoiseShare(3, 1, 4), discrete=True)
+    (released,) = mechanism.add_noise([torch.zeros(4000)], CLIP, Release(Z))
+    grid = mechanism.share.grid(4000, CLIP, Z)
+    steps = released.double() / grid.step
+    assert torch.equal(steps, steps.round())
+    assert float(released.std()) == pytest.approx(grid.std, rel=0.05)
+    assert ledger.spent == {Release(Z): 1}
+    # Not rounded Gaussian deviates: as exact for little noise, where the two differ.
+    drawn = discrete_gaussian(4000, 0.4)
+    weights = np.exp(-np.arange(-9, 10) ** 2 / (2 * 0.4**2))
+    assert (drawn == 0).mean() == pytest.approx(1 / weights.sum(), abs=0.02)
+
+
+def test_discrete_noise_is_refused_where_it_cannot_be(monkeypatch):
+    options = {"privacy": "user", "noise_multiplier": 1.0, "noise_sampler": "discrete"}
+    with pytest.raises(ParameterError, match="Expected no `noise_seed` with"):
+        parse_config(StrategyConfig, {**options, "noise_seed": 1})
+    with pytest.raises(ParameterError, match=r"`privacy` to be 'user' with `noise_sampler=.disc"):
+        parse_config(StrategyConfig, {**options, "privacy": "record"})
+    monkeypatch.setattr("orchestra_strategy.privacy.discrete_noise.find_spec", lambda name: None)
+    with pytest.raises(PrivacyError, match=r"`opendp` to be installed .*strategy\[discrete\]'"):
+        FedRotPredStrategy(partial(orchestra_model, "conv4", 1, norm="group"), **options)
+
+
+def test_a_party_with_discrete_noise_trains():
+    pytest.importorskip("opendp")
+    small = partial(
+        *(orchestra_model, "mlp", 4),
+        **{"norm": "group+batch", "hidden_dim": 4, "projection_dim": 4, "heads": ()},
+    )
+    options = {"privacy": "user", "noise_multiplier": 1.0, "noise_sampler": "discrete"}
+    alone = FedSimCLRStrategy(small, **options, views="table", lr=1e-9, local_epochs=1)
+    alone.build_dataset(np.random.default_rng(0).standard_normal((8, 4), np.float32))
+    alone.train_step(None, 0, 1)
+    released = torch.cat([t.flatten() for t in alone.user_type.user.update_privacy.released])
+    steps = released.double() / alone.privacy.mechanism.share.grid(len(released), 1.0, 1.0).step
+    assert torch.equal(steps, steps.round())
+    assert float(released.std()) == pytest.approx(1.0, rel=0.05)

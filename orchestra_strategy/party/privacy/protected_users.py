@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from orchestra_strategy.algorithms.moments import Moments
 from orchestra_strategy.exchange.manifest import Entry
@@ -12,8 +13,12 @@ from orchestra_strategy.exchange.payload import FloatArray, Payload
 from orchestra_strategy.exchange.weights import GRADIENT_PREFIX, PREFIX
 from orchestra_strategy.party.privacy.protected import SNR, ProtectedUnit
 from orchestra_strategy.party.roles import Party
+from orchestra_strategy.privacy.discrete_noise import require_opendp
+from orchestra_strategy.privacy.mechanism import GaussianMechanism
+from orchestra_strategy.privacy.noise_source import NoiseSource
 from orchestra_strategy.privacy.plan import RoundPlan, user_level_plan
 from orchestra_strategy.privacy.private_moments import user_moments
+from orchestra_strategy.privacy.shared_noise import NoiseShare, SharedGaussianMechanism
 from orchestra_strategy.privacy.signal import estimated_snr, noise_parts
 from orchestra_strategy.privacy.user_level import UserLevelPrivacy, next_clip
 from orchestra_strategy.users import UserSingleStep
@@ -43,6 +48,24 @@ class UserLevel(ProtectedUnit):
         self.silence_of_user = self.silence
         self._clip_norm = float(party.config.clip_norm)
         self._within = 0.0
+
+    @classmethod
+    def check(cls, config: Any, model: nn.Module, sends: tuple[str, ...]) -> None:
+        """Refuse, beside what any unit does, discrete noise without the library that draws it."""
+        super().check(config, model, sends)
+        if config.noise_sampler == "discrete":
+            require_opendp()
+
+    @property
+    def share(self) -> NoiseShare:
+        """How the noise is shared out: the party adds all of it."""
+        return NoiseShare(1, 0, self.num_units())
+
+    def make_mechanism(self, source: NoiseSource) -> GaussianMechanism:
+        """Return what adds the noise."""
+        if self.party.config.noise_sampler == "discrete":
+            return SharedGaussianMechanism(self.ledger, source, self.share, discrete=True)
+        return super().make_mechanism(source)
 
     def protect(self, user: UserSingleStep) -> None:
         """Let the user clip and noise what it shares."""

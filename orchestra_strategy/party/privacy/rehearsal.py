@@ -69,6 +69,7 @@ def _small(config: Any) -> dict[str, Any]:
         # One of the two ways to say how much noise; there will be none.
         **{"noise_multiplier": 1.0, "target_epsilon": None, "planned_rounds": None},
         **{"max_epsilon": None, "noise_seed": 0, "streams": "auto", "delta": 1e-9},
+        "noise_sampler": "gaussian",  # which a seed can have
         "on_bad_reply": "fail",
         "aggregation": "mean",
     }

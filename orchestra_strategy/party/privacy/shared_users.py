@@ -103,7 +103,8 @@ class SharedUserLevel(UserLevel):
 
     def make_mechanism(self, source: NoiseSource) -> GaussianMechanism:
         """Return what adds this party's part."""
-        return SharedGaussianMechanism(self.ledger, source, self.share)
+        discrete = self.party.config.noise_sampler == "discrete"
+        return SharedGaussianMechanism(self.ledger, source, self.share, discrete)
 
     def weight(self, samples: int) -> int:
         """Return 1: sums are added up, and each party hosts as many users."""
