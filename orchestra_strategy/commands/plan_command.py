@@ -88,7 +88,7 @@ def _plan(config: Any, samples: dict[str, int], route: str) -> dict[str, Any]:
     """Return what a job costs, as a party made by hand tells it."""
     from orchestra_strategy.party.user_types import USER_TYPES
 
-    party = party_by_hand(config, {**config.parameters, "route": route})
+    party = party_by_hand(config, config.parameters, route, len(samples))
     sizes = list(samples.values())
     rate, aggregate = USER_TYPES[party.config.user_type].host_steps(
         1.0, party.config.batch_size, sizes

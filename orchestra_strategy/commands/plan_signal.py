@@ -7,12 +7,14 @@ from orchestra_strategy.errors import ParameterError
 __all__ = ["in_words", "party_by_hand", "signal_of"]
 
 
-def party_by_hand(config: Any, parameters: dict[str, Any]) -> Any:
+def party_by_hand(config: Any, parameters: dict[str, Any], route: str, parties: int) -> Any:
     """Return a party of a job, without data.
 
     Args:
         config: The job.
         parameters: The strategy's, in place of the job's.
+        route: ``"server"`` or ``"secure"``.
+        parties: How many there are.
 
     Raises:
         OrchestraError: They cannot be used.
@@ -23,10 +25,11 @@ def party_by_hand(config: Any, parameters: dict[str, Any]) -> Any:
     from orchestra_strategy.runtime.checks import our_strategy
 
     cls = our_strategy(config.strategy)
-    cls.check_route(parameters["route"])
+    cls.check_route(route)
     heads = getattr(cls, "heads", ("degeneracy_head",))
     build = partial(orchestra_model, **config.model.model_dump(), heads=heads)
-    return cls(build, random_seed=config.seed, party="plan", **parameters)
+    handed = {"route": route, "party": "plan", "parties": parties, "ring_parties": parties}
+    return cls(build, random_seed=config.seed, **{**parameters, **handed})
 
 
 def signal_of(
@@ -52,7 +55,7 @@ def signal_of(
             f"Expected `--users` to be at least the number of parties, got {users} users of "
             f"{parties} parties."
         )
-    parameters = {**config.parameters, "route": route, "parties": parties}
+    parameters = dict(config.parameters)
     if epsilon is not None:
         parameters |= {"privacy": "user", "target_epsilon": epsilon, "noise_multiplier": None}
         parameters |= {"planned_rounds": config.rounds, "max_epsilon": None}
@@ -61,7 +64,7 @@ def signal_of(
             "Expected `--epsilon` with `--users` where the job itself has no privacy='user', got "
             "none; or set `parameters.privacy` and `parameters.noise_multiplier`."
         )
-    party = party_by_hand(config, parameters)
+    party = party_by_hand(config, parameters, route, parties)
     plan = party.privacy.plan(1)
     costs = {release: config.rounds * n for release, n in plan.costs().items()}
     weights = sum(p.numel() for p in party.model.parameters() if p.requires_grad)

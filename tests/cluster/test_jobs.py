@@ -7,6 +7,7 @@ import pytest
 
 from orchestra_strategy.cli import main
 from orchestra_strategy.cluster import make_certificates
+from orchestra_strategy.privacy import Release, epsilon_of
 
 pytestmark = pytest.mark.cluster
 KEYS = {"ca": "keys/ca.pem", "cert": "keys/{party}.pem", "key": "keys/{party}.key"}
@@ -68,3 +69,35 @@ def test_a_party_has_a_part_of_its_own(job, tmp_path):
         made.start(name, more=["--local", f"{name}.yaml"])
     assert made.end(seconds=60) == {"alice": 0, "bob": 0}, made.log("alice")
     assert (tmp_path / "mine" / "results.json").exists()
+
+
+def test_three_parties_share_the_noise_and_their_budget_outlives_them(job, tmp_path):
+    shared = {"privacy": "user", "noise": "shared", "noise_multiplier": 2.0, "clip_quantile": 0.5}
+    made = job(
+        3,
+        strategy="fed_rotpred",
+        rounds=1,
+        aggregator="secure",
+        checkpoint_dir="kept-{party}",
+        model={"backbone": "conv4", "in_channels": 1, "hidden_dim": 16, "norm": "group+batch"},
+        parameters={"local_epochs": 1, "batch_size": 8, **shared, "max_epsilon": 3.5},
+        cluster={"start_timeout": 60, "heartbeat": 0.5, "peer_timeout": 20},
+    )
+    made.start()
+    assert made.end(seconds=90) == dict.fromkeys(made.names, 0), made.log("alice")
+    made.write(rounds=9)
+    made.start(more=["--resume"])
+    assert made.end(seconds=90) == dict.fromkeys(made.names, 0), made.log("alice")
+    each = [
+        json.loads((tmp_path / f"out-{name}" / "results.json").read_text(encoding="utf-8"))
+        for name in made.names
+    ]
+    for results in each:
+        assert results["history"] == each[0]["history"]
+        assert results["rounds"] == 2
+        assert results["epsilon"] == pytest.approx(epsilon_of({Release(2.0): 2}, 1e-5), rel=1e-6)
+        assert results["epsilon_assumes"].startswith("at most 1 of 3 parties pool")
+        clips = results["history"]["privacy_clip"]
+        assert clips[0] == 1.0 != clips[1]
+    spent = json.loads((tmp_path / "kept-bob" / "party-bob" / "privacy.json").read_bytes())
+    assert sum(count for *_, count in spent["ledger"]["spent"]) == 4  # an update and a count each

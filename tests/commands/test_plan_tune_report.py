@@ -83,6 +83,33 @@ def test_a_plan_tells_what_signal_a_budget_leaves(tmp_path, capsys):
     assert f"is {by_hand:.3g} times the clip" in capsys.readouterr().out
 
 
+def test_a_plan_knows_of_shared_noise(tmp_path, capsys):
+    job = write_job(tmp_path, PLAIN)
+    more = ("--set", "strategy=fed_rotpred", "--set", "model.norm=group", "--secure")
+    wanted = ("--users", 1000, "--epsilon", 8, "--parties", 5, "--samples")
+    wanted = (*wanted, *(f"{name}=10" for name in "abcde"), "--json")
+    over = {}
+    for noise in ("local", "shared"):
+        assert (
+            status(
+                "plan",
+                job,
+                *more,
+                "--set",
+                f"parameters.noise={noise}",
+                "--set",
+                "parameters.privacy=user",
+                "--set",
+                "parameters.noise_multiplier=2",
+                *wanted,
+            )
+            == 0
+        ), capsys.readouterr().err
+        over[noise] = json.loads(capsys.readouterr().out)["signal"]["noise_over_clip"]
+    # Five parties with all of the noise each; or four quarters and what the colluding one adds.
+    assert over["local"] == pytest.approx(over["shared"] * (5 / 1.25) ** 0.5)
+
+
 def test_a_plan_needs_samples_or_users(tmp_path, capsys):
     job = write_job(tmp_path, PLAIN)
     assert status("plan", job) == 2
