@@ -1,4 +1,4 @@
-"""Resident memory of a long training, with a checkpoint each round or without.
+"""Memory of a long training, with a checkpoint each round or without.
 
 Run: ``python -m benchmarks.memory_over_rounds --rounds 300``, in one process; with ``--cluster``
 two parties are processes of cluster mode over 127.0.0.1, with ``--cluster ray`` on a Ray each.
@@ -24,8 +24,11 @@ MODEL = {"backbone": "conv4", "in_channels": 1}
 PARTIES = ("alice", "bob")
 
 
-def resident_mb() -> int:
-    """Return the resident memory of this process and those below it, in MB."""
+def memory_mb() -> int:
+    """Return the resident memory of this process and those below it, in MB, without files'.
+
+    Pages of files, such as torch's libraries, come and go with what else the machine does.
+    """
     status = {}
     for path in Path("/proc").glob("[0-9]*/status"):
         try:
@@ -36,7 +39,7 @@ def resident_mb() -> int:
     family = [os.getpid()]
     for one in family:
         family += [pid for pid, told in status.items() if int(told["PPid:"]) == one]
-    return sum(int(status[pid].get("VmRSS:", 0)) for pid in family if pid in status) // 1024
+    return sum(int(status[pid].get("RssAnon:", 0)) for pid in family if pid in status) // 1024
 
 
 class Watch(host.Callback):  # type: ignore[misc]
@@ -51,7 +54,7 @@ class Watch(host.Callback):  # type: ignore[misc]
         """Note it after rounds 1, 10, 25, 50, and every fiftieth."""
         self.rounds += 1
         if self.rounds in (1, 10, 25) or self.rounds % 50 == 0:
-            self.seen[self.rounds] = resident_mb()
+            self.seen[self.rounds] = memory_mb()
 
 
 def config_of(rounds: int, folder: str | None) -> dict[str, Any]:
@@ -128,7 +131,7 @@ def main() -> None:
             if arguments.cluster is None
             else in_a_cluster(arguments.cluster, arguments.rounds, kept)
         )
-    told = {"checkpoints": kept is not None, "cluster": arguments.cluster, "resident_mb": seen}
+    told = {"checkpoints": kept is not None, "cluster": arguments.cluster, "memory_mb": seen}
     print(json.dumps({**told, "machine": platform.processor()}))
 
 

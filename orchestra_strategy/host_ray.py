@@ -86,10 +86,10 @@ class _Watch:
             raise self.plain(error) from None
 
     def check(self) -> None:
-        """Raise why the job cannot go on, if it cannot."""
+        """Raise why the job cannot go on, if it cannot; what has failed first."""
+        self._members.liveness.check()
         if self._own is not None:
             raise self._own
-        self._members.liveness.check()
 
     def note(self, error: BaseException) -> None:
         """Take in an error of this party that a peer would wait for: all are told, and it ends."""
@@ -98,16 +98,16 @@ class _Watch:
         self._members.mailbox.close()
 
     def plain(self, error: BaseException) -> BaseException:
-        """Return the error of a task as it was raised there, and the death of a worker by name."""
-        died = self._ray.exceptions
-        while isinstance(error, died.RayTaskError):
+        """Return the error of a task as it was raised there; Ray's own are a worker's end."""
+        kinds = self._ray.exceptions
+        while isinstance(error, kinds.RayTaskError):
             error = error.cause
-        if not isinstance(error, died.RayActorError | died.WorkerCrashedError):
+        if not isinstance(error, kinds.RayError):
             return error
         party = self._members.settings.self_party
         lost = PeerLostError(
-            f"Expected the worker of {party} to go on, got its end: its process was killed, or "
-            f"the memory of {party}'s machine was not enough."
+            f"Expected the worker of {party} to go on, got its end ({type(error).__name__}): its "
+            f"process was killed, or the memory of {party}'s machine was not enough."
         )
         lost.party = party
         return lost

@@ -5,11 +5,9 @@ the job, over a socket in a folder that no other user can open; so there is one 
 keys, and one place that knows who is alive.
 """
 
-import asyncio
 import json
 import shutil
 import socketserver
-import struct
 import tempfile
 import threading
 from contextlib import suppress
@@ -17,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from orchestra_strategy.cluster.members import Members
+from orchestra_strategy.cluster.office_calls import LENGTHS, packed
 from orchestra_strategy.errors import ClusterError
 
-__all__ = ["PostOffice", "call"]
+__all__ = ["PostOffice"]
 
-_LENGTHS = struct.Struct("!IQ")  # of a header and of the data behind it
 _FOLDER = "/tmp"  # a socket's path has 107 bytes at most, and TMPDIR may be longer
 
 
@@ -59,36 +57,6 @@ class PostOffice:
         return b""
 
 
-async def call(path: str, asked: dict[str, Any], data: bytes = b"") -> bytes:
-    """Ask a party's post office, and wait for what it says.
-
-    Args:
-        path: Of its socket.
-        asked: ``kind`` (``"take"`` or ``"send"``), ``peer`` and ``key``.
-        data: What is sent.
-
-    Raises:
-        ClusterError: A peer is lost or has stopped, or a limit is over.
-    """
-    reader, writer = await asyncio.open_unix_connection(path)
-    try:
-        writer.write(_packed(asked, len(data)))
-        writer.write(data)
-        await writer.drain()
-        header, size = _LENGTHS.unpack(await reader.readexactly(_LENGTHS.size))
-        told = json.loads(await reader.readexactly(header))
-        if "error" in told:
-            raise ClusterError(told["error"])
-        return await reader.readexactly(size)
-    finally:
-        writer.close()
-
-
-def _packed(header: dict[str, Any], size: int) -> bytes:
-    text = json.dumps(header).encode()
-    return _LENGTHS.pack(len(text), size) + text
-
-
 class _Server(socketserver.ThreadingUnixStreamServer):
     daemon_threads = True
     block_on_close = False
@@ -101,7 +69,7 @@ class _Counter(socketserver.StreamRequestHandler):
 
     def handle(self) -> None:
         """Read it, have it done, and answer."""
-        header, size = _LENGTHS.unpack(self.rfile.read(_LENGTHS.size))
+        header, size = LENGTHS.unpack(self.rfile.read(LENGTHS.size))
         asked, data = json.loads(self.rfile.read(header)), self.rfile.read(size)
         assert isinstance(self.server, _Server)
         try:
@@ -109,4 +77,4 @@ class _Counter(socketserver.StreamRequestHandler):
         except ClusterError as error:
             answer, told = b"", {"error": str(error)}
         with suppress(ConnectionError):  # whoever asked has ended: there is nobody to tell
-            self.wfile.write(_packed(told, len(answer)) + answer)
+            self.wfile.write(packed(told, len(answer)) + answer)

@@ -8,7 +8,7 @@ import pickle
 from typing import Any
 
 from orchestra_strategy.cluster.allow_list import loads
-from orchestra_strategy.cluster.post_office import call
+from orchestra_strategy.cluster.office_calls import call
 
 __all__ = ["OfficeReceiver", "OfficeSender"]
 

@@ -4,6 +4,8 @@ import asyncio
 import os
 import pickle
 import stat
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -75,3 +77,15 @@ def test_no_other_user_comes_in_and_nothing_stays(both):
     assert folder.stat().st_uid == os.getuid()
     office.close()
     assert not folder.exists()
+
+
+def test_actors_import_little():
+    """Each is a process of its own, and torch alone would take half a gigabyte."""
+    program = (
+        "import sys, orchestra_strategy.cluster.proxies\n"
+        "sys.exit(bool({'torch', 'jax', 'grpc', 'pydantic', 'secretflow'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=Path(__file__).parents[2], timeout=60
+    )
+    assert done.returncode == 0
