@@ -85,7 +85,9 @@ def pack_encoder(
 
 def _of_the_model(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options but for the file that a training has started from: it is of elsewhere."""
-    return {name: value for name, value in options.items() if name != "weights"}
+    own = {**options}
+    own.pop("weights", None)
+    return own
 
 
 def _plain(value: Any) -> Any:
