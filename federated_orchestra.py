@@ -23,6 +23,7 @@ from orchestra_strategy.checkpoints.driver import Checkpoints
 from orchestra_strategy.checkpoints.settings import numbers_settings
 from orchestra_strategy.config import FrozenConfig, parse_config
 from orchestra_strategy.data.shared_tables import agree_on_tables, asks_to_agree
+from orchestra_strategy.data.sources import fed_labelled_from_paths
 from orchestra_strategy.encoder_export import export_encoder
 from orchestra_strategy.errors import (
     CheckpointError,
@@ -47,6 +48,7 @@ from orchestra_strategy.runtime.checks import device_list_of, federated_values, 
 from orchestra_strategy.runtime.coming_back import ComingBack
 from orchestra_strategy.runtime.common_settings import agree_on_training
 from orchestra_strategy.runtime.embedding import embed_at_parties
+from orchestra_strategy.runtime.federated_input import has_paths
 from orchestra_strategy.runtime.training import TrainingResults, train_rounds
 from orchestra_strategy.runtime.tuning import Tuning, grid_points, refuse_private, tune
 from orchestra_strategy.starting_weights import start_digest
@@ -81,6 +83,7 @@ class ModelConfig(FrozenConfig):
     hidden_dim: int = Field(512, ge=1)
     projection_dim: int = Field(512, ge=1)
     weights: str | None = None
+    num_classes: int | None = Field(None, ge=2)
 
     @model_validator(mode="before")
     @classmethod
@@ -243,9 +246,16 @@ class FederatedOrchestraTrainer:
             All trials, the best first; ``.best`` are the parameters to train with.
 
         Raises:
-            ParameterError: A value of the grid is unknown or out of range; nothing is trained.
+            ParameterError: A value of the grid is unknown or out of range, or the strategy learns
+                from labels; nothing is trained.
             PrivacyError: A point has ``privacy``: no ledger would count what the trials spend.
         """
+        if self._needs_labels():
+            raise ParameterError(
+                f"Expected a strategy that learns without labels for `tune`, got "
+                f"{self.config.strategy!r}: its score, alignment + uniformity, says nothing of "
+                "classes; compare `train_accuracy`, or `evaluate` on labels kept out."
+            )
         config_class = our_strategy(self.config.strategy).config_class
         for point in grid_points(grid):
             refuse_private(parse_config(config_class, {**self.config.parameters, **point}))
@@ -259,7 +269,9 @@ class FederatedOrchestraTrainer:
             tell=None if self.console is None else self.console.print,
         )
 
-    def train(self, federated_data: Any, callbacks: Sequence[Any] = ()) -> TrainingResults:
+    def train(
+        self, federated_data: Any, callbacks: Sequence[Any] = (), labels: Any = None
+    ) -> TrainingResults:
         """Print what will leave each party, and train for the configured number of rounds.
 
         Args:
@@ -267,6 +279,9 @@ class FederatedOrchestraTrainer:
                 or a mapping from PYU to the path of an image folder, a CSV, .npy or .npz file,
                 or CIFAR batches, as that party sees it.
             callbacks: FLModel callbacks; :meth:`encoder` gives them the model so far.
+            labels: For a strategy that learns from them (``fed_supervised``), in the form of
+                ``federated_data``; they stay at their parties. Those that paths have are read
+                without asking (of tables, ``label_column`` in ``data_options``).
 
         Returns:
             History, cost ledger and manifest; also written to ``out_dir/results.json``, and the
@@ -284,10 +299,14 @@ class FederatedOrchestraTrainer:
             checkpoints = self._open_checkpoints()
             checkpoints.begin(fl_model.workers)
             self._checkpoints = checkpoints
-        return self._train(federated_data, callbacks, past=[])
+        return self._train(federated_data, callbacks, [], labels)
 
     def resume(
-        self, federated_data: Any, callbacks: Sequence[Any] = (), round_index: int | None = None
+        self,
+        federated_data: Any,
+        callbacks: Sequence[Any] = (),
+        round_index: int | None = None,
+        labels: Any = None,
     ) -> TrainingResults:
         """Go on from a checkpoint, with new workers: the result is that of one training.
 
@@ -295,6 +314,7 @@ class FederatedOrchestraTrainer:
             federated_data: The same samples as before, see :meth:`train`.
             callbacks: See :meth:`train`.
             round_index: A round that all parties have; by default the newest of those.
+            labels: See :meth:`train`.
 
         Returns:
             As of :meth:`train`, of all rounds; those of the checkpoint if none are left.
@@ -310,7 +330,7 @@ class FederatedOrchestraTrainer:
         past = checkpoints.restore(fl_model.workers, round_index)
         fl_model.restored()
         self.fl_model, self._checkpoints = fl_model, checkpoints
-        return self._train(federated_data, callbacks, past)
+        return self._train(federated_data, callbacks, past, labels)
 
     def save(self) -> int:
         """Write a checkpoint now, and return its round.
@@ -369,7 +389,11 @@ class FederatedOrchestraTrainer:
         return Checkpoints(config.checkpoint_dir, every, keep, settings)
 
     def _train(
-        self, federated_data: Any, callbacks: Sequence[Any], past: Sequence[dict[str, Any]]
+        self,
+        federated_data: Any,
+        callbacks: Sequence[Any],
+        past: Sequence[dict[str, Any]],
+        labels: Any = None,
     ) -> TrainingResults:
         """Train the rounds that are left, and write down what came of it."""
         fl_model = self.setup_model()
@@ -380,7 +404,7 @@ class FederatedOrchestraTrainer:
         try:
             results = train_rounds(
                 fl_model,
-                self._read(federated_data),
+                *self._read_both(federated_data, labels),
                 self.config.rounds,
                 callbacks,
                 self.console,
@@ -398,7 +422,7 @@ class FederatedOrchestraTrainer:
         if results is None:
             self._restarts += 1
             _log.warning("Going on with new workers, %d of `max_restarts`.", self._restarts)
-            return self.resume(federated_data, callbacks)
+            return self.resume(federated_data, callbacks, labels=labels)
         self.results = results
         if self.config.out_dir is not None:
             self._write(Path(self.config.out_dir))
@@ -414,6 +438,17 @@ class FederatedOrchestraTrainer:
         if isinstance(federated_data, Mapping) and asks_to_agree(self.data_options):
             self.data_options = agree_on_tables(federated_data, **self.data_options)
         return federated_values(federated_data, self.data_options)
+
+    def _read_both(self, federated_data: Any, labels: Any) -> tuple[Any, Any]:
+        """Return samples and, where the strategy learns from them, labels as FedNdarrays."""
+        if labels is None and has_paths(federated_data) and self._needs_labels():
+            if asks_to_agree(self.data_options):
+                self.data_options = agree_on_tables(federated_data, **self.data_options)
+            return fed_labelled_from_paths(federated_data, **self.data_options)
+        return self._read(federated_data), None if labels is None else federated_values(labels)
+
+    def _needs_labels(self) -> bool:
+        return bool(our_strategy(self.config.strategy).needs_labels)
 
     def _write(self, folder: Path) -> None:
         """Write the results, and the encoder with all that is needed to use it."""

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from orchestra_strategy.strategies.baselines import FedSimCLRStrategy as FedSimCLRStrategy
     from orchestra_strategy.strategies.baselines import FedSimSiamStrategy as FedSimSiamStrategy
     from orchestra_strategy.strategies.baselines import FedSpecLossStrategy as FedSpecLossStrategy
+    from orchestra_strategy.strategies.baselines import (
+        FedSupervisedStrategy as FedSupervisedStrategy,
+    )
     from orchestra_strategy.strategies.orchestra import OrchestraStrategy as OrchestraStrategy
     from orchestra_strategy.strategies.orchestra_config import OrchestraConfig as OrchestraConfig
     from orchestra_strategy.strategies.private import (

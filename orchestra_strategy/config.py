@@ -62,7 +62,8 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
             rank, balance of the clusters) is measured on so many of the party's samples; 0 is off.
         stop_on_collapse: Whether a collapsed encoder at a party votes to stop the training.
         predict_output: What ``predict`` returns: ``features`` of the backbone, unit-norm
-            ``projections``, or ids of ``clusters`` where the strategy has some.
+            ``projections``, ids of ``clusters`` where the strategy has some, or ``classes`` where
+            it learns from labels.
         route: How payloads are combined: by a ``server``, which sees each party's, or as sums
             through an aggregator of SecretFlow (``secure``). OrchestraFLModel sets it itself.
         streams: Where the party's randomness comes from (views, order of batches, which virtual
@@ -97,7 +98,7 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
     user_split: Literal["shuffled", "blocks"] = "shuffled"
     health_samples: int = Field(256, ge=0)
     stop_on_collapse: bool = True
-    predict_output: Literal["features", "projections", "clusters"] = "features"
+    predict_output: Literal["features", "projections", "clusters", "classes"] = "features"
     route: Literal["server", "secure"] = "server"
     streams: Literal["auto", "seed", "secret"] = "auto"
     torch_threads: int = Field(1, ge=1)

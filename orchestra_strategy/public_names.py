@@ -28,6 +28,7 @@ WITH_HOST = {
     "FedSimCLRStrategy": "strategies.baselines",
     "FedSimSiamStrategy": "strategies.baselines",
     "FedSpecLossStrategy": "strategies.baselines",
+    "FedSupervisedStrategy": "strategies.baselines",
     "FederatedStrategy": "strategies.base",
     "OrchestraAdvancedStrategy": "strategies.variants",
     "OrchestraAggregateStrategy": "strategies.variants",

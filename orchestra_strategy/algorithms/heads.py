@@ -10,6 +10,7 @@ from orchestra_strategy.errors import ParameterError, did_you_mean
 __all__ = [
     "HEADS",
     "Head",
+    "HeadSizes",
     "NormKind",
     "build_heads",
     "degeneracy_head",
@@ -96,32 +97,66 @@ def predictor(
     )
 
 
+class HeadSizes(NamedTuple):
+    """What heads are built from.
+
+    Attributes:
+        projection_dim: Length p of a projection.
+        hidden_dim: Width of hidden layers.
+        norm: ``"batch"``, ``"group"`` or ``"group+batch"``.
+        num_classes: Of the labels; None where no head needs it.
+    """
+
+    projection_dim: int
+    hidden_dim: int
+    norm: str
+    num_classes: int | None = None
+
+
+def _classifier(sizes: HeadSizes) -> nn.Linear:
+    if sizes.num_classes is None or sizes.num_classes < 2:
+        raise ParameterError(
+            "Expected `num_classes` of the model to be at least 2 for the head `classifier`, got "
+            f"{sizes.num_classes}; it is the number of classes of all parties' labels together."
+        )
+    return nn.Linear(sizes.projection_dim, sizes.num_classes)
+
+
 class Head(NamedTuple):
     """A head that a model may have beside its projector.
 
     Attributes:
-        build: From (projection_dim, hidden_dim, norm) to the module.
+        build: From its sizes to the module.
         kind: What a module in its place must be.
         role: What it is for, in the words of an error message.
     """
 
-    build: Callable[[int, int, str], nn.Module]
+    build: Callable[[HeadSizes], nn.Module]
     kind: type[nn.Module]
     role: str
 
 
 HEADS: dict[str, Head] = {
     "degeneracy_head": Head(
-        lambda dim, hidden, norm: degeneracy_head(dim),
+        lambda sizes: degeneracy_head(sizes.projection_dim),
         nn.Linear,
         "r: an nn.Linear, projections -> 4 logits",
     ),
-    "predictor": Head(predictor, nn.Module, "h: projections -> projections (B, p)"),
+    "predictor": Head(
+        lambda sizes: predictor(*sizes[:3]), nn.Module, "h: projections -> projections (B, p)"
+    ),
+    "classifier": Head(
+        _classifier, nn.Linear, "an nn.Linear, projections -> a logit for each class"
+    ),
 }
 
 
 def build_heads(
-    names: Collection[str], projection_dim: int, hidden_dim: int, norm: str
+    names: Collection[str],
+    projection_dim: int,
+    hidden_dim: int,
+    norm: str,
+    num_classes: int | None = None,
 ) -> dict[str, nn.Module]:
     """Build heads by name, in the order of :data:`HEADS` whatever that of ``names``.
 
@@ -130,9 +165,11 @@ def build_heads(
         projection_dim: Length p of a projection.
         hidden_dim: Width of hidden layers.
         norm: ``"batch"``, ``"group"`` or ``"group+batch"``.
+        num_classes: For the head ``classifier``, which the others do without.
 
     Raises:
-        ParameterError: An unknown name, or a bare string in place of several names.
+        ParameterError: An unknown name, a bare string in place of several names, or a classifier
+            without a number of classes.
 
     >>> list(build_heads(("predictor", "degeneracy_head"), 8, 4, "group"))
     ['degeneracy_head', 'predictor']
@@ -147,4 +184,5 @@ def build_heads(
                 f"Expected `heads` to be known ones, got {name!r}; {did_you_mean(name, HEADS)}."
             )
     wanted = {name: head for name, head in HEADS.items() if name in names}
-    return {name: h.build(projection_dim, hidden_dim, norm) for name, h in wanted.items()}
+    sizes = HeadSizes(projection_dim, hidden_dim, norm, num_classes)
+    return {name: head.build(sizes) for name, head in wanted.items()}

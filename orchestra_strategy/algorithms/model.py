@@ -33,10 +33,11 @@ class OrchestraModel(nn.Module):
         projection_dim: Length p of a projection.
         heads: Which heads it has besides, by their names in
             :data:`~orchestra_strategy.algorithms.heads.HEADS`; each strategy names what it needs.
+        num_classes: Of the labels, for the head ``classifier`` of supervised learning.
 
     Raises:
         ModelError: The backbone's width is not known.
-        ParameterError: A head is unknown.
+        ParameterError: A head is unknown, or ``classifier`` lacks its number of classes.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class OrchestraModel(nn.Module):
         hidden_dim: int = 512,
         projection_dim: int = 512,
         heads: Collection[str] = _DEFAULT_HEADS,
+        num_classes: int | None = None,
     ) -> None:
         super().__init__()
         if feature_dim is None:
@@ -56,7 +58,8 @@ class OrchestraModel(nn.Module):
         self.feature_dim = feature_dim
         self.backbone = backbone
         self.projector = projector(feature_dim, hidden_dim, projection_dim, norm)
-        for name, head in build_heads(heads, projection_dim, hidden_dim, norm).items():
+        found = build_heads(heads, projection_dim, hidden_dim, norm, num_classes)
+        for name, head in found.items():
             self.add_module(name, head)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,6 +91,7 @@ def orchestra_model(
     projection_dim: int = 512,
     heads: Collection[str] = _DEFAULT_HEADS,
     weights: str | None = None,
+    num_classes: int | None = None,
 ) -> OrchestraModel:
     """Build a model by the backbone's name; the usual ``model`` argument of FLModel.
 
@@ -104,6 +108,8 @@ def orchestra_model(
         heads: See :class:`OrchestraModel`; the default is what Orchestra needs.
         weights: Folder of an exported encoder to start from, such as ``orchestra-fl pretrain``
             makes; the backbone, its input and ``norm`` have to be the same. None starts at random.
+        num_classes: Number of classes of all parties' labels together, for ``fed_supervised`` (the
+            head ``classifier``); other strategies do without.
 
     Raises:
         ParameterError: An option is unknown or out of range.
@@ -121,6 +127,7 @@ def orchestra_model(
         hidden_dim=hidden_dim,
         projection_dim=projection_dim,
         heads=heads,
+        num_classes=num_classes,
     )
     if weights is not None:
         # Not at the top: reading files is none of this room's work, and that module builds models.

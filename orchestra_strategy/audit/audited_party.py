@@ -68,7 +68,8 @@ def strategy_class(name: str) -> type[SelfSupervisedStrategy]:
         ParameterError: There is none, or it is not one of this package's self-supervised ones.
     """
     known = [n.removesuffix("_torch") for n in registered_strategies()]
-    own = [n for n in known if issubclass(lookup_strategy(n), SelfSupervisedStrategy)]
+    ours = [n for n in known if issubclass(lookup_strategy(n), SelfSupervisedStrategy)]
+    own = [n for n in ours if not lookup_strategy(n).needs_labels]
     if name not in own:
         raise ParameterError(
             f"Expected `strategy` to be one that can be audited, got {name!r}; "

@@ -101,6 +101,7 @@ class PartyReport:
         num_not_finite: How many are not; all, where the dtype is no number.
         unit_range: Whether pixels are uint8 or in [0, 1]; True for tables, which have no scale.
         num_labels: Number of labels, None without labels.
+        labels: Why labels that are needed cannot be used; empty where they can, or none are needed.
     """
 
     num_samples: int
@@ -110,6 +111,7 @@ class PartyReport:
     num_not_finite: int
     unit_range: bool
     num_labels: int | None
+    labels: str = ""
 
 
 def describe_samples(
@@ -206,6 +208,8 @@ def _own_problems(name: str, report: PartyReport, k_min: int) -> list[str]:
         problems.append(
             f"party `{name}` has {report.num_labels} labels for {report.num_samples} samples"
         )
+    elif report.labels:
+        problems.append(f"party `{name}`: {report.labels}")
     if np.dtype(report.dtype).kind not in _KINDS:
         problems.append(f"party `{name}` has dtype {report.dtype}, no integers or floats")
     elif not report.finite:

@@ -146,7 +146,8 @@ def meta_entries(
         _answer(
             "data description",
             "number, shape and dtype of samples, how many values are not finite, whether pixels "
-            "are in [0, 1]; rounds and rows done; rounds it was left out of, and why",
+            "are in [0, 1], whether labels can be used where training needs some; rounds and rows "
+            "done; rounds it was left out of, and why",
         ),
         _answer(
             "random streams",

@@ -26,11 +26,13 @@ class PartyData:
 
     Attributes:
         samples: Shape (n, ...), uint8 or float32.
+        labels: Classes, shape (n,), where the strategy learns from them; else None.
         steps_per_epoch: FLModel's steps per epoch; a ``train_step`` call covers some of them.
     """
 
     samples: npt.NDArray[Any]
     steps_per_epoch: int = 1
+    labels: npt.NDArray[np.int64] | None = None
 
     @classmethod
     def from_host(
@@ -83,11 +85,16 @@ class PartyData:
     def batch(self, index: npt.NDArray[np.int64], device: torch.device) -> Batch:
         """Return the samples at ``index`` as they are stored (B, ...), and their ``ids`` (B,).
 
+        ``labels`` (B,) beside them where the strategy learns from labels.
+
         Samples of the same content have the same id: a copy is no other sample, and must not make a
         mean of few look like one of many.
         """
         inputs = torch.from_numpy(self.samples[index]).to(device)
-        return {"inputs": inputs, "ids": torch.from_numpy(self.content_ids[index])}
+        batch = {"inputs": inputs, "ids": torch.from_numpy(self.content_ids[index])}
+        if self.labels is not None:
+            batch["labels"] = torch.from_numpy(self.labels[index]).to(device)
+        return batch
 
     def training_batches(
         self,
@@ -151,8 +158,10 @@ def refuse_weights(s_w: Any, sampler_method: str) -> None:
         )
 
 
-def fingerprint(samples: npt.NDArray[Any]) -> str:
+def fingerprint(samples: npt.NDArray[Any], labels: npt.NDArray[np.int64] | None = None) -> str:
     """Return a digest of a party's data that names its random streams; it stays at the party."""
     digest = hashlib.sha256(repr((samples.shape, str(samples.dtype))).encode())
     digest.update(np.ascontiguousarray(samples).view(np.uint8).reshape(-1).data)
+    if labels is not None:
+        digest.update(labels.tobytes())
     return digest.hexdigest()

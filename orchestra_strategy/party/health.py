@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from orchestra_strategy.errors import DataError
 from orchestra_strategy.evaluation import (
     ClusteringScores,
     Health,
@@ -29,13 +28,12 @@ __all__ = [
     "clustering_of",
     "health_metrics",
     "health_names",
-    "labels_of",
     "measure_health",
 ]
 
 _SCORES = ("nmi", "ari", "cluster_accuracy", "purity")
 
-EVALUATION_NAMES = (*Health._fields, *_SCORES)
+EVALUATION_NAMES = (*Health._fields, *_SCORES, "accuracy")
 """Names of the numbers that an evaluation may give."""
 
 _MIN_ROWS = 2  # a distance needs two
@@ -92,29 +90,6 @@ def health_metrics(health: Health | None, prefix: str = "health_") -> dict[str, 
     if health is None:
         return {}
     return {prefix + k: v for k, v in health._asdict().items() if v is not None}
-
-
-def labels_of(y: Any, x: Any) -> npt.NDArray[np.int64] | None:
-    """Return what FLModel hands on as labels, or None where it is the samples once more.
-
-    FLModel's ``evaluate`` refuses ``y=None``, so a call without labels repeats the samples.
-
-    Raises:
-        DataError: It is neither.
-    """
-    if y is None or np.shape(y) == np.shape(x):
-        return None
-    labels = np.asarray(y)
-    if labels.ndim == 2 and labels.shape[1] == 1:  # a column of an HDataFrame
-        labels = labels[:, 0]
-    if labels.ndim != 1 or len(labels) != len(x) or labels.dtype.kind not in "iuf":
-        raise DataError(
-            f"Expected `y` to hold one class number per sample, got shape {labels.shape} of "
-            f"{labels.dtype} for {len(x)} samples."
-        )
-    if labels.dtype.kind == "f" and not np.array_equal(labels, np.round(labels)):
-        raise DataError("Expected `y` to hold whole class numbers, got fractions or NaN.")
-    return labels.astype(np.int64)
 
 
 def clustering_of(

@@ -16,9 +16,9 @@ from orchestra_strategy.party.health import (
     EVALUATION_NAMES,
     clustering_of,
     health_metrics,
-    labels_of,
     measure_health,
 )
+from orchestra_strategy.party.labels import labels_of
 from orchestra_strategy.party.roles import Party
 from orchestra_strategy.threads import torch_threads
 
@@ -75,10 +75,10 @@ class Inspection:
         """Return the ``predict_output`` of all samples given to FLModel's ``predict``.
 
         Returns:
-            Features (n, d), unit-norm projections (n, p), or ids of clusters (n,) int64.
+            Features (n, d), unit-norm projections (n, p), or ids of clusters or classes (n,) int64.
 
         Raises:
-            ParameterError: Clusters are asked for and the strategy has none.
+            ParameterError: Clusters or classes are asked for and the strategy has none.
         """
         samples, config = self._samples_to_look_at("predict"), self.party.config
         with torch_threads(config.torch_threads):
@@ -86,13 +86,16 @@ class Inspection:
                 return self.projections(samples)
             if config.predict_output == "clusters":
                 return self._required_clusters(samples)
+            if config.predict_output == "classes":
+                return self._required_classes(samples)
             return extract_features(self.party.model, samples, device=self.party.exe_device)
 
     def evaluate(self) -> list[Any]:
         """Return the encoder's health on the samples given to FLModel's ``evaluate``.
 
         With labels also how well clusters fit them (``nmi``, ``ari``, ``cluster_accuracy``,
-        ``purity``). The host averages the parties' numbers by their numbers of samples.
+        ``purity``) and, of a strategy that learns classes, its ``accuracy``. The host averages the
+        parties' numbers by their numbers of samples.
 
         Raises:
             PrivacyError: The samples are protected, see ``log_unprotected``.
@@ -105,6 +108,9 @@ class Inspection:
             metrics = health_metrics(measure_health(party, samples, most), prefix="")
             if self._labels is not None:
                 metrics |= clustering_of(party, self.cluster_ids(samples), samples, self._labels)
+                classes = self.class_ids(samples)
+                if classes is not None:
+                    metrics["accuracy"] = float((classes == self._labels).mean())
         if not metrics:
             raise DataError(
                 f"Expected at least 2 samples per party, or labels, for `evaluate`, got "
@@ -147,6 +153,26 @@ class Inspection:
             return None
         found = self.party.assign_clusters(torch.from_numpy(self.projections(samples)))
         return None if found is None else found[0].cpu().numpy().astype(np.int64)
+
+    def class_ids(self, samples: npt.NDArray[Any]) -> npt.NDArray[np.int64] | None:
+        """Return the classes (n,) that the model finds in samples, or None if it learns none."""
+        model: Any = self.party.model
+        if not self.party.needs_labels or not hasattr(model, "classifier"):
+            return None
+        network = nn.Sequential(model.backbone, model.projector, model.classifier)
+        logits = extract_features(network, samples, device=self.party.exe_device)
+        ids: npt.NDArray[np.int64] = logits.argmax(axis=1).astype(np.int64)
+        return ids
+
+    def _required_classes(self, samples: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        ids = self.class_ids(samples)
+        if ids is None:
+            raise ParameterError(
+                "Expected a strategy that learns from labels, with a `classifier`, for "
+                f"`predict_output='classes'`, got {host.plain_class(self.party).__name__}; use "
+                "'features' and train a classifier on them."
+            )
+        return ids
 
     def _required_clusters(self, samples: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
         ids = self.cluster_ids(samples)

@@ -1,8 +1,9 @@
 """Intake of a party's samples: from FLModel's arrays, or from a ``dataset_builder``."""
 
+import dataclasses
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from orchestra_strategy.checkpoints.party import PartyCheckpoints
 from orchestra_strategy.data.arrays import describe_samples
@@ -10,6 +11,7 @@ from orchestra_strategy.errors import DataError, OrchestraError
 from orchestra_strategy.party.built_data import data_from_builder
 from orchestra_strategy.party.data import PartyData, fingerprint, refuse_weights
 from orchestra_strategy.party.inspection import Inspection
+from orchestra_strategy.party.labels import label_problem, training_labels
 
 __all__ = ["Intake"]
 
@@ -20,8 +22,11 @@ class Intake:
     """The part of :class:`~orchestra_strategy.party.worker.PartyWorker` that takes data.
 
     Attributes:
+        needs_labels: Whether training needs the samples' classes: batches have ``labels`` then.
         fingerprint: Of the samples; None before there are some.
     """
+
+    needs_labels: ClassVar[bool] = False
 
     config: Any
     privacy: Any
@@ -49,7 +54,7 @@ class Intake:
 
         Only ``x``, the number of labels, ``sampling_rate`` and ``stage`` are used: batches keep the
         size of the parameter ``batch_size``, their order follows from the seed, anew in each pass.
-        Labels themselves are kept for ``evaluate`` alone.
+        Labels themselves are kept for ``evaluate``, and to train a strategy that needs them.
 
         Raises:
             DataError: The samples cannot be used. It is raised again by the next call, since the
@@ -62,8 +67,11 @@ class Intake:
         try:
             refuse_weights(s_w, sampler_method)
             data = PartyData.from_host(x, y, sampling_rate, mend=self.privacy.protected)
+            if self.needs_labels:
+                labels = training_labels(y, x, self.num_classes(), self.privacy.protected)
+                data = dataclasses.replace(data, labels=labels)
             self._check_samples(data)
-            found = fingerprint(data.samples)
+            found = fingerprint(data.samples, data.labels)
             self.checkpoints.refuse_other_data(found)
         except OrchestraError as error:
             self._data_error = error
@@ -117,12 +125,21 @@ class Intake:
             "alone: `OrchestraFLModel` reads CSV and other files, SecretFlow's FLModel does not."
         )
 
-    def describe_data(self, x: Any, y: Any | None = None) -> dict[str, Any]:
+    def describe_data(self, x: Any, y: Any | None = None, stage: str = "eval") -> dict[str, Any]:
         """Return number, shape and dtype of samples, and whether they are finite.
 
-        With ``privacy`` values are not looked at: what cannot be used counts as zero.
+        With ``stage="train"`` also whether labels can be used, if training needs some. With
+        ``privacy`` values are not looked at: what cannot be used counts as zero.
         """
-        return describe_samples(x, y, values=not self.privacy.protected)
+        protected = self.privacy.protected
+        described = describe_samples(x, y, values=not protected)
+        if self.needs_labels and stage == "train":
+            described["labels"] = label_problem(y, x, self.num_classes(), protected)
+        return described
+
+    def num_classes(self) -> int | None:
+        """Return the number of classes that labels may name; None where any number is fine."""
+        return None
 
     def require_data(self) -> PartyData:
         """Return the training data.

@@ -57,6 +57,7 @@ class Party(Protocol):
         metric_names: Names of the losses that it logs.
         rounds_done: Rounds of training done.
         round_index: The round under way.
+        needs_labels: Whether it learns from labels.
     """
 
     config: Any
@@ -71,6 +72,7 @@ class Party(Protocol):
     metric_names: Any
     rounds_done: int
     round_index: int
+    needs_labels: Any
 
     @property
     def user_type(self) -> UserType:
@@ -124,8 +126,8 @@ class Party(Protocol):
     def overrides(cls, hook: str) -> bool:
         """Whether the strategy has a hook of its own."""
 
-    def build_dataset(self, x: Any) -> None:
-        """Take the party's samples."""
+    def build_dataset(self, x: Any, y: Any = None) -> None:
+        """Take the party's samples, and labels where it learns from them."""
 
     def get_weights(self) -> Any:
         """Return the payload without training."""

@@ -10,7 +10,7 @@ from orchestra_strategy.errors import DataError
 from orchestra_strategy.party.built_data import data_from_builder
 from orchestra_strategy.runtime.checks import federated_values
 
-__all__ = ["federated_pair", "validation_pair"]
+__all__ = ["federated_pair", "has_paths", "validation_pair"]
 
 
 def federated_pair(
@@ -18,6 +18,7 @@ def federated_pair(
     y: Any = None,
     dataset_builder: Mapping[Any, Callable[..., Any]] | None = None,
     stage: str = "train",
+    labelled: bool = False,
 ) -> tuple[Any, Any | None]:
     """Return FedNdarrays of samples and labels.
 
@@ -26,19 +27,36 @@ def federated_pair(
         y: Labels in the same form; the name of a column where ``x`` has paths of tables; or None.
         dataset_builder: ``{PYU: f}``, which read the paths in ``x``; labels then come from it.
         stage: What a builder is told: ``"train"`` or ``"eval"``.
+        labelled: Whether labels are needed: those that paths have (folders of classes, ``y`` of a
+            .npz file) are read then without asking.
 
     Returns:
         Samples, and labels or None.
 
     Raises:
-        DataError: It is anything else, or a party cannot read its data.
+        DataError: It is anything else, a party cannot read its data, or labels are needed and there
+            are none.
         ParameterError: A builder gives something else than batches.
     """
     if dataset_builder is not None:
-        return _built(x, y, dataset_builder, stage)
-    if not isinstance(y, str):
-        return federated_values(x), None if y is None else federated_values(y)
-    if not _has_paths(x):
+        x, y = _built(x, y, dataset_builder, stage)
+    elif y is None and labelled and has_paths(x):
+        x, y = fed_labelled_from_paths(x)
+    elif isinstance(y, str):
+        x, y = _with_label_column(x, y)
+    else:
+        x, y = federated_values(x), None if y is None else federated_values(y)
+    if labelled and y is None:
+        raise DataError(
+            "Expected labels `y` for a strategy that learns from them, got none; give `fit(x, y)`, "
+            "in the form of `x`, the name of a column where `x` has paths of tables, or paths of "
+            "data with labels."
+        )
+    return x, y
+
+
+def _with_label_column(x: Any, y: str) -> tuple[Any, Any | None]:
+    if not has_paths(x):
         raise DataError(
             f"Expected `y` to name a column only with {{PYU: path}} of tables, got {y!r} with "
             f"{type(x).__name__}; give labels in the form of `x`."
@@ -72,12 +90,13 @@ def validation_pair(
     return x, x if y is None else y
 
 
-def _has_paths(x: Any) -> bool:
+def has_paths(x: Any) -> bool:
+    """Whether samples are given as a mapping to paths."""
     return isinstance(x, Mapping) and all(isinstance(v, str | os.PathLike) for v in x.values())
 
 
 def _built(x: Any, y: Any, builders: Mapping[Any, Any], stage: str) -> tuple[Any, Any | None]:
-    if not _has_paths(x) or not x or not isinstance(builders, Mapping) or set(builders) != set(x):
+    if not has_paths(x) or not x or not isinstance(builders, Mapping) or set(builders) != set(x):
         raise DataError(
             "Expected `x` to be {PYU: path} with `dataset_builder={PYU: f}`, the same PYUs, got "
             f"{type(x).__name__} and {type(builders).__name__}; without a builder, batches are "

@@ -77,15 +77,16 @@ class EncoderCalls(AskedParties):
 
         Args:
             x: As in :meth:`fit`.
-            output: ``"features"``, ``"projections"`` or ``"clusters"``; the parameter
-                ``predict_output`` by default.
+            output: ``"features"``, ``"projections"``, ``"clusters"`` or ``"classes"``; the
+                parameter ``predict_output`` by default.
             batch_size: Of no effect, as in :meth:`evaluate`.
             random_seed: Of no effect.
             dataset_builder: As in :meth:`evaluate`.
             **others: FLModel's other arguments, which are refused, see ``docs/flmodel.md``.
 
         Returns:
-            ``{PYU: PYUObject}``: of features (n, d), projections (n, p) or ids of clusters (n,).
+            ``{PYU: PYUObject}``: of features (n, d), projections (n, p) or ids of clusters or
+            classes (n,).
 
         Raises:
             DataError: The data cannot be used.

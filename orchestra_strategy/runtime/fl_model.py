@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 class OrchestraFLModel(EncoderCalls):
     """SecretFlow's FLModel for the strategies of this package.
 
-    Beyond FLModel: ``fit`` takes no labels, makes one aggregation per epoch (so an epoch is a
+    Beyond FLModel: ``fit`` needs no labels, makes one aggregation per epoch (so an epoch is a
     round), keeps the batch size asked for at every party, and takes ``strategy_kwargs``; bad
     arguments and bad data are refused on the driver, in one sentence each, before training.
 
@@ -129,8 +129,10 @@ class OrchestraFLModel(EncoderCalls):
             x: FedNdarray or HDataFrame, one partition per party, of any size; or a mapping from
                 PYU to the path of the party's data (see
                 :func:`~orchestra_strategy.data.load_local`), or to an array.
-            y: Ignored but for its length: training uses no labels. With paths of tables, the name
-                of the label column, which is left out then.
+            y: Labels, for a strategy that learns from them (``fed_supervised``); of others only
+                their number is looked at. With paths of tables, the name of the label column, which
+                is left out of the samples; paths of images and .npz files may have labels, which
+                are read where they are needed.
             epochs: Rounds; each party does ``local_epochs`` passes over its data in each. With
                 ``user_type="local_gradient"`` a round is one batch, and an epoch as many rounds as
                 the smallest party has batches.
@@ -168,7 +170,8 @@ class OrchestraFLModel(EncoderCalls):
                 "`checkpoint_dir`."
             )
         overrides = self._overrides(strategy_kwargs, batch_size)
-        x, y = federated_pair(x, y, dataset_builder)
+        labelled = self._wiring.strategy_class.needs_labels
+        x, y = federated_pair(x, y, dataset_builder, labelled=labelled)
         by_party = {p: r["num_samples"] for p, r in self._described(x, y).items()}
         sizes = list(by_party.values())
         validation = validation_pair(validation_data, dataset_builder)

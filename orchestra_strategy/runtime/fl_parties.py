@@ -79,9 +79,10 @@ class AskedParties(host.FLModel):  # type: ignore[misc]
                     f"{sorted(d.party for d in federated.partitions)} for "
                     f"{sorted(d.party for d in self.workers)}."
                 )
+        stage = "train" if min_samples is None else "eval"
         described = {
             device.party: worker.describe_data(
-                x.partitions[device], None if y is None else y.partitions[device]
+                x.partitions[device], None if y is None else y.partitions[device], stage
             )
             for device, worker in self.workers.items()
         }

@@ -58,6 +58,7 @@ class TrainingResults:
 def train_rounds(
     fl_model: OrchestraFLModel,
     federated_data: Any,
+    labels: Any,
     rounds: int,
     callbacks: Sequence[Any],
     console: Console | None,
@@ -71,6 +72,7 @@ def train_rounds(
     Args:
         fl_model: Where the training stands, after the rounds of ``past``.
         federated_data: A FedNdarray.
+        labels: The same, or None.
         rounds: In all, those of ``past`` included.
         callbacks: FLModel's.
         console: Where manifest and progress are drawn; None draws nothing.
@@ -99,7 +101,7 @@ def train_rounds(
         if rounds > len(past):
             left = rounds - len(past)
             with plain_errors(), dead_workers_named(fl_model.workers):
-                fl_model.fit(federated_data, epochs=left, callbacks=[*own, *callbacks])
+                fl_model.fit(federated_data, labels, epochs=left, callbacks=[*own, *callbacks])
         if fl_model.collapse_reason is not None:
             for callback in own[: 1 + (round_log is not None)]:
                 callback.on_epoch_end()  # the host leaves before it tells of the last round

@@ -61,7 +61,7 @@ class FederatedStrategy(LocalWork):
         self._host_steps = (0, 1)
         self.optim_fn = getattr(builder_base, "optim_fn", None)
         self.check_privacy(self.config, self.model)
-        self.objective = self.make_objective()
+        self.objective = self._made_objective()
         self.method = self.method_class(self)
         self.set_up()
         self.privacy.check_objective(self.objective, self.overrides("loss_terms"))

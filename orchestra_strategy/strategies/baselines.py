@@ -10,12 +10,15 @@ This module must not import annotations from the future: SecretFlow reads ``trai
 from typing import ClassVar
 
 from pydantic import Field
+from torch import nn
 
 from orchestra_strategy.algorithms.byol import BYOLObjective, BYOLSettings
+from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.algorithms.rotpred import RotPredObjective
 from orchestra_strategy.algorithms.simclr import SimCLRObjective, SimCLRSettings
 from orchestra_strategy.algorithms.simsiam import SimSiamObjective
 from orchestra_strategy.algorithms.specloss import SpecLossObjective, SpecLossSettings
+from orchestra_strategy.algorithms.supervised import ClassObjective
 from orchestra_strategy.config import StrategyConfig
 from orchestra_strategy.strategies.registry import register_strategy
 from orchestra_strategy.strategies.self_supervised import SelfSupervisedStrategy
@@ -26,6 +29,7 @@ __all__ = [
     "FedSimCLRStrategy",
     "FedSimSiamStrategy",
     "FedSpecLossStrategy",
+    "FedSupervisedStrategy",
 ]
 
 
@@ -108,3 +112,27 @@ class FedRotPredStrategy(SelfSupervisedStrategy):
     objective_class = RotPredObjective
     heads = RotPredObjective.heads
     config_class: ClassVar[type[StrategyConfig]] = RotPredConfig
+
+
+class SupervisedConfig(StrategyConfig):
+    """Parameters of ``fed_supervised``: those that every strategy has."""
+
+
+@register_strategy(strategy_name="fed_supervised", backend="torch")
+class FedSupervisedStrategy(SelfSupervisedStrategy):
+    """Supervised learning, the upper reference: cross entropy of the labels, which stay as data do.
+
+    How many classes there are is said by the model's ``classifier``.
+    """
+
+    objective_class = ClassObjective
+    heads = ClassObjective.heads
+    config_class: ClassVar[type[StrategyConfig]] = SupervisedConfig
+    metric_names: ClassVar[tuple[str, ...]] = ("train_loss", "train_accuracy")
+    needs_labels: ClassVar[bool] = True
+
+    def num_classes(self) -> int:
+        """Return the number of the classifier's outputs."""
+        _, (classifier,) = parts_of(self.model, self.heads)
+        assert isinstance(classifier, nn.Linear)  # parts_of has seen to it
+        return classifier.out_features

@@ -33,6 +33,8 @@ class StrategyHooks(PartyWorker):
             part of the loss. Neither more nor fewer may come.
         protected_entries: Which of ``extra_entries`` may leave with ``privacy``: they carry noise
             of their own.
+        needs_labels: Whether batches are to have ``labels`` (B,), those of ``fit(x, y)``; they stay
+            at the party.
     """
 
     metric_names: ClassVar[tuple[str, ...]] = ("train_loss",)
@@ -42,7 +44,11 @@ class StrategyHooks(PartyWorker):
     # ---- The loss --------------------------------------------------------------------------
 
     def make_objective(self) -> Objective:
-        """Return the objective; called once, after the model has been built."""
+        """Return the objective; called once, after the model has been built.
+
+        A loss of torch, such as ``nn.CrossEntropyLoss()``, is one of the model's outputs and the
+        labels, with ``needs_labels``.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define `make_objective`.")
 
     def loss_terms(self, model: nn.Module, batch: Batch) -> LossParts | Tensor:
@@ -57,6 +63,12 @@ class StrategyHooks(PartyWorker):
     ) -> list[FloatArray]:
         """Combine the parties' weights on the server; by default the mean by sample count."""
         return weighted_mean(weights_list, sample_counts)
+
+    # ---- Labels ----------------------------------------------------------------------------
+
+    def num_classes(self) -> int | None:
+        """Return K, if labels are to be whole numbers from 0 to K - 1; None if any are fine."""
+        return None
 
     # ---- A round at the party --------------------------------------------------------------
 

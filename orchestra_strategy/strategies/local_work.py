@@ -10,16 +10,19 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.loss import _Loss
 
 from orchestra_strategy import host
-from orchestra_strategy.algorithms.objective import Batch, LossParts
+from orchestra_strategy.algorithms.objective import Batch, LossParts, Objective
 from orchestra_strategy.algorithms.trial_pass import refuse_unfit
 from orchestra_strategy.data.batches import num_batches
+from orchestra_strategy.errors import DataError, ParameterError
 from orchestra_strategy.exchange.told import check_losses, named_losses
 from orchestra_strategy.global_randomness import drawing_from
 from orchestra_strategy.party.data import PartyData
 from orchestra_strategy.strategies.hooks import StrategyHooks
 from orchestra_strategy.strategies.method import Method
+from orchestra_strategy.users.objectives import SupervisedObjective
 
 __all__ = ["LocalWork"]
 
@@ -45,6 +48,19 @@ class LocalWork(StrategyHooks):
     round_index: int
     epoch: int
     _host_steps: tuple[int, int]
+
+    def _made_objective(self) -> Objective:
+        """Return the strategy's objective; a loss of torch is one of outputs and labels."""
+        made = self.make_objective()
+        if not isinstance(made, _Loss):
+            return made
+        if not self.needs_labels:
+            raise ParameterError(
+                f"Expected `needs_labels = True` in the class `{host.plain_class(self).__name__}`, "
+                f"whose objective is {type(made).__name__}, a loss of outputs and labels; labels "
+                "are those of `fit(x, y)`, and stay at their parties."
+            )
+        return SupervisedObjective(made)
 
     # ---- A round ---------------------------------------------------------------------------
 
@@ -72,7 +88,16 @@ class LocalWork(StrategyHooks):
         Those of a protected party are not counted here: how far it gets may depend on its data.
         """
         self.reports.rows_trained += self.privacy.rows_of_step(batch)
-        return self.loss_terms(model, batch)
+        try:
+            return self.loss_terms(model, batch)
+        except KeyError as error:
+            if error.args != ("labels",) or self.needs_labels:
+                raise
+            name = host.plain_class(self).__name__
+            raise DataError(
+                f"Expected `needs_labels = True` in the class `{name}`, whose loss reads `labels` "
+                "of a batch, got none; they are those of `fit(x, y)`, and stay at their parties."
+            ) from None
 
     @contextmanager
     def local_training(self, user: int | None) -> Iterator[LossFn]:

@@ -115,6 +115,7 @@ def test_describe_samples__plain_values():
         "num_not_finite": 0,
         "unit_range": True,
         "num_labels": 3,
+        "labels": "",
     }
     assert PartyReport(**described).num_samples == 3
     back = json.loads(json.dumps(described))

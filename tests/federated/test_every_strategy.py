@@ -34,6 +34,8 @@ def config(strategy, **changes):
     if strategy == "orchestra_private":
         private = {"noise_multiplier": 0.5, "log_unprotected": True}
         parameters, model = {**parameters, **private}, {**MODEL, "norm": "group"}
+    if strategy == "fed_supervised":
+        model = {**model, "num_classes": toy.CLASSES}
     options = {"rounds": 1, "seed": 7, "model": model, "progress": False}
     return {**options, "strategy": strategy, "parameters": parameters, **changes}
 
@@ -48,7 +50,8 @@ def test_all_of_ours_are_here():
 @pytest.mark.parametrize("strategy", OURS)
 def test_the_trainer_changes_strategy_by_its_name_alone(devices, strategy):
     trainer = FederatedOrchestraTrainer(config(strategy), devices)
-    results = trainer.train(toy.data(devices))
+    labels = toy.labels_for(lookup_strategy(strategy), devices)
+    results = trainer.train(toy.data(devices), labels=labels)
     assert results.rounds >= 1
     assert np.isfinite(results.history["train_loss"]).all()
     heads = {name for name, _ in trainer.encoder().named_children()} - {"backbone", "projector"}
@@ -106,7 +109,8 @@ def test_what_leaves_a_party_does_not_grow_with_its_samples(strategy, route):
     shapes = []
     for size in (48, 64):
         party = cls(model, random_seed=7, party="alice", route=route, **chosen["parameters"])
-        party.build_dataset(toy.images("alice", size))
+        y = toy.labels("alice", size) if cls.needs_labels else None
+        party.build_dataset(toy.images("alice", size), y)
         party.apply_weights(server_reply(party, route))
         wire, _ = party.train_step(None, 0, 1)
         arrays = wire if route == "secure" else wire["arrays"].values()

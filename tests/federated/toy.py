@@ -18,7 +18,11 @@ PARAMETERS = {
     "memory_size": 16,
     "ema_decay": 0.9,
 }
-MODEL = partial(orchestra_model, "conv4", in_channels=1, hidden_dim=16, projection_dim=16)
+CLASSES = 3
+MODEL = partial(
+    *(orchestra_model, "conv4"),
+    **{"in_channels": 1, "hidden_dim": 16, "projection_dim": 16, "num_classes": CLASSES},
+)
 
 
 def images(party, size=None):
@@ -29,6 +33,20 @@ def images(party, size=None):
     rows, columns = np.mgrid[:8, :8]
     distance = (rows - centre[:, 0]) ** 2 + (columns - centre[:, 1]) ** 2
     return np.exp(-distance / 4).astype(np.float32)
+
+
+def labels(party, size=None):
+    """Thirds of the images by where they are bright, from left to right."""
+    x = images(party, size)
+    place = (x.sum(axis=1) * np.arange(8)).sum(axis=1) / x.sum(axis=(1, 2))
+    return np.digitize(place, (3.0, 5.0))
+
+
+def labels_for(strategy, devices):
+    """Labels for a strategy that learns from them; None for any other."""
+    if not strategy.needs_labels:
+        return None
+    return fed_ndarray({d: labels(d.party) for d in devices})
 
 
 def data(devices):

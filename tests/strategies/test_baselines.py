@@ -24,6 +24,7 @@ PARAMETERS = {
     "fed_byol": {**SHARED, "ema_decay": 0.9},
     "fed_specloss": SHARED,
     "fed_rotpred": SHARED,
+    "fed_supervised": SHARED,
 }
 EVERY = sorted(PARAMETERS)
 CLUSTERLESS = [name for name in EVERY if name not in ("orchestra_advanced", "orchestra_plus")]
@@ -41,7 +42,7 @@ def party(strategy, name="alice", size=None, heads=None, **kwargs):
     options = {"num_virtual_users": 3, **PARAMETERS[strategy], **kwargs}
     model = partial(tiny.model, cls.heads if heads is None else heads)
     made = cls(model, random_seed=7, party=name, **options)
-    made.build_dataset(toy.images(name, size))
+    made.build_dataset(toy.images(name, size), toy.labels(name, size) if cls.needs_labels else None)
     return made
 
 
@@ -116,7 +117,8 @@ def test_a_run_repeats_bit_for_bit_and_depends_on_the_seed(strategy):
 
 
 @pytest.mark.parametrize(
-    "strategy", ["fed_simclr", "fed_simsiam", "fed_byol", "fed_specloss", "orchestra_simple"]
+    "strategy",
+    ["fed_simclr", "fed_simsiam", "fed_byol", "fed_specloss", "fed_supervised", "orchestra_simple"],
 )
 def test_the_loss_goes_down_over_rounds(strategy):
     _, _, losses = trained(strategy, rounds=4, local_epochs=2, lr=0.05)
@@ -136,7 +138,7 @@ def test_rotations_are_learnt_over_rounds():
 
 @pytest.mark.parametrize("strategy", EVERY)
 def test_a_model_with_more_heads_is_fine(strategy):
-    trained(strategy, heads=("degeneracy_head", "predictor"))
+    trained(strategy, heads=("degeneracy_head", "predictor", "classifier"))
 
 
 @pytest.mark.parametrize(
@@ -145,6 +147,7 @@ def test_a_model_with_more_heads_is_fine(strategy):
         ("fed_byol", "predictor"),
         ("fed_simsiam", "predictor"),
         ("fed_rotpred", "degeneracy_head"),
+        ("fed_supervised", "classifier"),
         ("orchestra_advanced", "degeneracy_head"),
     ],
 )
@@ -261,5 +264,5 @@ def test_fewer_clusters_than_asked_for_are_told(caplog):
 def test_the_usual_model_fits_the_methods_that_need_no_predictor():
     for name in EVERY:
         cls = lookup_strategy(name)
-        if "predictor" not in cls.heads:
+        if not {"predictor", "classifier"} & set(cls.heads):
             cls.check_model(orchestra_model("conv4", in_channels=1))

@@ -54,7 +54,9 @@ def rehearse(party: Party) -> None:
     stand_in.privacy.replace_mechanism(_WithoutNoise(mechanism.ledger, mechanism.source))
     users = stand_in.user_type.num_users()
     rows = max(_ROWS, getattr(party.config, "k_min", _ROWS)) * users
-    stand_in.build_dataset(_made_up(party.require_data().samples, rows))
+    data = party.require_data()
+    labels = None if data.labels is None else np.zeros(rows, np.int64)
+    stand_in.build_dataset(_made_up(data.samples, rows), labels)
     stand_in.apply_weights(answer_of_one(stand_in, stand_in.get_weights()))
     payload, _ = stand_in.train_step(None, 0, 1)
     stand_in.apply_weights(answer_of_one(stand_in, payload))
