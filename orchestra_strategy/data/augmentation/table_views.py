@@ -1,4 +1,4 @@
-"""Views of table rows: some of the features replaced, noise, a roll."""
+"""Views of table rows: some of the features replaced, noise, and a pretext of its own."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,14 +20,19 @@ from orchestra_strategy.errors import DataError, ParameterError
 
 __all__ = ["TableViews"]
 
-_FEWEST = 4  # the pretext tells four rolls apart
+_FEWEST = 4  # the pretext tells four changes apart
+_LEVELS = 3  # thirds of the features are replaced: none, one, two or all three
 
 
 @dataclass(frozen=True)
 class TableViews:
-    """Views of table rows, columns standardised: features replaced (SCARF), noise, a roll.
+    """Views of table rows, columns standardised: features replaced (SCARF), and noise.
 
     Attributes:
+        pretext: What the third view had, which the model has to tell: ``"replaced"``, how many of
+            its features were replaced (none, or each with probability 1/3, 2/3 or 1), for which it
+            has to know which values go together; or ``"rolled"``, by how many quarters the row was
+            rolled, which the columns' own distributions tell already.
         corruption: Probability that a feature is replaced.
         noise: Standard deviation of the Gaussian noise per feature.
         replacement: Where the new value is from: ``"rows"`` takes that of another row of the batch
@@ -45,6 +50,7 @@ class TableViews:
     noise: float = 0.05
     replacement: str = "rows"
     one_hot: Sequence[Sequence[int]] = ()
+    pretext: str = "replaced"
 
     def __post_init__(self) -> None:
         """Refuse what is no probability, no standard deviation and no set of columns."""
@@ -53,6 +59,10 @@ class TableViews:
         if self.replacement not in ("rows", "marginals"):
             raise ParameterError(
                 f"Expected `replacement` to be 'rows' or 'marginals', got {self.replacement!r}."
+            )
+        if self.pretext not in ("replaced", "rolled"):
+            raise ParameterError(
+                f"Expected `pretext` to be 'replaced' or 'rolled', got {self.pretext!r}."
             )
         object.__setattr__(self, "one_hot", _checked_groups(self.one_hot))
 
@@ -63,7 +73,7 @@ class TableViews:
 
     @torch.no_grad()
     def __call__(self, x: Tensor, generator: torch.Generator) -> ViewSet:
-        """Draw the views; the pretext rolls x3 by the target's number of quarters.
+        """Draw the views; x3 has the pretext's change.
 
         Args:
             x: (B, F) rows, F >= 4.
@@ -78,14 +88,22 @@ class TableViews:
         change = self._with_marginals if self.row_wise else self._with_rows
         changed, noise, target = change(x, generator)
         x1, x2, x3 = changed.add_(noise, alpha=self.noise)
-        return ViewSet(x1, x2, transforms.roll_quarters(x3, target), target)
+        if self.pretext == "rolled":
+            x3 = transforms.roll_quarters(x3, target)
+        return ViewSet(x1, x2, x3, target)
+
+    def _chances(self, target: Tensor) -> Tensor:
+        """Return the probability that a feature is replaced, (3, B, 1): by view, and by target."""
+        usual = torch.full((len(target),), self.corruption, device=target.device)
+        third = target / _LEVELS if self.pretext == "replaced" else usual
+        return torch.stack((usual, usual, third)).unsqueeze(-1)
 
     def _with_rows(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Return (3, B, F) with features of other rows, standard normal noise, and the target."""
         target = draw_pretext_target(x, generator)
         shape, device = (3, *x.shape), generator.device
         draw = torch.rand(shape, generator=generator, device=device)
-        replaced = self._same_in_groups(draw < self.corruption).to(x.device)
+        replaced = self._same_in_groups(draw.to(x.device) < self._chances(target))
         donors = self._same_in_groups(_other_rows(shape, generator)).to(x.device)
         noise = torch.randn(shape, generator=generator, device=device).to(x.device)
         return transforms.corrupt_features(to_model_input(x), replaced, donors), noise, target
@@ -109,14 +127,14 @@ class TableViews:
         for i, group in enumerate(self.one_hot):
             chosen = (len(group) * category[..., i]).long()
             drawn[..., list(group)] = F.one_hot(chosen, len(group)).to(drawn)
-        replaced = self._same_in_groups(chance < self.corruption)
+        replaced = self._same_in_groups(chance < self._chances(target))
         return torch.where(replaced, drawn, to_model_input(x)), _normal(noise), target
 
     def _check_width(self, features: int) -> None:
         if features < _FEWEST:
             raise DataError(
                 f"Expected `x` to have at least 4 features for views `{self.name}` (its pretext "
-                f"tells four rolls apart), got F={features}"
+                f"tells four changes of them apart), got F={features}"
             )
         last = max((column for group in self.one_hot for column in group), default=0)
         if last >= features:

@@ -287,12 +287,41 @@ def coded(batch=8, features=5):
 
 def test_table__no_change_gives_the_rows_and_rolls_x3():
     x = coded(batch=32)
-    drawn = TableViews(**UNTOUCHED)(x, generator())
+    drawn = TableViews(**UNTOUCHED, pretext="rolled")(x, generator())
     assert torch.equal(drawn.x1, x)
     assert torch.equal(drawn.x2, x)
     assert set(drawn.pretext_target.tolist()) == {0, 1, 2, 3}
     for i, a in enumerate(drawn.pretext_target.tolist()):
         assert torch.equal(drawn.x3[i], torch.roll(x[i], a * 5 // 4))
+
+
+@pytest.mark.parametrize("options", [{}, {"replacement": "marginals"}, {"corruption": 0.9}])
+def test_table__x3_has_as_many_features_replaced_as_the_target_says(options):
+    """None, a third, two thirds or all, whatever the other views have."""
+    x = coded(batch=2000, features=12)
+    drawn = TableViews(**{**UNTOUCHED, **options})(x, generator())
+    changed = (drawn.x3 != x).float()
+    for a in range(4):
+        of = changed[drawn.pretext_target == a]
+        assert len(of) > 400
+        assert of.mean().item() == pytest.approx(a / 3, abs=0.02)
+        assert of.mean(0).std() < 0.05  # no column is favoured
+    usual = {"corruption": 0.0, **options}.get("corruption")
+    assert (drawn.x1 != x).float().mean().item() == pytest.approx(usual, abs=0.02)
+
+
+def test_table__categories_are_replaced_in_x3_as_a_whole():
+    x = coded(batch=500, features=9)
+    groups = ((2, 3, 4), (6, 7))
+    drawn = TableViews(noise=0.0, one_hot=groups)(x, generator())
+    for group in groups:
+        donors = drawn.x3[:, list(group)] // 100
+        assert (donors == donors[:, :1]).all()
+
+
+def test_table__an_unknown_pretext_is_refused():
+    with pytest.raises(ParameterError, match="`pretext` to be 'replaced' or 'rolled', got 'roll'"):
+        TableViews(pretext="roll")
 
 
 def test_table__takes_features_of_other_rows_of_the_same_column():
@@ -382,6 +411,7 @@ def test_defaults__are_the_documented_ones():
         "noise": 0.05,
         "replacement": "rows",
         "one_hot": (),
+        "pretext": "replaced",
     }
 
 
