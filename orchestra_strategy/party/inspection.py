@@ -112,9 +112,12 @@ class Inspection:
                 if classes is not None:
                     metrics["accuracy"] = float((classes == self._labels).mean())
         if not metrics:
+            got = f"{len(samples)} samples"
+            if not party.overrides("draw_views"):
+                got = "no labels for a strategy without views (`draw_views`)"
             raise DataError(
-                f"Expected at least 2 samples per party, or labels, for `evaluate`, got "
-                f"{len(samples)} samples."
+                f"Expected at least 2 samples per party, or labels, for `evaluate`, got {got}: "
+                "there is nothing to measure."
             )
         check_told(host.plain_class(party).__name__, EVALUATION_NAMES, metrics)
         n = len(samples)

@@ -193,6 +193,18 @@ def test_a_strategy_of_ones_own_gets_labels_by_saying_so():
     assert all(later < earlier for earlier, later in pairwise(losses))
 
 
+def test_what_evaluate_needs_of_a_strategy_without_views():
+    """Labels; of the parties' own samples nothing can be measured."""
+    party = OwnStrategy(partial(orchestra_model, "conv4", in_channels=1), **QUICK)
+    party.build_dataset(toy.images("alice"), stage="eval")
+    with pytest.raises(
+        DataError, match=r"or labels, .* got no labels for a strategy without views"
+    ):
+        party.evaluate()
+    party.build_dataset(toy.images("alice"), toy.labels("alice"), stage="eval")
+    assert "nmi" in {metric.name for metric in party.evaluate()}
+
+
 class ForgetfulLoss(FederatedStrategy):
     def make_objective(self):
         return nn.CrossEntropyLoss()
