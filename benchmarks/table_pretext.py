@@ -28,6 +28,7 @@ from orchestra_strategy.evaluation.linear_probe import linear_probe
 
 PARTIES = ("alice", "bob", "carol")
 ROWS, POOL, TEST = 4000, 8000, 5000
+TABLES = ["all columns", "without duration"]
 CATEGORIES = {
     "poutcome": ["failure", "other", "success", "unknown"],
     "job": [
@@ -120,9 +121,9 @@ def trained(split: Split, seed: int, rounds: int, dim: int, **views: Any) -> tup
     return before, parties[0].model.eval(), losses
 
 
-def auc(pool: Any, asked: Any, split: Split, seed: int) -> dict[str, float]:
+def auc(pool: Any, asked: Any, split: Split, seed: int) -> dict[str, Any]:
     """Return the mean AUC over five draws of labels, by their number."""
-    found = {}
+    found: dict[str, Any] = {}
     for each in (10, 50):
         values = []
         for draw in range(5):
@@ -142,12 +143,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--dim", type=int, default=64)
     parser.add_argument("--split", choices=["held-out", "test"], default="test")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     result: dict[str, Any] = {k: v for k, v in vars(args).items() if k not in ("data", "out")}
     result["tables"] = {}
-    for duration in (True, False):
+    for name in args.tables:
+        duration = name == TABLES[0]
         rows: dict[str, list[dict[str, Any]]] = {}
         for seed in range(args.seeds):
             split = split_of(args.data, duration, seed, args.split == "held-out")
@@ -156,25 +159,25 @@ def main() -> None:
             for pretext in args.pretexts:
                 before, model, losses = trained(split, seed, args.rounds, args.dim, pretext=pretext)
                 if pretext == args.pretexts[0]:
-                    features = (extract_features(before, x) for x in (raw, asked))
-                    rows.setdefault("untrained", []).append(auc(*features, split, seed))
-                features = (extract_features(model, x) for x in (raw, asked))
-                scores = auc(*features, split, seed)
+                    old = [extract_features(before, x) for x in (raw, asked)]
+                    rows.setdefault("untrained", []).append(auc(old[0], old[1], split, seed))
+                new = [extract_features(model, x) for x in (raw, asked)]
+                scores = auc(new[0], new[1], split, seed)
                 rows.setdefault(pretext, []).append({**scores, "pretext_loss": losses})
-                print(duration, seed, pretext, scores, losses[-1], flush=True)
+                print(name, seed, pretext, scores, losses[-1], flush=True)
         table = {
-            name: {
+            of: {
                 **{n: float(np.mean([one[n] for one in each])) for n in ("20", "100")},
                 **{f"{n} std": float(np.std([o[n] for o in each], ddof=1)) for n in ("20", "100")},
                 "seeds": each,
             }
-            for name, each in rows.items()
+            for of, each in rows.items()
         }
-        result["tables"]["all columns" if duration else "without duration"] = table
+        result["tables"][name] = table
         if args.out is not None:
             args.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        for name, row in table.items():
-            print(f"{name:20} {row['20']:.3f} {row['100']:.3f}")
+        for of, row in table.items():
+            print(f"{of:20} {row['20']:.3f} {row['100']:.3f}")
 
 
 if __name__ == "__main__":
