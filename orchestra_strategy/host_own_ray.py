@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -15,6 +16,7 @@ from orchestra_strategy.host_cluster import process_settings_kept
 __all__ = ["load_of_ray", "own_ray"]
 
 _HERE = "127.0.0.1"
+_REACH_SECONDS = 5.0
 
 
 def load_of_ray(module: str) -> Any:
@@ -69,18 +71,25 @@ def _begin(ray: Any, own: RaySettings, settings: ClusterSettings, logging_level:
     # Unless it is told not to, Ray reports its use to its makers.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
+        if ":" in own.address:
+            _reach(own.address)  # Ray itself tries for minutes, and then ends the process
         with process_settings_kept():
             ray.init(
                 **_ray_options(own, len(settings.parties)),
                 log_to_driver=loud,
                 configure_logging=loud,
             )
-    except ConnectionError as error:
+    except OSError as error:
         raise HostError(
             f"Expected `ray.address` of {settings.self_party} to be a Ray that runs, got "
-            f"{own.address!r} ({str(error).splitlines()[0]}); start it (`ray start --head`), or "
+            f"{own.address!r}: {str(error).splitlines()[0]}; start it (`ray start --head`), or "
             "leave `ray.address` out and have one started."
         ) from None
+
+
+def _reach(address: str) -> None:
+    name, _, port = address.rpartition(":")
+    socket.create_connection((name.strip("[]"), int(port)), timeout=_REACH_SECONDS).close()
 
 
 def _check_cpus(ray: Any, own: RaySettings, me: str) -> None:

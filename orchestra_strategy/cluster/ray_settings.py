@@ -28,6 +28,18 @@ class RaySettings(FrozenConfig):
     num_cpus: int | None = Field(None, ge=FEWEST_CPUS)
 
     @model_validator(mode="after")
+    def _can_be_called(self) -> "RaySettings":
+        port = self.address.rpartition(":")[2]
+        if self.address not in ("local", "auto") and not (
+            ":" in self.address and port.isdigit() and 0 < int(port) < 65536
+        ):
+            raise ValueError(
+                "Expected `ray.address` to be `local`, `auto` or `host:port`, got "
+                f"{self.address!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _has_its_own_cpus(self) -> "RaySettings":
         if self.address != "local" and self.num_cpus is not None:
             raise ValueError(

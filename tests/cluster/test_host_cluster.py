@@ -10,13 +10,14 @@ from contextlib import closing
 import numpy as np
 import pytest
 
+from orchestra_strategy import session
 from orchestra_strategy.cluster import Members
 from orchestra_strategy.cluster.failure import Failure
 from orchestra_strategy.cluster.settings import ClusterSettings
 from orchestra_strategy.config import parse_config
-from orchestra_strategy.errors import DataError, PeerFailedError, ReplyError
+from orchestra_strategy.errors import DataError, HostError, PeerFailedError, ReplyError
 from orchestra_strategy.host_cluster import _fed, joined, members_proxy
-from tests.cluster.ports import settings
+from tests.cluster.ports import free_ports, settings
 from tests.cluster.test_allow_list import Runs
 
 
@@ -70,3 +71,11 @@ def test_a_cancelled_message_is_not_logged_and_another_fault_is(caplog):
         log.error("Failed to send", exc_info=error)
     assert "no route" in caplog.text
     assert "Cancelled" not in caplog.text
+
+
+def test_a_ray_that_does_not_run_is_refused_at_once():
+    address = f"127.0.0.1:{free_ports(1)[0]}"
+    cluster = {**settings()["alice"], "backend": "ray", "ray": {"address": address}}
+    expected = rf"`ray\.address` of alice to be a Ray that runs, got '{address}'.*refused; start it"
+    with pytest.raises(HostError, match=expected), session(mode="cluster", cluster=cluster):
+        pass

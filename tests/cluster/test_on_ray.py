@@ -164,13 +164,6 @@ def test_threads_at_one_and_ray_at_the_other(job):
 
 
 @ALL
-def test_a_ray_that_does_not_run_is_named(job):
-    made = on_ray(job, ray={"address": "127.0.0.1:9"}).start("alice")
-    assert made.end("alice", seconds=START) == {"alice": 1}
-    assert "Expected `ray.address` of alice to be a Ray that runs" in made.log("alice")
-
-
-@ALL
 def test_a_party_that_never_comes_is_named(job):
     waits = {"start_timeout": 4, "heartbeat": 0.5, "peer_timeout": 10}
     start = time.monotonic()

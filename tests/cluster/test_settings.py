@@ -26,6 +26,10 @@ def parsed(**changed):
             {"backend": "ray", "ray": {"address": "10.0.0.1:6379", "num_cpus": 8}},
             "`ray.num_cpus` with `ray.address: local` alone, got both 8 and '10.0.0.1:6379'",
         ),
+        (
+            {"backend": "ray", "ray": {"address": "ray://10.0.0.1"}},
+            "`ray.address` to be `local`, `auto` or `host:port`, got 'ray://10.0.0.1'",
+        ),
         ({"backend": "ray", "ray": {"num_cpus": 2}}, "`ray.num_cpus` to be greater than or equal"),
     ],
 )
