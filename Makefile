@@ -23,7 +23,7 @@ format: setup
 
 # The lock file: exact versions, no registry addresses. Needs uv.
 lock:
-	uv pip compile pyproject.toml --quiet --extra secretflow --extra plots --extra dev --python-version 3.10 \
+	uv pip compile pyproject.toml --quiet --extra secretflow --extra plots --extra timm --extra dev --python-version 3.10 \
 	  --python-platform x86_64-manylinux_2_28 --prerelease if-necessary-or-explicit \
 	  --constraint constraints.txt --no-header --no-annotate \
 	  --no-emit-index-url --no-emit-find-links --output-file requirements.lock

@@ -5,19 +5,17 @@
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, WrapValidator, field_validator, model_validator
 from rich.console import Console
 
-from orchestra_strategy import OrchestraFLModel, OrchestraStrategy, host, orchestra_model
+from orchestra_strategy import OrchestraFLModel, OrchestraStrategy, host
 from orchestra_strategy.algorithms.model import OrchestraModel
 from orchestra_strategy.checkpoints.driver import Checkpoints
 from orchestra_strategy.checkpoints.settings import numbers_settings
@@ -48,10 +46,10 @@ from orchestra_strategy.runtime.checks import device_list_of, federated_values, 
 from orchestra_strategy.runtime.coming_back import ComingBack
 from orchestra_strategy.runtime.common_settings import agree_on_training
 from orchestra_strategy.runtime.embedding import embed_at_parties
-from orchestra_strategy.runtime.federated_input import has_paths
+from orchestra_strategy.runtime.federated_input import has_paths, shape_of_samples
+from orchestra_strategy.runtime.trained_network import TrainedNetwork, is_own_network
 from orchestra_strategy.runtime.training import TrainingResults, train_rounds
 from orchestra_strategy.runtime.tuning import Tuning, grid_points, refuse_private, tune
-from orchestra_strategy.starting_weights import start_digest
 from orchestra_strategy.trained_encoder import TrainedEncoder
 
 __all__ = ["FederatedOrchestraTrainer", "ModelConfig", "TrainerConfig", "TrainingResults"]
@@ -78,7 +76,7 @@ class ModelConfig(FrozenConfig):
     """
 
     backbone: str = "resnet18"
-    in_channels: int = Field(3, ge=1)
+    in_channels: int | None = Field(3, ge=1)
     norm: str = "batch"
     hidden_dim: int = Field(512, ge=1)
     projection_dim: int = Field(512, ge=1)
@@ -98,6 +96,15 @@ class ModelConfig(FrozenConfig):
             )
         return {**MODEL_PRESETS[name], **{k: v for k, v in values.items() if k != "preset"}}
 
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, Path) else value
+
+
+def _or_own_network(value: Any, options: Callable[[Any], Any]) -> Any:
+    return value if is_own_network(value) else options(value)
+
 
 class TrainerConfig(FrozenConfig):
     """What a training run needs.
@@ -107,7 +114,10 @@ class TrainerConfig(FrozenConfig):
         rounds: Federated rounds after round 0; with ``user_type="local_gradient"`` walks through
             the smallest party's data, of several rounds each.
         seed: Root seed of everything.
-        model: The network; it gets the heads that the strategy trains.
+        model: Options of the network, which gets the heads that the strategy trains;
+            ``in_channels=None`` asks the data. Or a network of one's own: an
+            :class:`~orchestra_strategy.OrchestraModel`, a callable that returns one, or a
+            TorchModel.
         parameters: The strategy's parameters by name.
         data_options: How the parties read their data where they are given as paths, see
             :func:`~orchestra_strategy.data.load_local`; of these ``value_range`` is for arrays,
@@ -130,7 +140,9 @@ class TrainerConfig(FrozenConfig):
     strategy: str = "orchestra"
     rounds: int = Field(100, ge=1)
     seed: int = Field(DEFAULT_SEED, ge=0)
-    model: ModelConfig = Field(default_factory=ModelConfig)
+    model: Annotated[ModelConfig, WrapValidator(_or_own_network)] = Field(
+        default_factory=ModelConfig
+    )
     parameters: dict[str, Any] = Field(default_factory=dict)
     data_options: dict[str, Any] = Field(default_factory=dict)
     num_gpus: int = Field(0, ge=0)
@@ -166,6 +178,7 @@ class FederatedOrchestraTrainer:
 
     Attributes:
         data_options: Those of the configuration, with what the parties have agreed on.
+        network: What the parties train.
 
     Raises:
         OrchestraError: The configuration or the devices cannot be used.
@@ -191,8 +204,7 @@ class FederatedOrchestraTrainer:
             self._refuse_to_agree_in_private()
         # Each strategy gets the heads that it trains; one that names none, those of Orchestra.
         heads = getattr(our_strategy(self.config.strategy), "heads", OrchestraStrategy.heads)
-        options = self.config.model.model_dump(exclude_none=True)
-        self.model_builder = partial(orchestra_model, **options, heads=heads)
+        self.network = TrainedNetwork(self.config.model, heads)
         self.fl_model: OrchestraFLModel | None = None
         self.results: TrainingResults | None = None
         self.console = Console() if self.config.progress else None
@@ -211,6 +223,8 @@ class FederatedOrchestraTrainer:
 
     def setup_model(self) -> OrchestraFLModel:
         """Build the FLModel, with one worker per party; ``train`` does it where it is missing."""
+        if self.fl_model is None and self.network.own:
+            self.untrained_encoder()  # refused before any worker starts, if it is no encoder
         if self.fl_model is None:
             self.fl_model = self._build({})
         return self.fl_model
@@ -220,7 +234,7 @@ class FederatedOrchestraTrainer:
             server=self.server,
             aggregator=self.aggregator,
             device_list=self.devices,
-            model=self.model_builder,
+            model=self.network.builder,
             strategy=self.config.strategy,
             random_seed=self.config.seed,
             num_gpus=self.config.num_gpus,
@@ -256,6 +270,7 @@ class FederatedOrchestraTrainer:
                 f"{self.config.strategy!r}: its score, alignment + uniformity, says nothing of "
                 "classes; compare `train_accuracy`, or `evaluate` on labels kept out."
             )
+        self._ask_for_channels(federated_data)
         config_class = our_strategy(self.config.strategy).config_class
         for point in grid_points(grid):
             refuse_private(parse_config(config_class, {**self.config.parameters, **point}))
@@ -265,7 +280,10 @@ class FederatedOrchestraTrainer:
             grid,
             self.config.rounds if rounds is None else rounds,
             out_dir,
-            identity=self.config.model_dump(exclude=_NOT_OF_A_TRIAL),
+            identity={
+                **self.config.model_dump(exclude={*_NOT_OF_A_TRIAL, "model"}),
+                "model": self.network.settings(),
+            },
             tell=None if self.console is None else self.console.print,
         )
 
@@ -292,6 +310,7 @@ class FederatedOrchestraTrainer:
             CheckpointError: ``checkpoint_dir`` has the checkpoints of another training.
         """
         self._agree("train")
+        self._ask_for_channels(federated_data)
         fl_model = self.setup_model()
         if self._checkpoints is not None:
             self._checkpoints.reopen(fl_model.workers)
@@ -325,6 +344,7 @@ class FederatedOrchestraTrainer:
             DataError: The samples are not the same.
         """
         self._agree("resume", round_index)
+        self._ask_for_channels(federated_data)
         checkpoints = self._open_checkpoints()
         fl_model = self._build({})
         past = checkpoints.restore(fl_model.workers, round_index)
@@ -354,13 +374,6 @@ class FederatedOrchestraTrainer:
         parameters = parse_config(config_class, {**self.config.parameters, "route": route})
         return dict(parameters.model_dump())
 
-    def _model_settings(self) -> dict[str, Any]:
-        """Return the model's options, with a digest of what it starts from in place of its path."""
-        model = self.config.model.model_dump(exclude_none=True)
-        if "weights" in model:
-            model["weights"] = start_digest(model["weights"])
-        return model
-
     def _agree(self, action: str, round_index: int | None = None) -> None:
         """Compare what is about to begin with the other parties of a cluster."""
         config, aggregator = self.config, self.aggregator
@@ -368,8 +381,7 @@ class FederatedOrchestraTrainer:
         run |= {"checkpoints": config.checkpoint_dir is not None, "round_index": round_index}
         server = self.server.party if aggregator is None else type(aggregator).__name__
         parties = [device.party for device in self.devices]
-        model = self._model_settings()
-        agree_on_training(action, run, model, self._parameters(), parties, server)
+        agree_on_training(action, run, self.network.settings(), self._parameters(), parties, server)
 
     def _open_checkpoints(self) -> Checkpoints:
         config = self.config
@@ -380,7 +392,7 @@ class FederatedOrchestraTrainer:
         settings = numbers_settings(
             config.strategy,
             config.seed,
-            self._model_settings(),
+            self.network.settings(),
             self._parameters(),
             self.parties,
             self.aggregator,
@@ -402,9 +414,10 @@ class FederatedOrchestraTrainer:
         if absent and self._checkpoints is not None:
             callbacks = [ComingBack(self.server, self._checkpoints), *callbacks]
         try:
+            both = self._read_both(federated_data, labels)
             results = train_rounds(
                 fl_model,
-                *self._read_both(federated_data, labels),
+                *both,
                 self.config.rounds,
                 callbacks,
                 self.console,
@@ -423,6 +436,8 @@ class FederatedOrchestraTrainer:
             self._restarts += 1
             _log.warning("Going on with new workers, %d of `max_restarts`.", self._restarts)
             return self.resume(federated_data, callbacks, labels=labels)
+        if not fl_model.sample_shape:  # no round was left to do
+            fl_model.sample_shape = shape_of_samples(both[0])
         self.results = results
         if self.config.out_dir is not None:
             self._write(Path(self.config.out_dir))
@@ -432,6 +447,11 @@ class FederatedOrchestraTrainer:
         """Whether the training goes on by itself from a checkpoint, after a worker's end."""
         written = self._checkpoints is not None and self._checkpoints.last is not None
         return written and host.in_simulation() and self._restarts < self.config.max_restarts
+
+    def _ask_for_channels(self, federated_data: Any) -> None:
+        """Let the data say how many channels the network takes, where its options do not."""
+        if self.network.asks_the_data:
+            self.network.learn(shape_of_samples(self._read(federated_data)))
 
     def _read(self, federated_data: Any) -> Any:
         """Return a FedNdarray; where the parties shall agree on columns, they do it once."""
@@ -489,18 +509,24 @@ class FederatedOrchestraTrainer:
             raise OrchestraError("Expected a trained model, got none: call `train` first.")
         # The averaged weights alone, which every party has: not what a party sends to the server.
         weights = reveal(workers[0].averaged_weights())
-        model = self.untrained_encoder()
+        model = self.network.blank()
         write_weights(model, weights)
-        config, options = self.config, self.model_builder.keywords
+        assert self.fl_model is not None
+        config, shape = self.config, self.fl_model.sample_shape
         return TrainedEncoder(
-            model, options, config.seed, config.strategy, rounds, self.data_options
+            model,
+            self.network.options(shape),
+            config.seed,
+            config.strategy,
+            rounds,
+            self.data_options,
+            shape,
+            self.network.builder,
         )
 
     def untrained_encoder(self) -> OrchestraModel:
         """Return the model as every party had it before training: the control."""
-        with torch.random.fork_rng():
-            torch.manual_seed(self.config.seed)
-            return self.model_builder().eval()
+        return self.network.untrained(self.config.seed)
 
     def embed(self, x: Any, out: Mapping[Any, PathLike] | None = None) -> Any:
         """Return the trained encoder's features of samples.

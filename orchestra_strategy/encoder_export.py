@@ -80,6 +80,7 @@ def export_encoder(folder: PathLike, trained: TrainedEncoder) -> None:
         trained.rounds,
         trained.data_options,
         remark,
+        trained.sample_shape,
     )
     (folder / ONNX_FILE).unlink(missing_ok=True)  # of another encoder, from here on
     for name, data in {**files, **({} if content is None else {ONNX_FILE: content})}.items():
@@ -104,8 +105,11 @@ def to_onnx(trained: TrainedEncoder) -> tuple[bytes, float]:
             f"{error}; `pip install 'orchestra-strategy[onnx]'`."
         ) from error
     network, buffer, exporter = _Scaled(trained).eval(), io.BytesIO(), _untyped(torch.onnx)
-    axes = {0: "n"} if trained.of_tables else {0: "n", 2: "height", 3: "width"}
+    axes = {0: "n"} | ({2: "height", 3: "width"} if _takes_any_size(trained) else {})
     traced, other = _examples(trained)
+    ours = (RuntimeError, exporter.errors.OnnxExporterError)
+    # A network of its owner's raises whatever its layers do.
+    expected: Any = ours if trained.any_size else Exception
     try:
         with _quietly():
             exporter.export(
@@ -117,12 +121,12 @@ def to_onnx(trained: TrainedEncoder) -> tuple[bytes, float]:
                 dynamic_axes={"samples": axes, "features": {0: "n"}},
                 dynamo=False,
             )
-    except (RuntimeError, exporter.errors.OnnxExporterError) as error:
+        evaluator: Any = ReferenceEvaluator(load_from_string(buffer.getvalue()))
+        (found,) = evaluator.run(None, {"samples": other.numpy()})
+    except expected as error:
         raise ModelError(
-            f"Expected an encoder that ONNX can express, got: {str(error).splitlines()[0]}"
+            f"Expected an encoder that ONNX can express, got: {_first_line(error)}"
         ) from error
-    evaluator: Any = ReferenceEvaluator(load_from_string(buffer.getvalue()))
-    (found,) = evaluator.run(None, {"samples": other.numpy()})
     apart = _apart(trained, other, found, "ONNX")
     return buffer.getvalue(), apart
 
@@ -142,6 +146,15 @@ def to_torchscript(trained: TrainedEncoder) -> bytes:
     return buffer.getvalue()
 
 
+def _takes_any_size(trained: TrainedEncoder) -> bool:
+    """Whether images may have any size: of networks that are not ours only the data's is sure."""
+    return not trained.of_tables and (trained.any_size or trained.sample_shape is None)
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Compute without gradient, and without warnings of what the comparison looks at anyway."""
@@ -155,7 +168,8 @@ def _examples(trained: TrainedEncoder) -> Iterator[Tensor]:
     """Yield samples that are traced, and others to compare on; the caller's generator is left."""
     generator, width = torch.Generator().manual_seed(0), int(trained.options["in_channels"])
     low, high = trained.value_range or (0.0, 1.0)
-    for rows, sides in enumerate(_SIDES, start=2):
+    fixed = () if trained.sample_shape is None else trained.sample_shape[-2:]
+    for rows, sides in enumerate(_SIDES if _takes_any_size(trained) else (fixed, fixed), start=2):
         if trained.of_tables:
             yield torch.randn(rows, width, generator=generator)
         else:

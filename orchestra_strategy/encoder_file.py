@@ -6,19 +6,21 @@ files is ever run, and no more bytes are read than the model has.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import safetensors
-import torch
 from safetensors.numpy import load, save
 
 from orchestra_strategy.algorithms.model import OrchestraModel, orchestra_model
+from orchestra_strategy.algorithms.own_network import fresh_network
 from orchestra_strategy.errors import ModelError, OrchestraError
 from orchestra_strategy.exchange.weights import PREFIX, read_weights, write_weights
 from orchestra_strategy.files import PathLike, parse_json
+from orchestra_strategy.global_randomness import first_weights_of
 from orchestra_strategy.trained_encoder import TrainedEncoder
 
 __all__ = [
@@ -47,6 +49,7 @@ def pack_encoder(
     rounds: int,
     data_options: Mapping[str, Any] | None = None,
     onnx: str = "not written",
+    sample_shape: Sequence[int] | None = None,
 ) -> dict[str, bytes]:
     """Return the content of both files, by name.
 
@@ -58,6 +61,7 @@ def pack_encoder(
         rounds: As there.
         data_options: As there.
         onnx: A remark on the file of that kind.
+        sample_shape: As of the encoder.
 
     Raises:
         ModelError: An option cannot be written as JSON.
@@ -71,6 +75,7 @@ def pack_encoder(
         "strategy": strategy,
         "rounds": rounds,
         "data_options": dict(data_options or {}),
+        "sample_shape": None if sample_shape is None else list(sample_shape),
         "onnx": onnx,
         "weights_sha256": hashlib.sha256(content).hexdigest(),
     }
@@ -99,25 +104,28 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a {type(value).__name__}")
 
 
-def load_encoder(path: PathLike) -> TrainedEncoder:
+def load_encoder(path: PathLike, model: Any = None) -> TrainedEncoder:
     """Read a trained encoder; SecretFlow need not be installed.
 
     Args:
         path: The ``out_dir`` of a training, the folder of an export, or ``encoder.safetensors`` or
             ``encoder.json`` in it.
+        model: Where a network of one's own was trained, that network or what builds it, as the
+            trainer had it; its weights come from the file.
 
     Returns:
         The encoder, a scikit-learn transformer: ``load_encoder("out").transform(x)``.
 
     Raises:
-        ModelError: It is missing, broken, or holds other arrays than its model has.
+        ModelError: It is missing, broken, or holds other arrays than its model has; or ``model`` is
+            needed.
     """
     folder = Path(path).expanduser()
     if folder.name in (WEIGHTS_FILE, CONFIG_FILE) and not folder.is_dir():
         folder = folder.parent
     try:
         with (folder / CONFIG_FILE).open("rb") as config, (folder / WEIGHTS_FILE).open("rb") as ws:
-            return unpack_encoder(config, ws, str(folder))
+            return unpack_encoder(config, ws, str(folder), model)
     except OSError as error:
         raise ModelError(
             f"Expected a trained encoder in `{path}` (`{WEIGHTS_FILE}` and `{CONFIG_FILE}`), got: "
@@ -125,19 +133,22 @@ def load_encoder(path: PathLike) -> TrainedEncoder:
         ) from error
 
 
-def unpack_encoder(config: IO[bytes], weights: IO[bytes], name: str) -> TrainedEncoder:
+def unpack_encoder(
+    config: IO[bytes], weights: IO[bytes], name: str, model: Any = None
+) -> TrainedEncoder:
     """Read the content of both files.
 
     Args:
         config: Of ``encoder.json``, such as an open file.
         weights: Of ``encoder.safetensors``.
         name: What they are called in messages.
+        model: As of :func:`load_encoder`.
 
     Raises:
         ModelError: They are broken, do not belong together, or hold other arrays than the model.
     """
     try:
-        return _read(config, weights)
+        return _read(config, weights, model)
     except OrchestraError as error:
         raise ModelError(f"Expected `{name}` to be a trained encoder; {error}") from error
     except (safetensors.SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -147,7 +158,7 @@ def unpack_encoder(config: IO[bytes], weights: IO[bytes], name: str) -> TrainedE
         ) from None
 
 
-def _read(config: IO[bytes], weights: IO[bytes]) -> TrainedEncoder:
+def _read(config: IO[bytes], weights: IO[bytes], own: Any) -> TrainedEncoder:
     about = parse_json(config.read(_LONGEST_CONFIG + 1), _LONGEST_CONFIG)
     if about["schema"] != _SCHEMA:
         raise ModelError(
@@ -155,8 +166,7 @@ def _read(config: IO[bytes], weights: IO[bytes]) -> TrainedEncoder:
             "version of this package."
         )
     options = {**_of_the_model(about["model"]), "heads": tuple(about["model"]["heads"])}
-    with torch.random.fork_rng():  # its first weights are overwritten
-        model = orchestra_model(**options)
+    model = _built(options, own)
     _fill(model, weights, about["weights_sha256"])
     return TrainedEncoder(
         model,
@@ -165,7 +175,27 @@ def _read(config: IO[bytes], weights: IO[bytes]) -> TrainedEncoder:
         str(about["strategy"]),
         int(about["rounds"]),
         dict(about["data_options"]),
+        None if about.get("sample_shape") is None else tuple(about["sample_shape"]),
+        own,
     )
+
+
+def _built(options: Mapping[str, Any], own: Any) -> OrchestraModel:
+    """Return the network; its first weights will be overwritten."""
+    if own is None and options["backbone"] is None:
+        raise ModelError(
+            f"Expected `model` beside the path, got none: a network of its owner's was trained "
+            f"({options['own']}), which its files do not have; give it to "
+            "`load_encoder(path, model=...)`, or use `encoder.onnx`."
+        )
+    named = {name: value for name, value in options.items() if name != "first_weights"}
+    with first_weights_of(0):
+        model = fresh_network(partial(orchestra_model, **named) if own is None else own)
+    if not isinstance(model, OrchestraModel):
+        raise ModelError(
+            f"Expected `model` to be or to build an OrchestraModel, got {type(model).__name__}."
+        )
+    return model
 
 
 def _fill(model: OrchestraModel, weights: IO[bytes], digest: str) -> None:

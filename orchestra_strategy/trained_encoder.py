@@ -1,16 +1,19 @@
 """The trained encoder in use: samples to features, also as a step of a scikit-learn pipeline."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
+from orchestra_strategy.algorithms.backbones import BACKBONES
 from orchestra_strategy.algorithms.model import OrchestraModel, orchestra_model
+from orchestra_strategy.algorithms.own_network import fresh_network
 from orchestra_strategy.data.pixels import check_value_range, to_unit_range
-from orchestra_strategy.errors import DataError
+from orchestra_strategy.errors import DataError, ModelError
 from orchestra_strategy.evaluation.features import extract_features
+from orchestra_strategy.global_randomness import first_weights_of
 
 __all__ = ["TrainedEncoder"]
 
@@ -24,12 +27,17 @@ class TrainedEncoder(
 
     Args:
         model: The network; it is put on the CPU, in evaluation mode.
-        options: Arguments of :func:`~orchestra_strategy.orchestra_model` that made it.
+        options: Arguments of :func:`~orchestra_strategy.orchestra_model` that made it, of a file of
+            first weights its digest; for a network of its owner's ``backbone`` is None, and what it
+            was is told.
         seed: Root seed of its training.
         strategy: Name of the strategy that trained it.
         rounds: Rounds of its training.
         data_options: How its training read the data, as
             :func:`~orchestra_strategy.data.load_local` takes them.
+        sample_shape: Of the training's samples, (F,), (H, W) or (C, H, W); None where it is not
+            known.
+        builder: What builds the network before training; by default ``options`` do.
 
     The arguments are attributes, too.
 
@@ -47,6 +55,8 @@ class TrainedEncoder(
         strategy: str,
         rounds: int,
         data_options: dict[str, Any] | None = None,
+        sample_shape: tuple[int, ...] | None = None,
+        builder: Any = None,
     ) -> None:
         # scikit-learn's `clone` wants the very objects back: nothing is copied or filled in here.
         self.model = model.cpu().eval()
@@ -55,11 +65,20 @@ class TrainedEncoder(
         self.strategy = strategy
         self.rounds = rounds
         self.data_options = data_options
+        self.sample_shape = sample_shape
+        self.builder = builder
 
     @property
     def of_tables(self) -> bool:
         """Whether it takes tables, not images."""
+        if self.options["backbone"] is None:
+            return self.sample_shape is not None and len(self.sample_shape) == 1
         return bool(self.options["backbone"] == "mlp")
+
+    @property
+    def any_size(self) -> bool:
+        """Whether it takes images of any size, as the backbones of this package do."""
+        return self.options["backbone"] in BACKBONES
 
     @property
     def value_range(self) -> tuple[float, float] | None:
@@ -69,7 +88,7 @@ class TrainedEncoder(
     @property
     def feature_dim(self) -> int:
         """Length of a feature vector."""
-        return int(self.model.backbone.out_dim)  # type: ignore[arg-type]
+        return self.model.feature_dim
 
     @property
     def _n_features_out(self) -> int:
@@ -143,7 +162,20 @@ class TrainedEncoder(
             )
 
     def untrained(self) -> OrchestraModel:
-        """Return the model as it was before training: the control."""
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            return orchestra_model(**self.options).eval()
+        """Return the model as it was before training: the control.
+
+        Raises:
+            ModelError: It began with weights, or as a network, that only its owner has.
+        """
+        first = self.options.get("first_weights")
+        if self.builder is None and (first is not None or self.options["backbone"] is None):
+            raise ModelError(
+                "Expected the network as it was before training, for the control, got an encoder "
+                "that does not have it: "
+                + (f"it began with the weights of SHA-256 {first}. " if first else "")
+                + "Give it to `load_encoder(path, model=...)`, with those weights."
+            )
+        with first_weights_of(self.seed):
+            network = fresh_network(self.builder or partial(orchestra_model, **self.options))
+        assert isinstance(network, OrchestraModel)
+        return network.eval()

@@ -12,9 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from orchestra_strategy.algorithms.heads import norm_1d, norm_2d
+from orchestra_strategy.algorithms.heads import check_norm, norm_1d, norm_2d
 from orchestra_strategy.algorithms.model_input import tracing
+from orchestra_strategy.algorithms.named_backbones import build_named
 from orchestra_strategy.errors import ParameterError, did_you_mean
+from orchestra_strategy.files import PathLike
+from orchestra_strategy.weights_file import read_into
 
 __all__ = ["BACKBONES", "Backbone", "build_backbone"]
 
@@ -110,25 +113,54 @@ BACKBONES: dict[str, Callable[[int, str], Backbone]] = {
 }
 
 
-def build_backbone(name: str, *, in_channels: int, norm: str = "batch") -> Backbone:
+def build_backbone(
+    name: str,
+    *,
+    in_channels: int | None,
+    norm: str = "batch",
+    weights: PathLike | None = None,
+) -> Backbone:
     """Build a backbone by name.
 
     Args:
-        name: One of :data:`BACKBONES`.
-        in_channels: Channels of the images; for ``mlp`` the number of columns.
+        name: One of :data:`BACKBONES`, or a network of another library without its classifier:
+            ``"torchvision:NAME"``, ``"timm:NAME"``.
+        in_channels: Channels of the images; for ``mlp`` the number of columns. None, which the
+            trainer replaces by the data's number, cannot be built.
         norm: ``"batch"``, or ``"group"`` where statistics over the batch are unwanted
             (differential privacy, very small batches); ``"group+batch"`` is ``"group"`` here.
+        weights: A file on this machine with the first weights, see
+            :func:`~orchestra_strategy.weights_file.read_into`.
 
     Raises:
-        ParameterError: An unknown name, an unknown norm, or fewer than one channel.
+        ParameterError: An unknown name, an unknown norm, fewer than one channel, or None.
+        ModelError: ``weights`` cannot be read, or are another network's; or the library of the
+            name is not installed.
 
     >>> build_backbone("conv4", in_channels=1).out_dim
     512
     """
-    if name not in BACKBONES:
+    if name not in BACKBONES and ":" not in name:
         raise ParameterError(
-            f"Expected `backbone` to be a known one, got {name!r}; {did_you_mean(name, BACKBONES)}."
+            f"Expected `backbone` to be a known one, 'torchvision:NAME' or 'timm:NAME', got "
+            f"{name!r}; {did_you_mean(name, BACKBONES)}."
+        )
+    if in_channels is None:
+        raise ParameterError(
+            "Expected `in_channels` to be a number where a network is built, got None, which the "
+            "trainer alone can take, as it asks the data first; use 1 for grey images, 3 for "
+            "colour, or the number of columns."
         )
     if in_channels < 1:
         raise ParameterError(f"Expected `in_channels` to be at least 1, got {in_channels}.")
-    return BACKBONES[name](in_channels, "group" if norm == "group+batch" else norm)
+    check_norm(norm)
+    norm = "group" if norm == "group+batch" else norm
+    left_out: tuple[str, ...] = ()
+    if name in BACKBONES:
+        backbone = BACKBONES[name](in_channels, norm)
+    else:
+        body, width, left_out = build_named(name, in_channels, norm)
+        backbone = Backbone(body, width)
+    if weights is not None:
+        read_into(backbone.body, weights, left_out)
+    return backbone

@@ -13,6 +13,7 @@ __all__ = [
     "HeadSizes",
     "NormKind",
     "build_heads",
+    "check_norm",
     "degeneracy_head",
     "norm_1d",
     "norm_2d",
@@ -34,7 +35,8 @@ def _group_norm(channels: int, affine: bool = True) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels, affine=affine)
 
 
-def _check(norm: str) -> None:
+def check_norm(norm: str) -> None:
+    """Refuse an unknown kind of normalisation."""
     if norm not in get_args(NormKind):
         raise ParameterError(
             f"Expected `norm` to be 'batch', 'group' or 'group+batch', got {norm!r}."
@@ -43,7 +45,7 @@ def _check(norm: str) -> None:
 
 def norm_2d(channels: int, norm: str = "batch") -> nn.Module:
     """Return a normalisation layer for (B, channels, H, W)."""
-    _check(norm)
+    check_norm(norm)
     return nn.BatchNorm2d(channels) if norm == "batch" else _group_norm(channels)
 
 
@@ -53,7 +55,7 @@ def norm_1d(channels: int, norm: str = "batch", affine: bool = True) -> nn.Modul
     ``"group+batch"`` normalises by the batch at hand, and keeps no running statistics: there is
     nothing of it that could leave a party beside the weights.
     """
-    _check(norm)
+    check_norm(norm)
     if norm == "group":
         return _group_norm(channels, affine)
     return nn.BatchNorm1d(channels, affine=affine, track_running_stats=norm == "batch")

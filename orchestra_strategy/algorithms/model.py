@@ -10,6 +10,8 @@ from orchestra_strategy.algorithms.backbones import build_backbone
 from orchestra_strategy.algorithms.heads import HEADS, build_heads, projector
 from orchestra_strategy.algorithms.model_input import refuse_other_pixels, to_model_input
 from orchestra_strategy.errors import ModelError
+from orchestra_strategy.files import PathLike
+from orchestra_strategy.weights_file import is_state_file
 
 __all__ = ["OrchestraModel", "Parts", "network_of", "orchestra_model", "parts_of"]
 
@@ -85,19 +87,22 @@ class OrchestraModel(nn.Module):
 
 def orchestra_model(
     backbone: str = "resnet18",
-    in_channels: int = 3,
+    in_channels: int | None = 3,
     norm: str = "batch",
     hidden_dim: int = 512,
     projection_dim: int = 512,
     heads: Collection[str] = _DEFAULT_HEADS,
-    weights: str | None = None,
+    weights: PathLike | None = None,
     num_classes: int | None = None,
 ) -> OrchestraModel:
     """Build a model by the backbone's name; the usual ``model`` argument of FLModel.
 
     Args:
-        backbone: A name of :data:`~orchestra_strategy.algorithms.backbones.BACKBONES`.
-        in_channels: Channels of the images, or columns of the table for ``mlp``.
+        backbone: A name of :data:`~orchestra_strategy.algorithms.backbones.BACKBONES`; or that of a
+            network of another library, without its classifier: ``torchvision:resnet50``, or
+            ``timm:NAME`` with the extra ``[timm]``.
+        in_channels: Channels of the images, or columns of the table for ``mlp``. The trainer also
+            takes None: as many as the data have.
         norm: ``"batch"``; ``"group"``, where samples must not act on each other (privacy by
             record); or ``"group+batch"``: GroupNorm in the backbone, and in projector and heads
             BatchNorm of the batch at hand, without running statistics. Nothing but weights is
@@ -106,8 +111,11 @@ def orchestra_model(
         hidden_dim: Width of the hidden layers of projector and heads.
         projection_dim: Length of a projection.
         heads: See :class:`OrchestraModel`; the default is what Orchestra needs.
-        weights: Folder of an exported encoder to start from, such as ``orchestra-fl pretrain``
-            makes; the backbone, its input and ``norm`` have to be the same. None starts at random.
+        weights: First weights, from this machine: the folder of an exported encoder, such as
+            ``orchestra-fl pretrain`` makes, whose backbone, input and ``norm`` have to be the same;
+            or a file of the backbone's alone, ``.safetensors`` or a ``state_dict`` by
+            ``torch.save``, of which those of a classifier are left out. None draws them. Nothing is
+            ever downloaded.
         num_classes: Number of classes of all parties' labels together, for ``fed_supervised`` (the
             head ``classifier``); other strategies do without.
 
@@ -121,15 +129,16 @@ def orchestra_model(
     >>> tuple(features.shape), tuple(projections.shape)
     ((2, 512), (2, 512))
     """
+    of_backbone = weights if weights is not None and is_state_file(weights) else None
     model = OrchestraModel(
-        build_backbone(backbone, in_channels=in_channels, norm=norm),
+        build_backbone(backbone, in_channels=in_channels, norm=norm, weights=of_backbone),
         norm=norm,
         hidden_dim=hidden_dim,
         projection_dim=projection_dim,
         heads=heads,
         num_classes=num_classes,
     )
-    if weights is not None:
+    if weights is not None and of_backbone is None:
         # Not at the top: reading files is none of this room's work, and that module builds models.
         from orchestra_strategy.starting_weights import start_from
 

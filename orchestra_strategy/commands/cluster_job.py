@@ -18,6 +18,7 @@ from orchestra_strategy.runtime.combiner import combiner
 from orchestra_strategy.runtime.coming_back import PartiesBack
 from orchestra_strategy.runtime.common_settings import as_texts
 from orchestra_strategy.runtime.session import session
+from orchestra_strategy.runtime.trained_network import settings_of
 
 __all__ = [
     "ClusterJob",
@@ -170,7 +171,7 @@ def common_settings(job: ClusterJob, action: str) -> dict[str, str]:
     values |= {"action": action, "checkpoints": job.checkpoint_dir is not None}
     config_class = our_strategy(job.strategy).config_class
     parameters = parse_config(config_class, job.parameters).model_dump()
-    return as_texts(values, job.model.model_dump(), parameters)
+    return as_texts(values, settings_of(job.model), parameters)
 
 
 def run_job(

@@ -19,15 +19,13 @@ def party_by_hand(config: Any, parameters: dict[str, Any], route: str, parties: 
     Raises:
         OrchestraError: They cannot be used.
     """
-    from functools import partial
-
-    from orchestra_strategy.algorithms.model import orchestra_model
     from orchestra_strategy.runtime.checks import our_strategy
+    from orchestra_strategy.runtime.trained_network import TrainedNetwork
 
     cls = our_strategy(config.strategy)
     cls.check_route(route)
     heads = getattr(cls, "heads", ("degeneracy_head",))
-    build = partial(orchestra_model, **config.model.model_dump(), heads=heads)
+    build = TrainedNetwork(config.model, heads).builder
     handed = {"route": route, "party": "plan", "parties": parties, "ring_parties": parties}
     return cls(build, random_seed=config.seed, **{**parameters, **handed})
 

@@ -160,8 +160,9 @@ class OrchestraTrain(Run, Common, Component):  # type: ignore[misc]
         results: TrainingResults,
     ) -> None:
         """Have each party write its copy of the model, and make the report."""
-        config, options = trainer.config, trainer.model_builder.keywords
-        width = int(trainer.untrained_encoder().backbone.out_dim)  # type: ignore[arg-type]
+        config = trainer.config
+        options = trainer.network.options((samples.channels,))
+        width = trainer.untrained_encoder().feature_dim
         about = About(config.strategy, results.rounds, width, samples)
         uris = {party: f"{self.output_model.uri}/{i}" for i, party in enumerate(sources)}
         written = {

@@ -5,12 +5,14 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from orchestra_strategy import host
+from orchestra_strategy.data.arrays import describe_samples
 from orchestra_strategy.data.sources import fed_labelled_from_paths, fed_labelled_from_readers
 from orchestra_strategy.errors import DataError
 from orchestra_strategy.party.built_data import data_from_builder
 from orchestra_strategy.runtime.checks import federated_values
 
-__all__ = ["federated_pair", "has_paths", "validation_pair"]
+__all__ = ["federated_pair", "has_paths", "shape_of_samples", "validation_pair"]
 
 
 def federated_pair(
@@ -88,6 +90,20 @@ def validation_pair(
         )
     x, y = federated_pair(pair[0], pair[1], dataset_builder, stage="eval")
     return x, x if y is None else y
+
+
+def shape_of_samples(federated: Any) -> tuple[int, ...]:
+    """Return the shape of one sample at the first party of a FedNdarray.
+
+    The others' are compared with it before training.
+
+    Raises:
+        DataError: Its samples are no array, or there is no party.
+    """
+    for device, samples in federated.partitions.items():
+        report = host.reveal(device(describe_samples)(samples, None, False))
+        return tuple(report["sample_shape"])
+    raise DataError("Expected data of at least one party, got none.")
 
 
 def has_paths(x: Any) -> bool:

@@ -15,6 +15,7 @@ from orchestra_strategy.rng import DEFAULT_SEED
 from orchestra_strategy.runtime.duration import TimeOfAll, warn_of_many_steps
 from orchestra_strategy.runtime.federated_input import federated_pair, validation_pair
 from orchestra_strategy.runtime.fl_encoder import HOST_MAX_BATCH, EncoderCalls
+from orchestra_strategy.runtime.fl_parties import shape_in
 from orchestra_strategy.runtime.fl_wiring import wired
 from orchestra_strategy.runtime.guessing import WorseThanGuessing
 from orchestra_strategy.runtime.host_arguments import refuse_arguments
@@ -51,6 +52,7 @@ class OrchestraFLModel(EncoderCalls):
             simulation modes.
 
     Attributes:
+        sample_shape: Of what the last ``fit`` was given; empty before one.
         stop_reason: Why the last ``fit`` ended before its last round; None if it did not.
         collapse_reason: The same, if that was a collapsed encoder.
 
@@ -101,6 +103,7 @@ class OrchestraFLModel(EncoderCalls):
         )
         self.simulation = wiring.simulation
         self._restored = self._in_call = False
+        self.sample_shape: tuple[int, ...] = ()
         self._seed = DEFAULT_SEED if random_seed is None else random_seed
         self.stop_reason: str | None = None
         self.collapse_reason: str | None = None
@@ -172,7 +175,9 @@ class OrchestraFLModel(EncoderCalls):
         overrides = self._overrides(strategy_kwargs, batch_size)
         labelled = self._wiring.strategy_class.needs_labels
         x, y = federated_pair(x, y, dataset_builder, labelled=labelled)
-        by_party = {p: r["num_samples"] for p, r in self._described(x, y).items()}
+        reports = self._described(x, y)
+        by_party = {party: report["num_samples"] for party, report in reports.items()}
+        self.sample_shape = shape_in(reports)
         sizes = list(by_party.values())
         validation = validation_pair(validation_data, dataset_builder)
         if validation is not None:

@@ -15,12 +15,17 @@ from orchestra_strategy.runtime.fl_wiring import Wiring
 from orchestra_strategy.runtime.traffic import Exchange, exchange_of
 from orchestra_strategy.runtime.visibility import seen_by
 
-__all__ = ["AskedParties"]
+__all__ = ["AskedParties", "shape_in"]
 
 _log = logging.getLogger(__name__)
 
 # Starting a worker takes seconds (it imports SecretFlow), on a busy machine minutes.
 _START_SECONDS = 300.0
+
+
+def shape_in(reports: Mapping[str, Mapping[str, Any]]) -> tuple[int, ...]:
+    """Return the shape of a sample, the same in all of the parties' reports."""
+    return tuple(next(iter(reports.values()))["sample_shape"])
 
 
 class AskedParties(host.FLModel):  # type: ignore[misc]
@@ -90,7 +95,7 @@ class AskedParties(host.FLModel):  # type: ignore[misc]
         if min_samples is None:
             min_samples = getattr(self.strategy_config, "k_min", 1)
         check_parties(reports, min_samples)
-        self._check_shape(tuple(next(iter(reports.values()))["sample_shape"]))
+        self._check_shape(shape_in(reports))
         return reports
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
