@@ -390,6 +390,6 @@ def test_a_server_with_too_low_a_limit_is_refused_at_construction():
     with pytest.raises(ParameterError, match=r"`max_local_centroids` .* at least 2 .*, got 1"):
         OrchestraStrategy(
             toy.MODEL,
-            server_agg_method=server(max_local_centroids=1, clustering_steps=500),
+            server_agg_method=server(max_local_centroids=1),
             **toy.PARAMETERS,
         )
