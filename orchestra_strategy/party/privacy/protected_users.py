@@ -110,7 +110,10 @@ class UserLevel(ProtectedUnit):
         return self.party.config.clip_quantile is not None
 
     def end_round(self) -> dict[str, float]:
-        """Count with noise how many users are below the clip, before the journal is written."""
+        """Count with noise how many users are below the clip, before the journal is written.
+
+        A user adds 1/2 or -1/2, and one that is not there nothing, as to the sum of updates.
+        """
         if not self.adapts:
             return super().end_round()
         count = self.plan().within
