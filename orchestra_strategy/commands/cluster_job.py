@@ -1,5 +1,6 @@
 """A job of several parties: a training, who takes part, and what each keeps to itself."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -121,12 +122,15 @@ def with_local_part(job: ClusterJob, path: Path | None, party: str) -> ClusterJo
         at = PartyAddress(address=job.parties[party].address, listen=listen)
         own["parties"] = {**job.parties, party: at}
     changed = job.model_copy(update=own)
-    return changed.model_copy(
-        update={
-            name: _filled(getattr(changed, name), party)
-            for name in ("data", "out_dir", "log_dir", "checkpoint_dir", "tls")
+    paths = ("data", "out_dir", "log_dir", "checkpoint_dir")
+    filled = {name: _filled(getattr(changed, name), party) for name in (*paths, "tls")}
+    if job.backend == "ray":  # a Ray that is joined has its workers in another folder
+        filled |= {
+            p: os.path.abspath(os.path.expanduser(filled[p]))
+            for p in paths
+            if filled[p] is not None
         }
-    )
+    return changed.model_copy(update=filled)
 
 
 def server_of(job: ClusterJob) -> str | None:
