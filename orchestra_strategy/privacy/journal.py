@@ -66,7 +66,8 @@ class PrivacyJournal:
                 f"Expected `{self.path}` to have a schema of at most {_SCHEMA}, got {schema}: a "
                 "newer version of orchestra-strategy has written it; install that one."
             )
-        state.pop("assumes", None)  # for people
+        if isinstance(state, dict):
+            state.pop("assumes", None)  # for people
         if not isinstance(schema, int) or sorted(state) != ["draws", "failures", "ledger"]:
             raise CheckpointError(f"Expected `{self.path}` to be a ledger, got another content.")
         return dict(state)
