@@ -237,7 +237,8 @@ def test_shared_noise_and_a_budget_that_survives(shared_in_process, three):
     by_shares, _ = shared_run(three, None, 1, spu)
     by_shares.train(x)
     for name, value in averaged(by_shares).items():
-        assert value == pytest.approx(expected.first[name], abs=1e-5), name
+        # An SPU divides by approximation; noise and updates are a tenth.
+        assert value == pytest.approx(expected.first[name], abs=2e-4), name
 
 
 def test_a_federated_probe(devices, in_process):
