@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from orchestra_strategy.algorithms.model import OrchestraModel as OrchestraModel
     from orchestra_strategy.algorithms.model import orchestra_model as orchestra_model
     from orchestra_strategy.algorithms.objective import LossParts as LossParts
+    from orchestra_strategy.algorithms.objective_bases import RowwiseObjective as RowwiseObjective
+    from orchestra_strategy.algorithms.objective_bases import (
+        SelfSupervisedObjective as SelfSupervisedObjective,
+    )
     from orchestra_strategy.config import StrategyConfig as StrategyConfig
     from orchestra_strategy.data.shared_tables import agree_on_tables as agree_on_tables
     from orchestra_strategy.data.sources import fed_from_paths as fed_from_paths

@@ -14,6 +14,8 @@ WITHOUT_HOST = {
     "OrchestraConfig": "strategies.orchestra_config",
     "OrchestraError": "errors",
     "OrchestraModel": "algorithms.model",
+    "RowwiseObjective": "algorithms.objective_bases",
+    "SelfSupervisedObjective": "algorithms.objective_bases",
     "StrategyConfig": "config",
     "TrainedEncoder": "trained_encoder",
     "load_encoder": "encoder_file",
