@@ -37,7 +37,7 @@ _RUN = (
     *("checkpoint_dir", "checkpoint_every", "keep_checkpoints"),
 )
 _WAITING = ("start_timeout", "heartbeat", "peer_timeout", "step_timeout")
-_NOT_OF_A_FORM = ("in_channels", "weights")
+_NOT_OF_A_FORM = ("in_channels", "num_classes", "weights")
 _TABLE = "mlp"  # the backbone of tables
 
 

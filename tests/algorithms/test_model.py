@@ -40,7 +40,7 @@ def test_predictor_shapes():
 
 def test_group_and_batch_keeps_no_statistics_and_embeds_each_sample_by_itself():
     torch.manual_seed(0)
-    model = orchestra_model("conv4", 1, norm="group+batch", heads=tuple(HEADS))
+    model = orchestra_model("conv4", 1, norm="group+batch", heads=tuple(HEADS), num_classes=3)
     assert not list(model.buffers())
     x = torch.rand(6, 1, 8, 8)
     features, z = model.eval().forward_orchestra(x)

@@ -92,7 +92,7 @@ def test_the_rest_of_a_form_left_alone_is_the_default_configuration():
     assert {n: getattr(usual, n) for n in run_from(form, "/data")} == run_from(form, "/data")
     assert limits_from(form.waiting) == Limits(plain_text=True)
     network = network_from(form.network, SAMPLES)
-    usual_network = ModelConfig().model_dump(exclude={"weights"})
+    usual_network = ModelConfig().model_dump(exclude={"weights", "num_classes"})
     assert network == {**usual_network, "backbone": "mlp", "in_channels": 4}
     pictures = Samples(image_column="path", mode="RGB", image_size=32)
     assert network_from(form.network, pictures) == usual_network

@@ -16,7 +16,8 @@ from tests.audit.parties import CLEAR, GRADIENT, config_of, split
 OWN = sorted(
     name.removesuffix("_torch")
     for name in registered_strategies()
-    if issubclass(lookup_strategy(name.removesuffix("_torch")), SelfSupervisedStrategy)
+    if issubclass(cls := lookup_strategy(name.removesuffix("_torch")), SelfSupervisedStrategy)
+    and not cls.needs_labels
 )
 # Not the server's to know: the pull to local centroids of `orchestra_simple`. Not simulated, since
 # it hides nothing: the L2 term of `orchestra_advanced`.
