@@ -25,7 +25,7 @@ def test_public_names_exist_and_are_sorted():
 def test_imports_only_through_its_doors(path):
     names = list(imported(ast.walk(ast.parse(path.read_text()))))
     own = {name.split(".")[1] for name in names if name.startswith("orchestra_strategy.")}
-    tools = {"errors", "files", "rng", "threads"}
+    tools = {"errors", "files", "global_randomness", "rng", "threads"}
     assert own <= {"algorithms", "data", "evaluation", "privacy"} | tools
     assert not {name.split(".")[0] for name in names} & {"secretflow", "secretflow_fl", "sfl"}
 
