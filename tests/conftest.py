@@ -1,10 +1,14 @@
-"""Order of the tests: files that start processes come first.
+"""For all tests: Ray's priority, and the order, in which files that start processes come first.
 
 Workers take one file after another. A file of minutes that is begun last keeps one of them busy
 while the others have nothing left to do.
 """
 
+import os
 from typing import Any
+
+# Ray's workers are nice to others by 15: beside busy tests they would hardly run at all.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 _STARTS_PROCESSES = ("ray", "cluster")
 
