@@ -1,5 +1,5 @@
 # Each target does its own set-up; a second set-up is a no-op.
-.PHONY: setup demo test lint format lock clean
+.PHONY: setup demo test test-slow lint format lock clean
 PY := .venv/bin/python
 
 setup:
@@ -11,6 +11,10 @@ demo: setup
 # One thread of arithmetic per worker: more of them than cores wait for each other, busily.
 test: setup
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
+# What would take `make test` beyond a quarter of an hour.
+test-slow: setup
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow
 
 lint: setup
 	$(PY) -m ruff check .

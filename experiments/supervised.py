@@ -83,7 +83,8 @@ def train_supervised(
         The encoder, and a row per pass: ``round``, ``seconds``, ``images_per_second``.
     """
     parameters = {**setting.parameters, **setting.supervised}
-    build = partial(_classifier, seed, num_classes, **setting.model.model_dump(exclude={"num_classes"}))
+    model_options = setting.model.model_dump(exclude={"num_classes"})
+    build = partial(_classifier, seed, num_classes, **model_options)
     optimizer = partial(
         torch.optim.SGD,
         lr=parameters["lr"],

@@ -84,7 +84,7 @@ class NoiseShare(NamedTuple):
             PrivacyError: The noise is so little that rounding would show.
 
         >>> NoiseShare(5, 1, units=1).grid(10**6, 1.0, 2.0).sensitivity
-        1.00048828125
+        1.0009536743164062
         """
         most = self.units * sensitivity
         part = noise_multiplier / math.sqrt(self.parties - self.max_colluding)

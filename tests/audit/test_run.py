@@ -129,7 +129,7 @@ def test_what_a_strategy_refuses_is_told_and_the_rest_is_audited():
     [
         ("orchestra_advanced", {"privacy": [USER]}, PrivacyError, "use strategy 'orchestra_priv"),
         ("orchestra", {"privacy": [RECORD], "norm": "batch"}, ModelError, "without BatchNorm"),
-        ("orchestra", {"backbone": "conv5"}, ParameterError, "`backbone` to be a known one, .* got 'conv5'"),
+        ("orchestra", {"backbone": "conv5"}, ParameterError, "`backbone` to be .* got 'conv5'"),
         ("orchestra", {"parameters": {"temprature": 1.0}}, ParameterError, "got `temprature`; did"),
         ("orchestra", {"parameters": {"views": "gray"}}, ParameterError, "`views`"),
         (

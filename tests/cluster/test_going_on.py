@@ -7,7 +7,7 @@ import pytest
 
 from orchestra_strategy.checkpoints.round_files import RoundFiles
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
 def lenient(job, parties=4, **changed):

@@ -71,6 +71,7 @@ def test_a_party_has_a_part_of_its_own(job, tmp_path):
     assert (tmp_path / "mine" / "results.json").exists()
 
 
+@pytest.mark.slow
 def test_three_parties_share_the_noise_and_their_budget_outlives_them(job, tmp_path):
     shared = {"privacy": "user", "noise": "shared", "noise_multiplier": 2.0, "clip_quantile": 0.5}
     made = job(

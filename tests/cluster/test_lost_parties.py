@@ -19,9 +19,26 @@ def running(job, parties=2, **changed):
     return made
 
 
-@pytest.mark.parametrize("combiner", ROUTES, ids=["server", "secure"])
-@pytest.mark.parametrize("victim", ["alice", "bob"])
-@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+# Each value with each other one, but for the slow ones: then all together.
+SERVER, SECURE = ROUTES
+PAIRS = [
+    (signal.SIGKILL, "alice", SERVER),
+    (signal.SIGKILL, "bob", SECURE),
+    (signal.SIGSTOP, "alice", SECURE),
+    (signal.SIGSTOP, "bob", SERVER),
+]
+OTHERS = [
+    (signal.SIGKILL, "alice", SECURE),
+    (signal.SIGKILL, "bob", SERVER),
+    (signal.SIGSTOP, "alice", SERVER),
+    (signal.SIGSTOP, "bob", SECURE),
+]
+
+
+@pytest.mark.parametrize(
+    ("fault", "victim", "combiner"),
+    [*PAIRS, *(pytest.param(*other, marks=pytest.mark.slow) for other in OTHERS)],
+)
 def test_a_killed_or_frozen_party_is_named_by_the_others(job, combiner, victim, fault):
     made = running(job, 3, **combiner)
     made.send(victim, fault)

@@ -11,6 +11,7 @@ import pytest
 
 from tests.data.readers.files import write_cifar_batch, write_image
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 ROWS = 10_000
 LIMIT_MB = 60

@@ -183,8 +183,9 @@ class UserLevel(ProtectedUnit):
         if reply.phase != "round" or SNR not in self.metric_names:
             return {}
         own = self.num_units()
-        # A server counts the users; who was left out has added no noise.
-        parties = reply.num_samples // own or self.party.config.parties
+        # A server counts the users; who was left out has added no noise. A unit of one's own may
+        # count less in the mean than it has users; then this party's noise is in it at least.
+        parties = reply.num_samples // own or self.party.config.parties or 1
         received = self.incoming(reply)
         moved = [_moved(name, received, before) for name in self.trained_names()]
         std = self.noise_std(parties) / (parties * own)
