@@ -62,7 +62,10 @@ SECOND = "from secretflow_fl.ml.nn import FLModel"
 ROOM = "import orchestra_strategy.strategies.variants"
 
 
-@pytest.mark.parametrize("lines", [(FIRST, SECOND), (SECOND, FIRST), (ROOM, SECOND)])
+@pytest.mark.parametrize(
+    "lines",
+    [(FIRST, SECOND), (SECOND, FIRST), pytest.param((ROOM, SECOND), marks=pytest.mark.slow)],
+)
 def test_secretflow_finds_ours_whichever_is_imported_first(lines):
     program = "\n".join(
         [

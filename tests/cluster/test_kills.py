@@ -67,10 +67,7 @@ def go_on(job, victim, expected):
     assert_same(final(job), expected)
 
 
-POINTS = [
-    pytest.param("bob", 1, step, marks=[pytest.mark.slow] if step != 1 else [])
-    for step in range(STEPS)
-]
+POINTS = [pytest.param("bob", 1, step, marks=pytest.mark.slow) for step in range(STEPS)]
 if KILLS:
     POINTS = [(v, k, s) for v in ("alice", "bob") for k in (1, 2) for s in range(STEPS)]
 

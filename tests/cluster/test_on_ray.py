@@ -1,6 +1,6 @@
 """Parties that work on a Ray each: the same averages as without, and the same words at a fault.
 
-By default one job is run and one party killed. ``ORCHESTRA_RAY_FAULTS=1`` tries the other faults of
+One job is run and one party killed. ``ORCHESTRA_RAY_FAULTS=1`` tries the other faults of
 docs/reliability.md on Ray, too; each starts two Rays, so that takes some ten minutes.
 """
 
@@ -21,7 +21,7 @@ from tests.cluster.process_tree import (
 from tests.cluster.test_faults import KEYS
 from tests.federated.checkpoint_runs import assert_same, flat
 
-pytestmark = [pytest.mark.cluster, pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 ALL = pytest.mark.skipif(not os.environ.get("ORCHESTRA_RAY_FAULTS"), reason="slow")
 ROUTES = [{"server": "alice"}, {"aggregator": "secure"}]
 LONG = {"rounds": 2000, "checkpoint_dir": "kept-{party}", "keep_checkpoints": 2000}

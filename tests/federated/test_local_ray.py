@@ -220,6 +220,7 @@ def test_both_policies_for_bad_replies(three):
     assert np.array_equal(after["bob"][name], after["alice"][name])
 
 
+@pytest.mark.slow
 def test_shared_noise_and_a_budget_that_survives(shared_in_process, three):
     """Masks and shares give the same sums; what is spent is known after the end of a process."""
     expected = shared_in_process

@@ -65,7 +65,7 @@ def by_hand(z):
 
 def test_the_canary_in_a_sum_stays_below_the_epsilon_told():
     """One of three parties subtracts its part; a user is or is not among another's."""
-    mechanisms = parties(3, 1, units=2, seed=None)
+    mechanisms = parties(3, 1, units=2)
     direction = torch.full((16,), CLIP / 4)  # of norm CLIP
     runs, z = 1500, 2.0
 
