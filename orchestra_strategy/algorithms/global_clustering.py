@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from orchestra_strategy.algorithms.sinkhorn import balanced_assignment
 from orchestra_strategy.errors import ParameterError
 
 __all__ = ["GlobalClusters", "global_clustering"]
 
-_SHARPNESS = 25.0  # inverse temperature of the balanced assignment, as in `sinkhorn`
 _WINDOW = 10  # steps over which the centroids' movement is measured
 _LEAST_STEPS = 2 * _WINDOW  # momentum needs some to get going
 
@@ -92,14 +92,16 @@ def global_clustering(
         [centroids], lr=lr, momentum=momentum, weight_decay=weight_decay, foreach=False
     )
     batches = _Batches(Z, batch_size, generator)
-    scaling = torch.full_like(centroids[:, 0], 1.0 / len(C))
+    scaling: Tensor | None = None
     earlier: deque[Tensor] = deque(maxlen=_WINDOW)
     loss, step = math.nan, 0
     for step in range(1, max_steps + 1):
         earlier.append(centroids.detach().clone())
         rows = batches.draw()
         S = rows @ centroids.T
-        A, scaling = _balanced(S, scaling, balancing)
+        A, scaling = balanced_assignment(
+            S, start=scaling, max_iters=balancing, tol=0, dtype=S.dtype
+        )
         loss, S_gradient = _loss_and_gradient(S, A, temperature)
         centroids.grad = S_gradient.T @ rows
         optimizer.param_groups[0]["lr"] = lr * (1 + math.cos(math.pi * (step - 1) / max_steps)) / 2
@@ -127,26 +129,6 @@ class _Batches:
             self._order = torch.cat([self._order, order])
         chosen, self._order = self._order[: self._size], self._order[self._size :]
         return self._rows[chosen.to(self._rows.device)]
-
-
-def _balanced(S: Tensor, scaling: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
-    """Assign rows to clusters of equal weight, from the last scaling on.
-
-    Args:
-        S: Cosines, shape (B, K). Their range keeps all products below within float32.
-        scaling: Of each cluster, shape (K,).
-        iterations: Of Sinkhorn-Knopp.
-
-    Returns:
-        Soft assignments (B, K), rows of which sum to 1, and the new scaling.
-    """
-    B, K = S.shape
-    P = torch.softmax(_SHARPNESS * S, dim=1)
-    for _ in range(iterations):
-        of_rows = torch.mv(P, scaling).mul_(B).reciprocal_()
-        scaling = torch.mv(P.T, of_rows).mul_(K).reciprocal_()
-    A = P * scaling
-    return A / A.sum(dim=1, keepdim=True), scaling
 
 
 def _loss_and_gradient(S: Tensor, A: Tensor, temperature: float) -> tuple[float, Tensor]:

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestra_strategy.algorithms.sinkhorn import sinkhorn
+from orchestra_strategy.algorithms.sinkhorn import balanced_assignment, sinkhorn
 from orchestra_strategy.errors import ParameterError
 from tests.reference import orchestra as slow
 
@@ -72,3 +72,13 @@ def test_refuses_empty(shape):
 def test_refuses_nan():
     with pytest.raises(ParameterError, match="Expected `S` to be finite"):
         sinkhorn(torch.tensor([[float("nan"), 0.0]]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_carried_scaling_comes_to_the_assignment_solved_in_full(dtype):
+    S, scaling = cosines(40, 8) * 0.3, None
+    for _ in range(60):
+        A, scaling = balanced_assignment(S, start=scaling, max_iters=3, tol=0, dtype=dtype)
+    assert torch.allclose(A, sinkhorn(S, max_iters=2000, tol=1e-9), atol=1e-5)
+    once = balanced_assignment(S, max_iters=3, tol=0, dtype=dtype).A
+    assert not torch.allclose(A, once, atol=1e-3)
