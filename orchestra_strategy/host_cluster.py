@@ -21,7 +21,14 @@ from orchestra_strategy.cluster.failure import failure_of
 from orchestra_strategy.cluster.members import Members
 from orchestra_strategy.errors import ClusterError, HostError
 
-__all__ = ["FROM_PEERS", "joined", "members_proxy", "plain_error", "process_settings_kept"]
+__all__ = [
+    "FROM_PEERS",
+    "failures_told",
+    "joined",
+    "members_proxy",
+    "plain_error",
+    "process_settings_kept",
+]
 
 _FED = "secretflow.distributed.fed"
 # What FLModel sends beside arrays: each epoch's metrics.
@@ -60,14 +67,11 @@ def joined(members: Members, logging_level: str) -> Iterator[None]:
     """
     on_error = True
     try:
-        with process_settings_kept():
-            _start(members, logging_level)
-        yield
-        on_error = False
-    except BaseException as error:
-        members.liveness.fail(failure_of(plain_error(error), members.settings.self_party))
-        members.mailbox.close()
-        raise
+        with failures_told(members):
+            with process_settings_kept():
+                _start(members, logging_level)
+            yield
+            on_error = False
     finally:
         members.liveness.on_failure = None
         # Not ``secretflow.shutdown()``: after an error it would wait for a barrier with peers.
@@ -75,6 +79,17 @@ def joined(members: Members, logging_level: str) -> Iterator[None]:
             wait_for_sending=not on_error, on_error=on_error
         )
         importlib.import_module("secretflow.distributed").shutdown(on_error=on_error)
+
+
+@contextmanager
+def failures_told(members: Members) -> Iterator[None]:
+    """Tell the other parties of an error, and wait for no more mail; the error goes on."""
+    try:
+        yield
+    except BaseException as error:
+        members.liveness.fail(failure_of(plain_error(error), members.settings.self_party))
+        members.mailbox.close()
+        raise
 
 
 @contextmanager

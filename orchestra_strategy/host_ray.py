@@ -18,7 +18,7 @@ from orchestra_strategy.cluster.members import Members
 from orchestra_strategy.cluster.post_office import PostOffice
 from orchestra_strategy.cluster.proxies import OfficeReceiver, OfficeSender
 from orchestra_strategy.errors import HostError, PeerLostError
-from orchestra_strategy.host_cluster import FROM_PEERS, plain_error, process_settings_kept
+from orchestra_strategy.host_cluster import FROM_PEERS, failures_told, process_settings_kept
 from orchestra_strategy.host_own_ray import load_of_ray
 
 __all__ = ["joined_on_ray"]
@@ -42,17 +42,14 @@ def joined_on_ray(members: Members, logging_level: str) -> Iterator[None]:
     on_error = True
     with closing(PostOffice(members)) as office:
         try:
-            with process_settings_kept():
-                _start(members, office.path, logging_level)
-            fed.api.ray = watch
-            _take_over_sending(watch)
-            members.liveness.check()
-            yield
-            on_error = False
-        except BaseException as error:
-            members.liveness.fail(failure_of(plain_error(error), members.settings.self_party))
-            members.mailbox.close()
-            raise
+            with failures_told(members):
+                with process_settings_kept():
+                    _start(members, office.path, logging_level)
+                fed.api.ray = watch
+                _take_over_sending(watch)
+                members.liveness.check()
+                yield
+                on_error = False
         finally:
             fed.api.ray = ray
             _end(wait_for_sending=not on_error)
