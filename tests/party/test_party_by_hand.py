@@ -177,11 +177,13 @@ def test_parties_have_different_random_streams():
 def test_one_party_is_centralised_training():
     """A plain loop over the same batches and views, without federation, gives the same model.
 
-    After a pass the target follows the network that the pass has led to, as after a round.
+    After a pass the target follows the network that the pass has led to, as after a round. Rounding
+    differs by processor and grows with the steps, so both are compared by how far they have moved.
     """
     alice = party("alice", size=24)
     exchange([alice], [alice.get_weights()])
     model = toy_copy(alice)
+    start = flat(model)
     reference = toy_copy_objective(alice, model)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     for epoch in range(2):
@@ -203,8 +205,12 @@ def test_one_party_is_centralised_training():
                 t.copy_(keep * before + (1 - keep) * o)
         exchange([alice], [alice.train_step(None, 0, 1)[0]])
         reference.centroids = alice.objective.centroids
-    for (name, want), got in zip(model.state_dict().items(), alice.model.state_dict().values()):
-        assert torch.allclose(want, got, atol=1e-5), name
+    moved, apart = (flat(model) - start).norm(), (flat(model) - flat(alice.model)).norm()
+    assert apart < 1e-4 * moved
+
+
+def flat(model):
+    return torch.cat([value.detach().double().ravel() for value in model.state_dict().values()])
 
 
 def toy_copy(strategy):
