@@ -1,5 +1,5 @@
 # Each target does its own set-up; a second set-up is a no-op.
-.PHONY: setup demo test test-slow lint format lock clean
+.PHONY: setup demo test test-slow bench lint format lock clean
 PY := .venv/bin/python
 
 setup:
@@ -15,6 +15,16 @@ test: setup
 # What would take `make test` beyond a quarter of an hour.
 test-slow: setup
 	OMP_NUM_THREADS=1 $(PY) -m pytest -m slow
+
+# Every number of speed that the docs name; results lie beside the benchmarks.
+RESULTS := benchmarks/results
+bench: setup
+	$(PY) -m benchmarks.start --out $(RESULTS)/start.json
+	$(PY) -m benchmarks.step_bound --out $(RESULTS)/step_bound.json
+	$(PY) -m benchmarks.orchestra_step --out $(RESULTS)/orchestra_step.json
+	$(PY) -m benchmarks.colour_views --out $(RESULTS)/colour_views.json
+	$(PY) -m benchmarks.per_example_clipping --out $(RESULTS)/per_example_clipping.json
+	$(PY) -m benchmarks.global_clustering --out $(RESULTS)/global_clustering.json
 
 lint: setup
 	$(PY) -m ruff check .

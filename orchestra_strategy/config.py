@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from orchestra_strategy.aggregation.fields import AggregationFields
 from orchestra_strategy.aggregation.table import AGGREGATIONS
+from orchestra_strategy.algorithms.precision import Precision
 from orchestra_strategy.config_problems import checked
 from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.privacy.settings import PrivacyFields
@@ -71,6 +72,9 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
             ``secret`` of the party. ``auto`` is the seed in SecretFlow's simulation modes and by
             hand, the secret in cluster mode. With ``privacy`` it is always secret, unless
             ``noise_seed`` is given, and then follows from that.
+        precision: What the networks compute in during local steps: ``fp32``, or ``bf16`` on
+            processors and GPUs that have bfloat16; weights, losses, and all that leaves a party are
+            float32 in both.
         torch_threads: CPU threads of torch during a call. The results depend on it in their last
             bits, so it must be the same wherever they are compared.
         ring_parties: On route ``secure``, how many parties an aggregator adds up in a ring, so that
@@ -101,6 +105,7 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
     predict_output: Literal["features", "projections", "clusters", "classes"] = "features"
     route: Literal["server", "secure"] = "server"
     streams: Literal["auto", "seed", "secret"] = "auto"
+    precision: Precision = "fp32"
     torch_threads: int = Field(1, ge=1)
     ring_parties: int | None = Field(None, ge=0)
     ring_limit: float | None = Field(None, gt=0)
@@ -149,6 +154,16 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
                 f"Expected `streams` to be 'auto' or 'secret' with privacy={self.privacy!r}, got "
                 "'seed': whoever knows the seed would know each sample's views; for tests give "
                 "`noise_seed`, which they follow from then"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _clipping_is_exact(self) -> "StrategyConfig":
+        if self.privacy == "record" and self.precision != "fp32":
+            raise ValueError(
+                "Expected `precision` to be 'fp32' with privacy='record', got "
+                f"{self.precision!r}: a sample's gradient is clipped by a length that bfloat16 "
+                "does not tell exactly; use 'fp32'"
             )
         return self
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from orchestra_strategy.algorithms.ema import ema_update, follow, frozen_copy
 from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.algorithms.objective import Batch, LossParts
+from orchestra_strategy.algorithms.precision import in_fp32
 from orchestra_strategy.errors import DataError
 
 __all__ = [
@@ -66,6 +67,7 @@ class SelfSupervisedObjective:
         """
         raise NotImplementedError(f"{type(self).__name__} must define `__call__`.")
 
+    @in_fp32
     def draw(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Draw the views of a batch: x1, x2, x3 and the transformation of x3."""
         return self.views(batch["inputs"], self.generator)

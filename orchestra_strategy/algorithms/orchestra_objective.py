@@ -33,6 +33,7 @@ from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.algorithms.objective import Batch, LossParts
 from orchestra_strategy.algorithms.objective_bases import TargetObjective, ThreeViews
 from orchestra_strategy.algorithms.orchestra_targets import Balance, assignments, mean_similarity
+from orchestra_strategy.algorithms.precision import in_fp32
 from orchestra_strategy.algorithms.simclr import nt_xent
 from orchestra_strategy.errors import OrchestraError
 
@@ -59,6 +60,7 @@ class OrchestraSettings(NamedTuple):
     deg_length: float | None = None
 
 
+@in_fp32
 def cluster_loss(
     z2: Tensor,
     tz1: Tensor,
@@ -89,6 +91,7 @@ def cluster_loss(
     return -(q1 * log_p2).sum(dim=1).mean()
 
 
+@in_fp32
 def orchestra_loss(
     z2: Tensor,
     tz1: Tensor,

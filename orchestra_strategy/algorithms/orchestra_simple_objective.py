@@ -18,6 +18,7 @@ from orchestra_strategy.algorithms.ema import frozen_statistics
 from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.algorithms.objective import Batch, LossParts
 from orchestra_strategy.algorithms.objective_bases import SelfSupervisedObjective, two_projections
+from orchestra_strategy.algorithms.precision import in_fp32
 from orchestra_strategy.algorithms.simclr import nt_xent
 from orchestra_strategy.errors import DataError, OrchestraError
 
@@ -46,6 +47,7 @@ class OrchestraSimpleSettings(NamedTuple):
     contrastive_weight: float = 1.0
 
 
+@in_fp32
 def nearest_centroid_loss(z: Tensor, C: Tensor) -> Tensor:
     """mean_b min_k |z_b - c_k|, the distance to the nearest centroid.
 

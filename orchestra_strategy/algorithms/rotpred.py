@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.algorithms.objective import Batch, LossParts
 from orchestra_strategy.algorithms.objective_bases import RowwiseObjective
+from orchestra_strategy.algorithms.precision import in_fp32
 
 __all__ = ["RotPredObjective", "RotPredSettings", "rotation_loss"]
 
@@ -24,6 +25,7 @@ class RotPredSettings(NamedTuple):
     """Hyper-parameters: there are none."""
 
 
+@in_fp32
 def rotation_loss(logits: Tensor, rotation: Tensor) -> Tensor:
     """-mean_b log softmax(logits_b)[rotation_b].
 

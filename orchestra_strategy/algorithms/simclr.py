@@ -18,6 +18,7 @@ from orchestra_strategy.algorithms.objective_bases import (
     require_other_rows,
     two_projections,
 )
+from orchestra_strategy.algorithms.precision import in_fp32
 
 __all__ = ["SimCLRObjective", "SimCLRSettings", "nt_xent"]
 
@@ -28,6 +29,7 @@ class SimCLRSettings(NamedTuple):
     temperature: float = 0.5
 
 
+@in_fp32
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
     """Normalised temperature-scaled cross entropy over the 2B views of a batch.
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.algorithms.objective import Batch, LossParts
 from orchestra_strategy.algorithms.objective_bases import RowwiseObjective
+from orchestra_strategy.algorithms.precision import in_fp32
 
 __all__ = ["SimSiamObjective", "SimSiamSettings", "negative_cosine", "simsiam_loss"]
 
@@ -22,6 +23,7 @@ class SimSiamSettings(NamedTuple):
     """Hyper-parameters: there are none."""
 
 
+@in_fp32
 def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
     """D(p, stopgrad(z)) = -mean_b cos(p_b, z_b).
 

@@ -16,6 +16,7 @@ from orchestra_strategy.algorithms.objective_bases import (
     require_other_rows,
     two_projections,
 )
+from orchestra_strategy.algorithms.precision import in_fp32
 
 __all__ = ["SpecLossObjective", "SpecLossSettings", "spectral_loss"]
 
@@ -26,6 +27,7 @@ class SpecLossSettings(NamedTuple):
     scale: float = 1.0
 
 
+@in_fp32
 def spectral_loss(z1: Tensor, z2: Tensor, scale: float) -> Tensor:
     """-2 E[f(x)^T f(x+)] + E[(f(x)^T f(x-))^2], with f = sqrt(scale) * z.
 

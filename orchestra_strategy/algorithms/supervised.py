@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.algorithms.objective import Batch, LossParts
 from orchestra_strategy.algorithms.objective_bases import RowwiseObjective
+from orchestra_strategy.algorithms.precision import in_fp32
 from orchestra_strategy.errors import DataError
 
 __all__ = ["ClassObjective", "ClassSettings", "class_loss"]
@@ -24,6 +25,7 @@ class ClassSettings(NamedTuple):
     """Hyper-parameters: there are none."""
 
 
+@in_fp32
 def class_loss(logits: Tensor, labels: Tensor) -> LossParts:
     """-mean_b log softmax(logits_b)[labels_b], with the accuracy as a part to be logged.
 

@@ -14,6 +14,7 @@ from torch.nn.modules.loss import _Loss
 
 from orchestra_strategy import host
 from orchestra_strategy.algorithms.objective import Batch, LossParts, Objective
+from orchestra_strategy.algorithms.precision import computing_in
 from orchestra_strategy.algorithms.trial_pass import refuse_unfit
 from orchestra_strategy.data.batches import num_batches
 from orchestra_strategy.errors import DataError, ParameterError
@@ -89,7 +90,8 @@ class LocalWork(StrategyHooks):
         """
         self.reports.rows_trained += self.privacy.rows_of_step(batch)
         try:
-            return self.loss_terms(model, batch)
+            with computing_in(self.config.precision, self.exe_device):
+                return self.loss_terms(model, batch)
         except KeyError as error:
             if error.args != ("labels",) or self.needs_labels:
                 raise
