@@ -1,7 +1,8 @@
 """Route ``secure`` beside route ``server``: the demo's digits, the same seeds, one process.
 
 ``python -m experiments.compare_routes --seeds 3 --out routes.json`` trains the demo's setting once
-per route and seed, and prints probes of the frozen encoders beside each other.
+per route and seed, and prints probes of the frozen encoders beside each other. ``--routes server
+float16`` has the weights go to the server as they are and as float16.
 """
 
 import argparse
@@ -27,7 +28,8 @@ def run(route: str, seed: int, rounds: int, parameters: dict[str, Any]) -> dict[
     train_x, train_y, test_x, test_y = load_data()
     parts = dirichlet_partition(train_y, len(PARTIES), alpha=0.5, seed=seed, min_size=16)
     config: dict[str, Any] = {**CONFIG, "seed": seed, "rounds": rounds, "progress": False}
-    config["parameters"] = {**config["parameters"], **parameters}
+    narrow = {"payload_dtype": "float16"} if route == "float16" else {}
+    config["parameters"] = {**config["parameters"], **narrow, **parameters}
     begun = time.perf_counter()
     with session(PARTIES, mode="debug") as devices:
         how = {"aggregator": PlainAggregator(devices[0])} if route == "secure" else {}
@@ -55,7 +57,8 @@ def table(runs: list[dict[str, Any]]) -> str:
         cells = (f"{m:.1f} +- {s:.1f}" for m, s in zip(values.mean(0), values.std(0), strict=True))
         lines.append(f"{route:<8}" + "".join(f"{cell:>16}" for cell in cells))
     if len(means) == 2:
-        gain = means["secure"] - means["server"]
+        first, second = means.values()
+        gain = second - first
         lines.append(f"{'gain':<8}" + "".join(f"{g:>+16.1f}" for g in gain))
     return "\n".join(lines)
 
@@ -64,7 +67,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=26)
-    parser.add_argument("--routes", nargs="+", default=["server", "secure"])
+    parser.add_argument(
+        "--routes",
+        nargs="+",
+        default=["server", "secure"],
+        choices=["server", "secure", "float16"],
+    )
     parser.add_argument("--out", type=Path, default=Path("routes.json"))
     arguments = parser.parse_args()
     runs = []

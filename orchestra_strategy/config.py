@@ -67,6 +67,9 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
             it learns from labels.
         route: How payloads are combined: by a ``server``, which sees each party's, or as sums
             through an aggregator of SecretFlow (``secure``). OrchestraFLModel sets it itself.
+        payload_dtype: How trained weights travel on route ``server``, both ways: ``float32``, or
+            rounded to ``float16`` in half the bytes. Parties compute in float32 and all adopt the
+            same rounded average; running statistics and centroids stay float32.
         streams: Where the party's randomness comes from (views, order of batches, which virtual
             users take part, and the like): from the ``seed``, so that all can repeat it; or from a
             ``secret`` of the party. ``auto`` is the seed in SecretFlow's simulation modes and by
@@ -104,6 +107,7 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
     stop_on_collapse: bool = True
     predict_output: Literal["features", "projections", "clusters", "classes"] = "features"
     route: Literal["server", "secure"] = "server"
+    payload_dtype: Literal["float32", "float16"] = "float32"
     streams: Literal["auto", "seed", "secret"] = "auto"
     precision: Precision = "fp32"
     torch_threads: int = Field(1, ge=1)
@@ -144,6 +148,24 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
                 f"Expected `{wrong[0]}` to be {only[wrong[0]]!r} on `route='secure'`, got "
                 f"{getattr(self, wrong[0])!r}: an aggregator gives out the mean alone, and nobody "
                 "sees a single reply; use `route='server'` for it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _weights_can_be_halved(self) -> "StrategyConfig":
+        if self.payload_dtype == "float32":
+            return self
+        if self.route == "secure":
+            raise ValueError(
+                "Expected `payload_dtype` to be 'float32' on `route='secure'`, got 'float16': an "
+                "aggregator adds up in fixed-point numbers of their own width, so nothing would "
+                "get smaller; use `route='server'` for it"
+            )
+        if self.user_type == "local_gradient":
+            raise ValueError(
+                "Expected `payload_dtype` to be 'float32' with `user_type='local_gradient'`, got "
+                "'float16': gradients are often below 6e-8, where a float16 is 0; use "
+                "`user_type='local_update'` for it"
             )
         return self
 

@@ -20,6 +20,7 @@ from orchestra_strategy.cluster.allow_list import loads
 from orchestra_strategy.cluster.failure import failure_of
 from orchestra_strategy.cluster.members import Members
 from orchestra_strategy.errors import ClusterError, HostError
+from orchestra_strategy.host_metrics import PartyMean
 
 __all__ = [
     "FROM_PEERS",
@@ -32,7 +33,7 @@ __all__ = [
 
 _FED = "secretflow.distributed.fed"
 # What FLModel sends beside arrays: each epoch's metrics.
-FROM_PEERS = frozenset({f"{host.host_root}.ml.nn.metrics.Mean"})
+FROM_PEERS = frozenset({f"{PartyMean.__module__}.{PartyMean.__qualname__}"})
 
 
 class _NotCancelled(logging.Filter):

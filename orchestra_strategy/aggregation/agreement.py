@@ -66,7 +66,7 @@ def _shape(name: str, array: Any) -> tuple[int, ...]:
 
 
 def _form(payload: Payload) -> Hashable:
-    shapes = tuple((name, _shape(name, array)) for name, array in payload.arrays.items())
+    shapes = tuple((n, _shape(n, a), a.dtype.name) for n, a in payload.arrays.items())
     return payload.round_index, payload.phase, shapes
 
 
@@ -88,6 +88,12 @@ def _difference(payload: Payload, who: str, reference: Payload, reference_who: s
             )
     for name, array in payload.arrays.items():
         shape, other = _shape(name, array), _shape(name, reference.arrays[name])
+        dtype, others = array.dtype, reference.arrays[name].dtype
+        if dtype != others:
+            return (
+                f"Expected `payload_dtype` of all parties to be the same, got `{named(name)}` as "
+                f"{dtype} from {who} and as {others} from {reference_who}."
+            )
         if shape != other:
             return (
                 f"Expected `{named(name)}` of all parties to have the same shapes, got {shape} "

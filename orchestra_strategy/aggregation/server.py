@@ -18,6 +18,7 @@ from orchestra_strategy.algorithms.clustering import random_unit_rows
 from orchestra_strategy.algorithms.global_clustering import global_clustering
 from orchestra_strategy.config import parse_config
 from orchestra_strategy.errors import ReplyError
+from orchestra_strategy.exchange.half import as_sent, widened
 from orchestra_strategy.exchange.payload import LONGEST_REASON, WIRE_VERSION, FloatArray, Payload
 from orchestra_strategy.exchange.received import check_plain, check_values, described
 from orchestra_strategy.rng import torch_generator
@@ -26,6 +27,8 @@ from orchestra_strategy.threads import torch_threads
 __all__ = ["AggregateWeights", "ServerAggregation", "server_aggregation"]
 
 _log = logging.getLogger(__name__)
+
+_COMBINED = "the combined weights"
 
 
 class ServerAggregation:
@@ -109,7 +112,7 @@ class ServerAggregation:
     def _mean_of_weights(self, payloads: Sequence[Payload], parties: int) -> dict[str, FloatArray]:
         # What a party trains, or its gradient; what else it sends has a meaning of its own.
         names = [n for n in payloads[0].arrays if n.startswith(("weights/", "gradients/"))]
-        weights = [[p.arrays[name] for name in names] for p in payloads]
+        weights = [list(widened({n: p.arrays[n] for n in names}).values()) for p in payloads]
         counts = _counts(payloads)
         with np.errstate(over="ignore"):  # what overflows is refused by its name
             if self.aggregate_weights is not None:
@@ -117,7 +120,8 @@ class ServerAggregation:
             else:
                 combined = self.combining.combine(weights, counts, trim=self.trim, parties=parties)
         _check_combined(names, combined, payloads[0].arrays)
-        return dict(zip(names, combined, strict=True)) | _mean_of_counts(payloads)
+        told = dict(zip(names, combined, strict=True))
+        return as_sent(told, payloads[0].arrays, _COMBINED) | _mean_of_counts(payloads)
 
     def _global_centroids(self, payloads: Sequence[Payload]) -> FloatArray | None:
         first = payloads[0].arrays
@@ -161,20 +165,19 @@ def _mean_of_counts(payloads: Sequence[Payload]) -> dict[str, FloatArray]:
 
 def _check_combined(names: Sequence[str], combined: Any, like: Mapping[str, FloatArray]) -> None:
     """Refuse weights that no party could take; an ``aggregate_weights`` can return anything."""
-    who = "the combined weights"
     if not isinstance(combined, list | tuple) or len(combined) != len(names):
         got = f"{len(combined)}" if isinstance(combined, list | tuple) else described(combined)
         raise ReplyError(
             f"Expected `aggregate_weights` to return a list of {len(names)} arrays, got {got}."
         )
     for name, array in zip(names, combined, strict=True):
-        check_plain(name, array, who)
+        check_plain(name, array, _COMBINED)
         if array.shape != like[name].shape:
             raise ReplyError(
-                f"Expected `{name}` of {who} to have the shape {like[name].shape} that the parties "
-                f"sent, got {array.shape}."
+                f"Expected `{name}` of {_COMBINED} to have the shape {like[name].shape} that the "
+                f"parties sent, got {array.shape}."
             )
-    check_values(dict(zip(names, combined, strict=True)), who)
+    check_values(dict(zip(names, combined, strict=True)), _COMBINED)
 
 
 def _counts(payloads: Sequence[Payload]) -> Sequence[float]:

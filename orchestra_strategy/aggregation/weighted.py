@@ -9,6 +9,8 @@ from orchestra_strategy.exchange.payload import FloatArray
 
 __all__ = ["AggregateWeights", "check_alike", "weighted_mean"]
 
+_BLOCK = 2**14
+
 AggregateWeights = Callable[[Sequence[Sequence[FloatArray]], Sequence[float]], list[FloatArray]]
 """Takes one list of arrays per party and their numbers of samples; gives one list of arrays."""
 
@@ -42,14 +44,23 @@ def weighted_mean(
             "Expected `sample_counts` to be at least 0 with a positive sum, got "
             f"{list(sample_counts)}."
         )
-    means = []
-    for arrays in zip(*weights_list, strict=True):
-        weighted = sum(
-            np.asarray(array, np.float64) * (count / total)
-            for array, count in zip(arrays, sample_counts, strict=True)
-        )
-        means.append(np.asarray(weighted, np.float32))
-    return means
+    shares = [count / total for count in sample_counts]
+    return [_mean_of(arrays, shares) for arrays in zip(*weights_list, strict=True)]
+
+
+def _mean_of(arrays: Sequence[FloatArray], shares: Sequence[float]) -> FloatArray:
+    """Return the sum of arrays times shares, a block at a time, which stays in the CPU's cache."""
+    flat = [np.ascontiguousarray(array).reshape(-1) for array in arrays]
+    mean = np.empty(flat[0].size, np.float32)
+    for start in range(0, mean.size, _BLOCK):
+        block = slice(start, start + _BLOCK)
+        total = np.zeros(mean[block].size, np.float64)
+        for array, share in zip(flat, shares, strict=True):
+            part = array[block].astype(np.float64)
+            part *= share
+            total += part
+        mean[block] = total
+    return mean.reshape(arrays[0].shape)
 
 
 def check_alike(

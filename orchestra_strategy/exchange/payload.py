@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestra_strategy.errors import ReplyError
+from orchestra_strategy.exchange.half import narrowed
 from orchestra_strategy.exchange.manifest import Manifest
 from orchestra_strategy.exchange.received import check_plain, described, listed, shown
 
@@ -40,7 +41,7 @@ class Payload(NamedTuple):
     """A payload in its typed form.
 
     Attributes:
-        arrays: Float32 arrays by name.
+        arrays: Float32 arrays by name; weights that have just come in may be float16.
         round_index: Rounds that the sender has done.
         phase: ``"init"`` (round 0 or no state yet), ``"sync"`` (nothing new since the last
             exchange) or ``"round"`` (after local training).
@@ -70,14 +71,15 @@ def pack(
     Raises:
         ReplyError: It differs from the manifest in any way.
     """
-    manifest.check(payload.arrays, who, finite, no_centroids=payload.phase == "init")
+    arrays = narrowed(payload.arrays, manifest.arrays(), who, finite)
+    manifest.check(arrays, who, finite, no_centroids=payload.phase == "init")
     meta = {
         "version": WIRE_VERSION,
         "round": int(payload.round_index),
         "phase": payload.phase,
         "num_samples": int(payload.num_samples),
     }
-    return {"meta": meta, "arrays": dict(payload.arrays)}
+    return {"meta": meta, "arrays": arrays}
 
 
 def unpack(wire: Any, who: str = "the sender", reply: bool = False) -> Payload:
@@ -111,7 +113,7 @@ def unpack(wire: Any, who: str = "the sender", reply: bool = False) -> Payload:
             raise ReplyError(
                 f"Expected the names of arrays of {who} to be texts, got {shown(name)}."
             )
-        check_plain(name, array, who)
+        check_plain(name, array, who, half=True)
     counts = meta["round"], meta["phase"], meta["num_samples"]
     return Payload(dict(arrays), *counts, meta.get("left_out"))
 

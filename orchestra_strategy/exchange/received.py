@@ -12,27 +12,47 @@ import numpy.typing as npt
 
 from orchestra_strategy.errors import ReplyError
 
-__all__ = ["check_plain", "check_values", "described", "listed", "named", "shown"]
+__all__ = [
+    "HALF_PREFIX",
+    "check_plain",
+    "check_values",
+    "described",
+    "listed",
+    "named",
+    "shown",
+]
+
+HALF_PREFIX = "weights/"
+"""What begins the names of arrays that may travel as float16."""
 
 _LONGEST_SHOWN = 80
 _MOST_LISTED = 10
 _LONGEST_INTEGER = 2**53
 
 _LARGEST = 2.0**63  # up to here the square of a float32 is finite, and so are norms and sums
+_LARGEST_SQUARE = 2.0**124
+_HALF_INFINITY = 0x7C00
 _UNIT_TOLERANCE = 1e-3
 _NOT_NEGATIVE = ("running_var", "num_batches_tracked")
 _DIRECTIONS = ("local_centroids", "global_centroids")
 
 
-def check_plain(name: str, array: Any, who: str) -> None:
+def check_plain(name: str, array: Any, who: str, half: bool = False) -> None:
     """Refuse what is no plain float32 array, without a look at any value.
 
     Not even a subclass passes: a masked array hides what is under its mask from every check.
 
+    Args:
+        name: Of the array.
+        array: What came.
+        who: Named in the message.
+        half: Whether a weight may be float16.
+
     Raises:
         ReplyError: It is something else.
     """
-    if type(array) is not np.ndarray or array.dtype != np.float32 or not array.dtype.isnative:
+    allowed = (np.float16, np.float32) if half and name.startswith(HALF_PREFIX) else (np.float32,)
+    if type(array) is not np.ndarray or array.dtype not in allowed or not array.dtype.isnative:
         raise ReplyError(
             f"Expected `{named(name)}` of {who} to be a plain numpy array of float32, got "
             f"{described(array)}."
@@ -68,6 +88,8 @@ def check_values(
 
 
 def _check_size(name: str, array: npt.NDArray[Any], who: str) -> None:
+    if _is_small(array):
+        return
     largest = float(np.abs(array).max(initial=0.0))  # NaN if there is one
     if not np.isfinite(largest):
         raise ReplyError(f"Expected `{named(name)}` of {who} to be finite, got NaN or infinity.")
@@ -76,6 +98,17 @@ def _check_size(name: str, array: npt.NDArray[Any], who: str) -> None:
             f"Expected `{named(name)}` of {who} to be within 2**63 in absolute value, beyond which "
             f"squares overflow, got {largest:.4g}: the training has diverged; lower `lr`."
         )
+
+
+def _is_small(array: npt.NDArray[Any]) -> bool:
+    """Whether all values are finite and within 2**62, which a sum of squares shows at once.
+
+    It is one pass without a copy; where it overflows or is NaN, each value has to be looked at.
+    """
+    flat = array.reshape(-1)
+    if flat.dtype == np.float16:  # finite, it is small; the bits of infinity and NaN are on top
+        return bool((flat.view(np.uint16) & 0x7FFF).max(initial=0) < _HALF_INFINITY)
+    return bool(np.dot(flat, flat) <= _LARGEST_SQUARE)
 
 
 def _check_directions(name: str, rows: npt.NDArray[Any], who: str) -> None:

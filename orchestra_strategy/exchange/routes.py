@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orchestra_strategy.errors import ParameterError, ReplyError
+from orchestra_strategy.exchange.half import widened
 from orchestra_strategy.exchange.manifest import Entry, Manifest
 from orchestra_strategy.exchange.payload import Payload, pack, unpack
 from orchestra_strategy.exchange.received import described
@@ -119,7 +120,7 @@ class ServerRoute:
                 f"{sent.num_samples}, which this one has sent, got {reply.num_samples}."
             )
         manifest_of(reply.phase == "round").check(reply.arrays, "the server")
-        return reply
+        return reply._replace(arrays=widened(reply.arrays))
 
 
 class SecureRoute:

@@ -30,14 +30,37 @@ def _buffers(model: nn.Module) -> dict[str, Tensor]:
 
     Integer buffers count batches at one party; their mean over parties means nothing.
     """
-    persistent = model.state_dict()
-    return {n: b for n, b in model.named_buffers() if b.is_floating_point() and n in persistent}
+    return _walked(model)[1]
 
 
 def _shared(model: nn.Module, frozen: bool = True) -> dict[str, Tensor]:
     """The parameters, without frozen ones if those are not wanted, and the buffers."""
-    parameters = {n: p for n, p in model.named_parameters() if frozen or p.requires_grad}
-    return {**parameters, **_buffers(model)}
+    parameters, buffers = _walked(model)
+    return {n: p for n, p in parameters.items() if frozen or p.requires_grad} | buffers
+
+
+def _walked(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the parameters, and the persistent floating-point buffers, each by its first name.
+
+    In one walk: ``named_parameters``, ``named_buffers`` and ``state_dict`` take several, each of
+    which is slower than the copy of a small network.
+    """
+    parameters: dict[str, Tensor] = {}
+    buffers: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for place, module in model.named_modules():
+        prefix = f"{place}." if place else ""
+        for name, parameter in module._parameters.items():
+            if parameter is not None and id(parameter) not in seen:
+                seen.add(id(parameter))
+                parameters[prefix + name] = parameter
+        for name, buffer in module._buffers.items():
+            if buffer is None or id(buffer) in seen:
+                continue
+            seen.add(id(buffer))
+            if buffer.is_floating_point() and name not in module._non_persistent_buffers_set:
+                buffers[prefix + name] = buffer
+    return parameters, buffers
 
 
 def buffer_names(model: nn.Module) -> list[str]:
@@ -103,5 +126,9 @@ def write_weights(
 ) -> None:
     """Copy arrays by name into a model; their names and shapes have been checked."""
     for name, tensor in (_buffers(model) if buffers_only else _shared(model, frozen)).items():
-        # A copy first: arrays that come from another process may be read-only.
-        tensor.copy_(torch.from_numpy(np.array(arrays[PREFIX + name])))
+        array = arrays[PREFIX + name]
+        if tensor.device.type == "cpu" and tensor.dtype == torch.float32:
+            np.copyto(tensor.detach().numpy(), array)
+        else:
+            # A copy first: arrays that come from another process may be read-only.
+            tensor.copy_(torch.from_numpy(np.array(array)))

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from orchestra_strategy import host
 from orchestra_strategy.checkpoints.party import PartyCheckpoints
 from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.exchange.payload import FloatArray
+from orchestra_strategy.host_metrics import PartyMean
 from orchestra_strategy.party.inspection import Inspection
 from orchestra_strategy.party.model_files import ModelFiles
 from orchestra_strategy.party.reports import Reports
@@ -71,7 +71,7 @@ class Answers:
         """
         groups = ((self.reports.told, self.num_samples()), self.reports.validated)
         return [
-            host.Mean(name, value * n, n)
+            PartyMean(name, value * n, n)
             for numbers, n in groups
             for name, value in sorted(numbers.items())
         ]

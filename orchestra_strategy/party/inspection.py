@@ -11,6 +11,7 @@ from orchestra_strategy import host
 from orchestra_strategy.errors import DataError, OrchestraError, ParameterError
 from orchestra_strategy.evaluation import collapse_reason, extract_features
 from orchestra_strategy.exchange.told import check_told
+from orchestra_strategy.host_metrics import PartyMean
 from orchestra_strategy.party.data import PartyData, refuse_weights
 from orchestra_strategy.party.health import (
     EVALUATION_NAMES,
@@ -122,7 +123,7 @@ class Inspection:
         check_told(host.plain_class(party).__name__, EVALUATION_NAMES, metrics)
         n = len(samples)
         self.evaluated = dict(metrics), n
-        return [host.Mean(name, value * n, n) for name, value in sorted(metrics.items())]
+        return [PartyMean(name, value * n, n) for name, value in sorted(metrics.items())]
 
     def check_health(self) -> dict[str, float]:
         """Measure the party's own network after its local steps, and note a collapse."""

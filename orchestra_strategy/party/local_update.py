@@ -168,7 +168,8 @@ class LocalUpdate:
         model = self.party.model
         # The user trains, so its model has to be in train mode: buffers are loaded beforehand and
         # not through the payload, which would put it into eval mode.
-        self.user.model.load_state_dict(model.state_dict())
+        # Parameters come through the payload.
+        self.user.model.load_state_dict(_without_parameters(model), strict=False)
         payload = {"parameters": [p.detach() for p in model.parameters()], "buffers": None}
         shared, _ = self.user.compute_local_updates(payload)
         with torch.no_grad():
@@ -212,3 +213,9 @@ class LocalUpdate:
         frozen = [n for n, p in self.party.model.named_parameters() if not p.requires_grad]
         came = all(PREFIX + name in arrays for name in frozen)
         write_weights(self.party.model, arrays, frozen=came)
+
+
+def _without_parameters(model: nn.Module) -> dict[str, Any]:
+    """Return the rest of a model's ``state_dict``."""
+    trained = dict(model.named_parameters(remove_duplicate=False))
+    return {name: kept for name, kept in model.state_dict().items() if name not in trained}

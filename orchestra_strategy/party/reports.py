@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from orchestra_strategy import host
-from orchestra_strategy.exchange.manifest import Manifest, meta_entries
+from orchestra_strategy.exchange.half import halved
+from orchestra_strategy.exchange.manifest import Entry, Manifest, meta_entries
 from orchestra_strategy.exchange.payload import FloatArray
 from orchestra_strategy.exchange.routes import Route
 from orchestra_strategy.exchange.told import check_told
-from orchestra_strategy.exchange.weights import read_weights, weight_entries
+from orchestra_strategy.exchange.weights import buffer_names, read_weights, weight_entries
 from orchestra_strategy.party.health import EVALUATION_NAMES, health_names
 from orchestra_strategy.party.roles import Party
 
@@ -58,20 +59,32 @@ class Reports:
     def manifest(self, trained: bool = True) -> Manifest:
         """Return the list of all that leaves this party after training, or before any."""
         party = self.party
-        entries = party.privacy.outgoing_entries(party.user_type.entries(trained), trained)
         shared = sum(entry.nbytes for entry in weight_entries(party.model)) // 4
         told = meta_entries(
             self._declared(), EVALUATION_NAMES, shared, _SOURCES[party.streams.secret]
         )
-        return Manifest(party.route.address((*entries, *party.sent_entries(), *told)))
+        sent = self.payload_manifest(trained).entries
+        return Manifest((*sent, *party.route.address(told)))
+
+    def payload_manifest(self, trained: bool = True) -> Manifest:
+        """Return the part of :meth:`manifest` that each round's payload is checked against."""
+        party = self.party
+        return Manifest(party.route.address((*self._moved(trained), *party.sent_entries())))
 
     def reply_manifest(self, trained: bool = True) -> Manifest:
         """Return the list of all that comes back."""
         if self.party.route.returns_all:
-            return self.manifest(trained)
-        kept = self.party.user_type.entries(trained)
-        entries = self.party.privacy.outgoing_entries(kept, trained)
-        return Manifest((*entries, *self.party.returned_entries()))
+            return self.payload_manifest(trained)
+        return Manifest((*self._moved(trained), *self.party.returned_entries()))
+
+    def _moved(self, trained: bool) -> tuple[Entry, ...]:
+        """Return the entries of what is averaged, as it travels."""
+        party = self.party
+        kept = party.user_type.entries(trained)
+        entries: tuple[Entry, ...] = party.privacy.outgoing_entries(kept, trained)
+        if party.config.payload_dtype == "float32":
+            return entries
+        return halved(entries, buffer_names(party.model))
 
     def _declared(self) -> tuple[str, ...]:
         """Return the names of the numbers that the driver gets in each round."""
@@ -122,7 +135,7 @@ class Reports:
         ]
 
     def reply_bytes(self) -> dict[str, int]:
-        """Return the bytes, as float32, that come back in the first exchange and in a round."""
+        """Return the bytes that come back in the first exchange and in a round."""
         return {
             when: sum(entry.nbytes for entry in self.reply_manifest(trained).arrays().values())
             for when, trained in (("start", False), ("round", True))

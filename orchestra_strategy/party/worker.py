@@ -71,6 +71,7 @@ class PartyWorker(Intake, Answers, host.BaseTorchModel):  # type: ignore[misc]
         "user_split",
         "streams",
         "parties",
+        "payload_dtype",
         *PrivacyFields.model_fields,  # what a training promises, it cannot take back half way
         *AggregationFields.model_fields,
     )

@@ -264,7 +264,12 @@ class FederatedStrategy(LocalWork):
         weighted = samples is not None
         ring = Ring(self.config.ring_parties, self.config.ring_limit)
         wire = self.route.pack(
-            payload, self.manifest(trained), weighted, self._who(), finite, ring=ring
+            payload,
+            self.reports.payload_manifest(trained),
+            weighted,
+            self._who(),
+            finite,
+            ring=ring,
         )
         self._unanswered = None if host.is_worker(self) else wire
         return wire

@@ -26,6 +26,17 @@ def test_mean_by_hand():
     assert mean[0].dtype == np.float32
 
 
+def test_a_mean_of_many_numbers_is_the_sum_in_float64_in_the_order_of_the_parties():
+    rng = np.random.default_rng(0)
+    large = [rng.standard_normal((3, 7001)).astype(np.float32).T for _ in range(3)]
+    counts = [3, 5, 11]
+    want = sum(a.astype(np.float64) * (n / 19) for a, n in zip(large, counts)).astype(np.float32)
+    (got,) = weighted_mean([[a] for a in large], counts)
+    assert got.shape == (7001, 3)
+    assert got.tobytes() == want.tobytes()
+    assert weighted_mean([[np.float32(2)], [np.float32(4)]], [1, 1])[0].shape == ()
+
+
 def test_a_party_without_samples_does_not_count():
     assert weighted_mean([[np.float32([1])], [np.float32([9])]], [3, 0])[0].tolist() == [1]
 

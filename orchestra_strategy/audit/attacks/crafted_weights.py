@@ -218,7 +218,12 @@ class CraftedWeights(Attack):
         # The same number of records in both cases: how many there are is no secret.
         party = self._party(scene, index, torch.cat([target if present else stranger, rest]))
         reply = server_of(party)([party.get_weights()])[0]
-        reply["arrays"] |= {PREFIX + name: weight for name, weight in weights.items()}
+        types = {name: array.dtype for name, array in reply["arrays"].items()}
+        with np.errstate(over="ignore"):  # beyond float16's range it is infinite, and refused
+            reply["arrays"] |= {
+                PREFIX + name: weight.astype(types[PREFIX + name])
+                for name, weight in weights.items()
+            }
         try:
             party.apply_weights(reply)
             wire: Any = party.train_step(None, 0, 1)[0]
