@@ -1,5 +1,5 @@
 # Each target does its own set-up; a second set-up is a no-op.
-.PHONY: setup demo test test-slow bench lint format lock clean
+.PHONY: setup demo test test-slow bench lint format lock clean docs
 PY := .venv/bin/python
 
 setup:
@@ -35,12 +35,18 @@ format: setup
 	$(PY) -m ruff check --fix .
 	$(PY) -m black --quiet .
 
-# The lock file: exact versions, no registry addresses. Needs uv.
+# The docs site, in site/: an environment of its own, as its pins clash with SecretFlow's.
+docs: setup
+	@bash scripts/docs.sh
+
+# The lock files: exact versions, no registry addresses. Needs uv.
 lock:
 	uv pip compile pyproject.toml --quiet --extra secretflow --extra plots --extra timm --extra dev --python-version 3.10 \
 	  --python-platform x86_64-manylinux_2_28 --prerelease if-necessary-or-explicit \
 	  --constraint constraints.txt --no-header --no-annotate \
 	  --no-emit-index-url --no-emit-find-links --output-file requirements.lock
+	uv pip compile docs/requirements.in --quiet --python-version 3.10 --no-header --no-annotate \
+	  --no-emit-index-url --no-emit-find-links --output-file docs/requirements.txt
 
 clean:
-	rm -rf .venv .tools demo_out
+	rm -rf .venv .venv-docs .tools demo_out site
