@@ -1,4 +1,4 @@
-"""A training's rounds on disk while it runs: JSON lines, TensorBoard, and a log that is rotated."""
+"""A training's rounds while it runs: JSON lines, TensorBoard, MLflow, and a log that is rotated."""
 
 import json
 import logging
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestra_strategy import host
+from orchestra_strategy.runtime.mlflow_run import mlflow_run
 
 __all__ = ["RoundLog"]
 
@@ -21,7 +22,7 @@ class RoundLog(host.Callback):  # type: ignore[misc]
 
     Below ``folder`` are ``rounds.jsonl``, a row per line; TensorBoard's event file with every
     number of a row, where TensorBoard is installed; and ``training.log`` with the warnings and
-    errors of this package, at most five files of 10 MB.
+    errors of this package, at most five files of 10 MB. For MLflow see :mod:`.mlflow_run`.
 
     Args:
         folder: Made where it is missing.
@@ -38,6 +39,7 @@ class RoundLog(host.Callback):  # type: ignore[misc]
         self._rows = self.folder / "rounds.jsonl"
         self._keep_rows_before(len(ledger))
         self._events = _events(self.folder)
+        self._mlflow = mlflow_run(self.folder)
         self._log = RotatingFileHandler(
             self.folder / "training.log", maxBytes=_LONGEST, backupCount=_FILES - 1, delay=True
         )
@@ -54,6 +56,8 @@ class RoundLog(host.Callback):  # type: ignore[misc]
                 if isinstance(value, int | float) and name != "round":
                     self._events.add_scalar(name.replace("_", "/", 1), value, row["round"])
             self._events.flush()
+        if self._mlflow is not None:
+            self._mlflow.add(row)
 
     def close(self) -> None:
         """Close the files."""
@@ -61,6 +65,8 @@ class RoundLog(host.Callback):  # type: ignore[misc]
         self._log.close()
         if self._events is not None:
             self._events.close()
+        if self._mlflow is not None:
+            self._mlflow.close()
 
     def _keep_rows_before(self, count: int) -> None:
         """Drop rows of rounds that a resumed training does again."""

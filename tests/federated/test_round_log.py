@@ -2,6 +2,7 @@
 
 import json
 import logging
+from importlib.util import find_spec
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -77,3 +78,41 @@ def test_without_tensorboard_the_lines_are_there(tmp_path, monkeypatch):
     log.close()
     assert rows(tmp_path) == ledger
     assert not list(tmp_path.glob("events*"))
+
+
+def test_rounds_are_in_mlflow_and_a_resumed_training_goes_on_there(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
+    ledger = []
+    for loss in (2.0, 1.5):  # the second one is the resumed training
+        log = RoundLog(tmp_path, ledger)
+        ledger.append({"round": len(ledger) + 1, "train_loss": loss, "left_out": []})
+        log.on_epoch_end()
+        log.close()
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name("orchestra").experiment_id
+    (run,) = client.search_runs([experiment])
+    history = client.get_metric_history(run.info.run_id, "train_loss")
+    assert [(m.step, m.value) for m in history] == [(1, 2.0), (2, 1.5)]
+    assert run.info.status == "FINISHED"
+
+
+@pytest.mark.skipif(find_spec("mlflow") is not None, reason="the extra `mlflow` is installed")
+def test_mlflow_that_is_asked_for_and_missing_is_told(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    log = RoundLog(tmp_path, [{"round": 1}])
+    log.on_epoch_end()
+    log.close()
+    assert "install the extra `mlflow`" in caplog.text
+    assert rows(tmp_path) == [{"round": 1}]
+
+
+def test_mlflow_that_does_not_answer_stops_nothing(tmp_path, monkeypatch, caplog):
+    pytest.importorskip("mlflow", reason="the extra `mlflow` is not installed")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    log = RoundLog(tmp_path, [{"round": 1}])
+    log.on_epoch_end()
+    log.close()
+    assert "MLflow does not take this training" in caplog.text
+    assert rows(tmp_path) == [{"round": 1}]
