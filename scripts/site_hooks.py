@@ -20,7 +20,6 @@ PAGES = {  # page of the site -> document of the root
     "security.md": "SECURITY.md",
 }
 _LINK = re.compile(r"\]\((?P<path>[\w./-]+\.md)(?P<anchor>#[^)]*)?\)")
-_ROLE = re.compile(r":\w+:<code>~?(?:[\w.]*\.)?(\w+)</code>")
 
 
 @event_priority(100)  # before the plug-in for languages, which sorts files by theirs
@@ -45,17 +44,17 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Turn links between documents into links between pages."""
     of_root = {document: uri.replace(".zh.", ".") for uri, document in PAGES.items()}
 
+    language = page.file.locale_alternate_of
+    in_english = page.file.locale != language  # for want of a translation
+
     def in_site(match: re.Match[str]) -> str:
         path, anchor = match["path"].removeprefix("../"), match["anchor"] or ""
         if page.file.src_uri in PAGES:
             path = path.removeprefix("docs/")
         path = of_root.get(path, path)
+        if in_english and path.replace(".md", f".{language}.md") in files.src_uris:
+            anchor = ""  # it is one of the English headings
         # With the suffix of a language a link would leave the reader's language.
         return f"]({re.sub(r'[.]zh[.]md$', '.md', path)}{anchor})"
 
     return _LINK.sub(in_site, markdown)
-
-
-def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
-    """Show Sphinx's roles in docstrings, such as :func:`f`, as plain code."""
-    return _ROLE.sub(r"<code>\1</code>", html)

@@ -23,7 +23,7 @@ def test_the_menu_leads_to_every_page_once():
 
 def test_the_menu_is_in_two_languages():
     titles = re.findall(r"^ +- ([^:\n]+):", MENU, flags=re.MULTILINE)
-    translations = SITE[SITE.index("nav_translations:") : SITE.index("  - mkdocstrings:")]
+    translations = SITE[SITE.index("nav_translations:") : SITE.index("  - autorefs:")]
     translated = re.findall(r"^ {12}([^:\n]+): \S", translations, flags=re.MULTILINE)
     assert sorted(titles) == sorted(translated)
 
