@@ -177,7 +177,7 @@ def in_two_processes(mode: str, turns: int, rounds: int) -> dict[str, Any]:
     processes = [context.Process(target=as_party, args=(me, *more)) for me in PARTIES]
     for process in processes:
         process.start()
-    parts = [out.get(timeout=300)[1] for _ in processes]
+    parts = [out.get(timeout=3600)[1] for _ in processes]
     for process in processes:
         process.join()
     both = np.array([[list(of.values()) for of in part.values()] for part in parts])

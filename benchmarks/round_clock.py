@@ -11,7 +11,7 @@ from torch.utils.data.dataloader import _BaseDataLoaderIter
 from orchestra_strategy import host
 from orchestra_strategy.users import UserMultiStep
 
-__all__ = ["RoundClock", "steps_of", "watch_steps"]
+__all__ = ["RoundClock", "steps_of", "watch_steps", "workers_of_ray"]
 
 _steps: list[float] = []
 
@@ -63,15 +63,15 @@ def _cpu_seconds(pids: list[int]) -> float:
     return seconds
 
 
-def _workers_of_ray() -> list[int]:
-    """Return Ray's processes that compute, the parties' and the server's."""
+def workers_of_ray(kind: bytes = b"ray::") -> list[int]:
+    """Return Ray's processes that compute: the parties' actors, and idle ones for tasks."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             command = path.read_bytes()
         except OSError:  # it has just ended
             continue
-        if command.startswith(b"ray::"):
+        if command.startswith(kind):
             found.append(int(path.parent.name))
     return found
 
@@ -89,7 +89,7 @@ class RoundClock(host.Callback):  # type: ignore[misc]
         self.rounds: list[list[float]] = []
 
     def _now(self) -> list[float]:
-        others = _workers_of_ray() if self.with_ray else []
+        others = workers_of_ray() if self.with_ray else []
         return [time.perf_counter(), time.process_time() + _cpu_seconds(others)]
 
     def on_epoch_begin(self, epoch: Any = None, logs: Any = None) -> None:

@@ -5,20 +5,23 @@ Optimal Statistical Rates", ICML 2018, https://arxiv.org/abs/1803.01498: the coo
 and the coordinate-wise trimmed mean. Both count every party once, whatever its number of samples:
 a number of samples is what the party itself says, and a party that lies could say any.
 
-One array is stacked at a time, so the memory beyond the payloads is a few times the largest array
-of all parties, not all of their weights once more.
+A block of an array is stacked at a time, so the memory beyond the payloads is the answer.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from orchestra_strategy.aggregation.weighted import check_alike
 from orchestra_strategy.errors import ParameterError
+from orchestra_strategy.exchange.half import widened
 from orchestra_strategy.exchange.payload import FloatArray
 
 __all__ = ["check_trim", "coordinate_median", "trimmed_mean", "trimmed_parties"]
+
+_BLOCK = 2**14
 
 
 def coordinate_median(
@@ -44,11 +47,8 @@ def coordinate_median(
     [2.0]
     """
     check_alike(weights_list, sample_counts)
-    return [
-        # In float64, where the middle two of any float32 add up.
-        np.asarray(np.median(stacked.astype(np.float64), axis=0, overwrite_input=True), np.float32)
-        for stacked in _by_array(weights_list)
-    ]
+    # In float64, where the middle two of any float32 add up.
+    return _by_block(weights_list, lambda stacked: np.median(stacked, axis=0, overwrite_input=True))
 
 
 def trimmed_mean(
@@ -87,7 +87,7 @@ def trimmed_mean(
     check_alike(weights_list, sample_counts)
     here = len(weights_list)
     cut = min(trimmed_parties(trim, parties or here), (here - 1) // 2)
-    return [_mean_of_middle(stacked, cut) for stacked in _by_array(weights_list)]
+    return _by_block(weights_list, lambda stacked: _mean_of_middle(stacked, cut))
 
 
 def check_trim(trim: float) -> None:
@@ -128,16 +128,26 @@ def trimmed_parties(trim: float, parties: int) -> int:
     return cut
 
 
-def _mean_of_middle(stacked: npt.NDArray[np.float32], cut: int) -> FloatArray:
+def _mean_of_middle(stacked: npt.NDArray[np.float64], cut: int) -> Any:
     """Return the mean over the first axis without the lowest and the highest ``cut``."""
     end = len(stacked) - cut
-    ordered = np.partition(stacked.astype(np.float64), (cut, end - 1), axis=0)
-    return np.asarray(ordered[cut:end].mean(axis=0), np.float32)
+    ordered = np.partition(stacked, (cut, end - 1), axis=0)
+    return ordered[cut:end].mean(axis=0)
 
 
-def _by_array(
-    weights_list: Sequence[Sequence[FloatArray]],
-) -> Iterator[npt.NDArray[np.float32]]:
-    """Yield each array of all parties, (n, ...), one after the other."""
+def _by_block(
+    weights_list: Sequence[Sequence[FloatArray]], combine: Callable[[npt.NDArray[np.float64]], Any]
+) -> list[FloatArray]:
+    """Combine arrays of all parties number by number: ``combine`` takes (n, numbers) in float64."""
+    combined = []
     for arrays in zip(*weights_list, strict=True):
-        yield np.stack(arrays)
+        flat = [np.ascontiguousarray(array).reshape(-1) for array in arrays]
+        found = np.empty(flat[0].size, np.float32)
+        # No block of one number: numpy would add that one up in another order.
+        ends = [*range(_BLOCK, found.size - 1, _BLOCK), found.size]
+        for start, end in zip([0, *ends], ends, strict=False):
+            stacked = np.stack([widened(one[start:end]) for one in flat]).astype(np.float64)
+            if end > start:
+                found[start:end] = combine(stacked)
+        combined.append(found.reshape(arrays[0].shape))
+    return combined

@@ -112,11 +112,12 @@ class ServerAggregation:
     def _mean_of_weights(self, payloads: Sequence[Payload], parties: int) -> dict[str, FloatArray]:
         # What a party trains, or its gradient; what else it sends has a meaning of its own.
         names = [n for n in payloads[0].arrays if n.startswith(("weights/", "gradients/"))]
-        weights = [list(widened({n: p.arrays[n] for n in names}).values()) for p in payloads]
+        weights = [[p.arrays[name] for name in names] for p in payloads]
         counts = _counts(payloads)
         with np.errstate(over="ignore"):  # what overflows is refused by its name
             if self.aggregate_weights is not None:
-                combined = self.aggregate_weights(weights, counts)
+                whole = [[widened(array) for array in arrays] for arrays in weights]
+                combined = self.aggregate_weights(whole, counts)
             else:
                 combined = self.combining.combine(weights, counts, trim=self.trim, parties=parties)
         _check_combined(names, combined, payloads[0].arrays)

@@ -36,7 +36,8 @@ class Aggregation:
         """Combine the weights of the replies that can be used.
 
         Args:
-            weights_list: One list of float32 arrays per reply, alike in length and shapes.
+            weights_list: One list of float32 or float16 arrays per reply, alike in length and
+                shapes.
             sample_counts: The parties' weights, one per reply.
             trim: Fraction cut at each end, where something is cut.
             parties: How many parties there are, those left out included.

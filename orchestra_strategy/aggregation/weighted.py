@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from orchestra_strategy.errors import ReplyError
+from orchestra_strategy.exchange.half import widened
 from orchestra_strategy.exchange.payload import FloatArray
 
 __all__ = ["AggregateWeights", "check_alike", "weighted_mean"]
@@ -24,7 +25,7 @@ def weighted_mean(
     it runs.
 
     Args:
-        weights_list: One list of float32 arrays per party, alike in length and shapes.
+        weights_list: One list of float32 or float16 arrays per party, alike in length and shapes.
         sample_counts: The parties' weights, >= 0, with a positive sum.
 
     Returns:
@@ -56,7 +57,7 @@ def _mean_of(arrays: Sequence[FloatArray], shares: Sequence[float]) -> FloatArra
         block = slice(start, start + _BLOCK)
         total = np.zeros(mean[block].size, np.float64)
         for array, share in zip(flat, shares, strict=True):
-            part = array[block].astype(np.float64)
+            part = widened(array[block]).astype(np.float64)
             part *= share
             total += part
         mean[block] = total

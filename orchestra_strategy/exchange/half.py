@@ -70,9 +70,12 @@ def as_sent(
     return _narrowed(arrays, wanted, who, finite=True)
 
 
-def widened(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[np.float32]]:
-    """Return arrays of float16 and float32 as float32, which changes no value."""
-    return {name: _to_single(array) for name, array in arrays.items()}
+def widened(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return an array of float16 or float32 as float32, which changes no value."""
+    if array.dtype != np.float16:
+        return array
+    single: npt.NDArray[np.float32] = torch.from_numpy(_writable(array)).float().numpy()
+    return single
 
 
 def _narrowed(
@@ -107,13 +110,6 @@ def _check_range(name: str, array: Any, who: str) -> None:
 def _to_half(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float16]:
     half: npt.NDArray[np.float16] = torch.from_numpy(_writable(array)).half().numpy()
     return half
-
-
-def _to_single(array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    if array.dtype != np.float16:
-        return array
-    single: npt.NDArray[np.float32] = torch.from_numpy(_writable(array)).float().numpy()
-    return single
 
 
 def _writable(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

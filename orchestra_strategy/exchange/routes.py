@@ -120,7 +120,7 @@ class ServerRoute:
                 f"{sent.num_samples}, which this one has sent, got {reply.num_samples}."
             )
         manifest_of(reply.phase == "round").check(reply.arrays, "the server")
-        return reply._replace(arrays=widened(reply.arrays))
+        return reply._replace(arrays={name: widened(a) for name, a in reply.arrays.items()})
 
 
 class SecureRoute:

@@ -42,6 +42,25 @@ def test_trimmed_mean_by_hand_cuts_number_by_number():
     assert middle.tolist() == [2.0, 30.0]
 
 
+@pytest.mark.parametrize("size", [2**14, 2**15 + 1, 2**15 + 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_by_blocks_it_is_bit_for_bit_that_of_whole_arrays(size, dtype):
+    rng = np.random.default_rng(0)
+    values = [[rng.standard_normal((1, size)).astype(dtype)] for _ in range(11)]
+    stacked = np.stack([array for (array,) in values]).astype(np.float64)
+    median = np.median(stacked, axis=0).astype(np.float32)
+    middle = np.partition(stacked, (1, 9), axis=0)[1:10].mean(axis=0).astype(np.float32)
+    assert coordinate_median(values, [1] * 11)[0].tobytes() == median.tobytes()
+    assert trimmed_mean(values, [1] * 11, trim=0.1)[0].tobytes() == middle.tobytes()
+
+
+def test_an_array_without_numbers_stays_one():
+    values = [[np.zeros((0, 3), np.float32)]] * 3
+    for combine in (coordinate_median, trimmed_mean, weighted_mean):
+        options = {"trim": 0.34} if combine is trimmed_mean else {}
+        assert combine(values, [1, 1, 1], **options)[0].shape == (0, 3)
+
+
 def test_trim_0_with_equal_counts_is_the_mean():
     values = random_parties(5)
     for got, want in zip(trimmed_mean(values, [3] * 5, trim=0), weighted_mean(values, [3] * 5)):

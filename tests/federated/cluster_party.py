@@ -41,7 +41,8 @@ def run(me, ports, out, route):
     if route == "resume":
         history, states = resumed(devices, Path(out).parent / f"disk-of-{me}")
     else:
-        history, states = toy.run(devices, aggregator=aggregator)
+        dtype = "float16" if route == "float16" else "float32"
+        history, states = toy.run(devices, aggregator=aggregator, payload_dtype=dtype)
     losses = {f"history/{k}": np.array(v) for k, v in history["global_history"].items()}
     flat = {f"{party}/{k}": v for party, state in states.items() for k, v in state.items()}
     np.savez(out, **losses, **flat)

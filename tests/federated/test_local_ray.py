@@ -57,6 +57,7 @@ def in_process():
         results = whole.train(toy.data(devices))
         return SimpleNamespace(
             server=toy.run(devices),
+            half=toy.run(devices, payload_dtype="float16"),
             secure=toy.run(devices, aggregator=host.SecureAggregator(devices[0], devices))[1],
             still=(states_of(still), states_of(still, shared_of)),
             three_rounds=(numbers(results), states(whole)),
@@ -113,6 +114,13 @@ def test_route_server_equals_the_run_in_process(devices, in_process):
     for party in toy.PARTIES:
         assert_equal(found[party], in_process.server[1][party])
     assert history["global_history"] == in_process.server[0]["global_history"]
+
+
+def test_float16_weights_equal_the_run_in_process(devices, in_process):
+    history, found = toy.run(devices, payload_dtype="float16")
+    for party in toy.PARTIES:
+        assert_equal(found[party], in_process.half[1][party])
+    assert history["global_history"] == in_process.half[0]["global_history"]
 
 
 def test_route_secure_equals_the_run_in_process(devices, in_process):

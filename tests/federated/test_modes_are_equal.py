@@ -86,6 +86,18 @@ def test_two_processes_over_grpc_equal_debug(debug_run, tmp_path):
 
 
 @pytest.mark.cluster
+def test_two_processes_with_float16_weights_equal_debug(debug_run, tmp_path):
+    with session(toy.PARTIES, mode="debug") as devices:
+        _, half = toy.run(devices, payload_dtype="float16")
+    weight = "online/projector.0.weight"
+    assert np.array_equal(half["alice"][weight], half["bob"][weight].astype(np.float16))
+    assert not np.array_equal(half["alice"][weight], debug_run[1]["alice"][weight])
+    for states in run_two_processes(tmp_path, "float16").values():
+        for party in toy.PARTIES:
+            assert_equal(states[party], half[party])
+
+
+@pytest.mark.cluster
 def test_two_processes_resume_from_their_own_disks(debug_run, tmp_path):
     for states in run_two_processes(tmp_path, "resume").values():
         for party in toy.PARTIES:

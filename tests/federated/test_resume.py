@@ -40,6 +40,7 @@ CASES = {
         "model": GROUP,
         "parameters": RECORD,
     },
+    "weights as float16": {"parameters": {"payload_dtype": "float16"}},
     "every second round": {"checkpoint_every": 2},
 }
 

@@ -78,10 +78,10 @@ def state_of(worker):
     return state
 
 
-def run(devices, rounds=2, aggregator=None):
+def run(devices, rounds=2, aggregator=None, **parameters):
     """Train and return history and final states by party; with an aggregator on route secure."""
     options = {} if aggregator is None else {"server": None, "aggregator": aggregator}
-    model = build(devices, **options)
+    model = build(devices, **options, **parameters)
     history = model.fit(data(devices), epochs=rounds)
     return history, states(model)
 
