@@ -104,9 +104,13 @@ def local_clustering(
     start = torch.randperm(m, generator=generator)[:num_clusters].to(Z.device)
     centroids = Z[start]
     means, sizes = centroids, torch.zeros(num_clusters, dtype=torch.int64)
+    labels = torch.empty(0, dtype=torch.int64)
     for _ in range(iterations):
         A = sinkhorn(Z @ centroids.T, max_iters=_LOCAL_SINKHORN_ITERS)
-        members = F.one_hot(balanced_rounding(A), num_clusters)  # (m, N_l)
+        before, labels = labels, balanced_rounding(A)
+        if torch.equal(labels, before):  # nothing would change any more
+            break
+        members = F.one_hot(labels, num_clusters)  # (m, N_l)
         sizes = members.sum(dim=0)
         means = (members.to(Z).T @ Z) / sizes.to(Z)[:, None]
         centroids = F.normalize(means, dim=1)

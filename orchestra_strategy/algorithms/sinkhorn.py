@@ -105,9 +105,10 @@ def balanced_assignment(
         # In place, since this loop is what global clustering spends most of its time in.
         r = torch.mv(P, c).reciprocal_().div_(K)
         c_new = torch.mv(P_T, r).reciprocal_().div_(N)
-        if iteration % check_every == 0 and float((c / c_new - 1).abs().sum()) < tol:
-            c = c_new
-            break
+        check = iteration % check_every == 0 and iteration < max_iters
+        settled = check and float((c / c_new - 1).abs().sum()) < tol
         c = c_new
+        if settled:
+            break
     A = (r[:, None] * P * c).T
     return BalancedAssignment((A / A.sum(dim=1, keepdim=True)).to(S.dtype), r)

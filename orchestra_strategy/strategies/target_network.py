@@ -1,8 +1,7 @@
 """A target network over the rounds of a party."""
 
-import copy
-
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.algorithms.objective_bases import TargetObjective
@@ -44,19 +43,24 @@ class TargetNetwork(NoTargetNetwork):
 
     def __init__(self, objective: TargetObjective) -> None:
         self.objective = objective
+        self._held: list[Tensor] = []  # the target's own tensors
+        self._start: list[Tensor] = []  # what was in them when the round began
 
     def start_round(self, model: nn.Module) -> None:
         """Let the target follow the averaged network, by the moves of the round before."""
         self.objective.settle(model, self.objective.moves)
         self.objective.moves = 0
-        self._start = copy.deepcopy(self.objective.target.state_dict())
+        self._held = [
+            t for t in self.objective.target.state_dict().values() if isinstance(t, Tensor)
+        ]
+        self._start = [t.clone() for t in self._held]
         self._moves = 0
 
     def start_user(self, user: int | None) -> None:
         """Give a virtual user the target network of the round."""
         if user is not None:
             # One target network per party: kept for each user, it would be a model per user.
-            self.objective.target.load_state_dict(self._start)
+            self._go_back()
             self.objective.moves = 0
 
     def end_user(self) -> None:
@@ -65,8 +69,14 @@ class TargetNetwork(NoTargetNetwork):
 
     def finish_round(self) -> None:
         """Take the round's local moves back; the averaged network will make them."""
-        self.objective.target.load_state_dict(self._start)
+        self._go_back()
         self.objective.moves = self._moves
+
+    @torch.no_grad()
+    def _go_back(self) -> None:
+        """Put the target where it was when the round began."""
+        for now, then in zip(self._held, self._start, strict=True):
+            now.copy_(then)
 
     def recover(self, model: nn.Module) -> None:
         """Start the target network anew from the average if anything in it is not finite."""

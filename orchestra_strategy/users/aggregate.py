@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -18,10 +20,16 @@ from orchestra_strategy.users.objectives import as_objective
 from orchestra_strategy.users.optimizers import OptimizerFn
 from orchestra_strategy.users.settings import AggregateSettings
 from orchestra_strategy.users.single_step import UserSingleStep
-from orchestra_strategy.users.user_batches import StepLog, data_key, num_rows
-from orchestra_strategy.users.user_means import UserOutcomes, joined
+from orchestra_strategy.users.user_batches import StepLog, data_key, mean_losses, num_rows
+from orchestra_strategy.users.user_means import UserOutcome, UserOutcomes, joined
 
-__all__ = ["MultiUserAggregate"]
+__all__ = ["MultiUserAggregate", "Work", "Works"]
+
+Work = Callable[[], UserOutcome]
+"""Does one user's work, or waits for it; raises what the user raised."""
+
+Works = Callable[[Sequence[int], Mapping[str, Any], Sequence[Tensor]], Iterable[tuple[int, Work]]]
+"""(users, payload, buffers to start from) -> each user and its work, in the order of the users."""
 
 
 class MultiUserAggregate(UserMultiStep):
@@ -57,11 +65,15 @@ class MultiUserAggregate(UserMultiStep):
     Attributes:
         users_done: Users whose updates are in the last mean.
         failed_users: Why the others of the last query are not, by index.
+        works: How a query's users are gone through, if their owner sets it; by default one after
+            the other.
 
     Raises:
         ParameterError: No users, an index twice, too few data loaders, a bad configuration, or
             gradients of more than one step.
     """
+
+    works: Works | None = None
 
     def __init__(
         self,
@@ -122,12 +134,13 @@ class MultiUserAggregate(UserMultiStep):
         outcomes = UserOutcomes()
         with self._query(server_payload):
             start = self._buffers()
-            for idx in self._users_of_this_query():
+            users = self._users_of_this_query()
+            for idx, work in self._works(users, server_payload, start):
                 if self.update_privacy is not None:
-                    self._add_protected(self.update_privacy, idx, server_payload, start, outcomes)
+                    self._add_protected(self.update_privacy, idx, work, start, outcomes)
                     continue
                 try:
-                    self._add_user(idx, server_payload, start, outcomes)
+                    self._add_user(idx, work(), outcomes)
                 except Exception as error:
                     outcomes.fail(idx, error)
             self.optimizer.state.clear()
@@ -187,10 +200,22 @@ class MultiUserAggregate(UserMultiStep):
         chosen = generator.choice(len(self.user_indices), size, replace=False)
         return [self.user_indices[position] for position in sorted(chosen.tolist())]
 
-    def _add_user(
-        self, idx: int, payload: Mapping[str, Any], start: Sequence[Tensor], outcomes: UserOutcomes
-    ) -> None:
-        """Run one user from the common start, and add its outcome to the means."""
+    def _works(
+        self, users: Sequence[int], payload: Mapping[str, Any], start: Sequence[Tensor]
+    ) -> Iterable[tuple[int, Work]]:
+        """Return each user and what does its work, in the order in which they are added up."""
+        if self.works is not None:
+            return self.works(users, payload, start)
+        return ((idx, partial(self.work_of, idx, payload, start)) for idx in users)
+
+    def work_of(self, idx: int, payload: Mapping[str, Any], start: Sequence[Tensor]) -> UserOutcome:
+        """Run one user from the common start.
+
+        Args:
+            idx: The user.
+            payload: The server's.
+            start: The buffers that every user starts from.
+        """
         load_payload(self.model, payload)
         self._set_buffers(start)
         self.optimizer.state.clear()
@@ -198,15 +223,25 @@ class MultiUserAggregate(UserMultiStep):
         own = nullcontext(self.objective) if self.objective_for is None else self.objective_for(idx)
         with own as objective:
             update, log = self._outcome(as_objective(objective), samples, payload, idx)
-        uniform = self.aggregation.aggregate_weights == "uniform"
+        told = self.settings.provide_local_hyperparams and self.shares == "update"
+        return UserOutcome(
+            update,
+            list(self.model.buffers()),
+            mean_losses(log.losses),
+            len(log.rows),
+            num_rows(samples),
+            samples.get("labels"),
+            data_key(samples),
+            self._hyperparams(log) if told else None,
+            samples if self.keep_true_data else None,
+        )
+
+    def _add_user(self, idx: int, found: UserOutcome, outcomes: UserOutcomes) -> None:
+        """Add a user's outcome to the means."""
         if self.update_privacy is not None:
-            update = self.update_privacy.clip(update)
-        weight = 1 if uniform else num_rows(samples)
-        outcomes.add(idx, samples, log, update, list(self.model.buffers()), weight)
-        if self.settings.provide_local_hyperparams and self.shares == "update":
-            outcomes.hyperparams.append(self._hyperparams(log))
-        if self.keep_true_data:
-            outcomes.samples.append(samples)
+            found = replace(found, update=self.update_privacy.clip(found.update))
+        uniform = self.aggregation.aggregate_weights == "uniform"
+        outcomes.add(idx, found, 1 if uniform else found.points)
 
     def _outcome(
         self, objective: Objective, samples: Batch, payload: Mapping[str, Any], idx: int
@@ -225,14 +260,14 @@ class MultiUserAggregate(UserMultiStep):
         self,
         privacy: UserLevelPrivacy,
         idx: int,
-        payload: Mapping[str, Any],
+        work: Work,
         start: Sequence[Tensor],
         outcomes: UserOutcomes,
     ) -> None:
         """Add a user of whom it must not show whether it fails: then its update is zero."""
         done = len(outcomes.done)
         with privacy.silence:
-            self._add_user(idx, payload, start, outcomes)
+            self._add_user(idx, work(), outcomes)
         if len(outcomes.done) == done:
             zeros = [torch.zeros_like(p) for p in self.model.parameters()]
             outcomes.add_nothing(idx, zeros, start)

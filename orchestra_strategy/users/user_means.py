@@ -10,9 +10,8 @@ from torch import Tensor
 
 from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.errors import DataError, OrchestraError
-from orchestra_strategy.users.user_batches import StepLog, data_key, mean_losses, num_rows
 
-__all__ = ["RunningMean", "UserOutcomes", "joined"]
+__all__ = ["RunningMean", "UserOutcome", "UserOutcomes", "all_finite_sum", "joined"]
 
 
 class RunningMean:
@@ -66,6 +65,33 @@ class RunningMean:
 _logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class UserOutcome:
+    """What one user's work has come to.
+
+    Attributes:
+        update: Its gradient or difference, a tensor per parameter.
+        buffers: The model's buffers after its steps; they may be the model's own.
+        losses: The mean over its steps of each loss.
+        steps: How many there were.
+        points: Its samples.
+        labels: Their labels, if it has any.
+        key: The name of its data.
+        hyperparams: What it tells of its steps, if asked for.
+        samples: Its samples themselves, if asked for.
+    """
+
+    update: list[Tensor]
+    buffers: list[Tensor]
+    losses: dict[str, float]
+    steps: int
+    points: int
+    labels: Tensor | None = None
+    key: str = "inputs"
+    hyperparams: dict[str, Any] | None = None
+    samples: Batch | None = None
+
+
 @dataclass
 class UserOutcomes:
     """Means and lists over the users so far; of tensors as large as the model, one sum each.
@@ -95,32 +121,28 @@ class UserOutcomes:
     _loss_names: tuple[str, ...] = ()
     _first_error: Exception | None = None
 
-    def add(
-        self,
-        idx: int,
-        samples: Batch,
-        log: StepLog,
-        update: Sequence[Tensor],
-        buffers: Sequence[Tensor],
-        weight: float,
-    ) -> None:
+    def add(self, idx: int, found: UserOutcome, weight: float) -> None:
         """Add one user's outcome.
 
         Raises:
             DataError: The update is not finite, and would spoil the mean of all.
         """
-        if not all(torch.isfinite(u).all() for u in update):
+        if not all_finite_sum(found.update):
             raise DataError(f"Expected a finite update, got one that is not from user {idx}.")
-        losses = mean_losses(log.losses)
-        self._loss_names = tuple(losses)
-        self.losses.add([torch.tensor(v, dtype=torch.float64) for v in losses.values()], weight)
-        self.updates.add(update, weight)
-        self.buffers.add(buffers, weight)
+        self._loss_names = tuple(found.losses)
+        losses = [torch.tensor(v, dtype=torch.float64) for v in found.losses.values()]
+        self.losses.add(losses, weight)
+        self.updates.add(found.update, weight)
+        self.buffers.add(found.buffers, weight)
         self.done.append(idx)
-        self.points += num_rows(samples)
-        self.steps += len(log.rows)
-        self.labels.append(samples.get("labels"))
-        self.key = data_key(samples)
+        self.points += found.points
+        self.steps += found.steps
+        self.labels.append(found.labels)
+        self.key = found.key
+        if found.hyperparams is not None:
+            self.hyperparams.append(found.hyperparams)
+        if found.samples is not None:
+            self.samples.append(found.samples)
 
     def add_nothing(self, idx: int, zeros: Sequence[Tensor], buffers: Sequence[Tensor]) -> None:
         """Add an update of zero in place of a protected user's that failed."""
@@ -169,6 +191,16 @@ class UserOutcomes:
         size = max(entry["data_per_step"] for entry in self.hyperparams)
         labels = [entry["labels"] for entry in self.hyperparams]
         return {**self.hyperparams[0], "data_per_step": size, "labels": labels}
+
+
+def all_finite_sum(tensors: Sequence[Tensor]) -> bool:
+    """Whether all values are finite; a finite sum says so at a tenth of the price.
+
+    >>> all_finite_sum([torch.tensor([3e38, 3e38])]), all_finite_sum([torch.tensor([1.0, -torch.inf])])
+    (True, False)
+    """
+    # Any NaN or infinity is in the sum. The sum of finite values may overflow: then all are looked at.
+    return all(bool(t.sum().isfinite()) or bool(t.isfinite().all()) for t in tensors)
 
 
 def joined(tensors: Sequence[Tensor | None]) -> Tensor | None:
