@@ -146,6 +146,15 @@ class LocalUpdate:
             shared = self.query()
         return self.user.share_nothing() if shared is None else shared
 
+    def first_pass(self, times: int) -> None:
+        """Let each user go through its data in round 0, so many times.
+
+        Args:
+            times: How many need its batches, which are streamed, and gone after one pass.
+        """
+        for users in zip(*(self.all_data() for _ in range(times)), strict=True):
+            self.party.first_pass(users[0][0], *(batches for _, batches in users))
+
     def all_data(self) -> Iterator[tuple[int | None, Iterable[Batch]]]:
         """Yield each user's number and all of its batches, for a pass without training."""
         config, device = self.party.config, self.party.exe_device

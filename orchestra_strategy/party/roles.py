@@ -1,6 +1,6 @@
 """The roles that the objects of this room see of each other: party and kind of user."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -99,6 +99,9 @@ class Party(Protocol):
 
     def counted_loss(self, model: nn.Module, batch: Batch) -> LossParts | Tensor:
         """Return the loss, and count the rows."""
+
+    def first_pass(self, user: int | None, *batches: Iterable[Batch]) -> None:
+        """Do round 0 on a user's data."""
 
     def local_training(self, user: int | None) -> AbstractContextManager[Any]:
         """Surround a user's local steps with the hooks."""

@@ -192,12 +192,7 @@ class FederatedStrategy(LocalWork):
         with torch_threads(self.config.torch_threads):
             if self._data is not None:
                 self.open_round()
-                passes = [p for p in (self.method, self) if p.needs_initial_pass()]
-                # Each pass gets the batches anew: they are streamed, and gone after one.
-                for users in zip(*(self.user_type.all_data() for _ in passes), strict=True):
-                    with self.privacy.silence, self.local_training(users[0][0]):
-                        for who, (_, batches) in zip(passes, users, strict=True):
-                            who.initial_pass(batches)
+                self.user_type.first_pass(len(self.first_passes()))
             return self._send("init", samples)
 
     def set_weights(self, weights: Any) -> None:

@@ -42,14 +42,18 @@ class Centroids(ABC):
         """Drop what is tied to samples of a former fit."""
 
     @abstractmethod
-    def add(self, rows: Tensor, num_clusters: int, generator: torch.Generator) -> None:
-        """Add a user's memory.
+    def summary(self, rows: Tensor, num_clusters: int, generator: torch.Generator) -> Any:
+        """Return what is sent of a user's memory; it depends on nothing of other users.
 
         Args:
             rows: Unit-norm projections of different samples, shape (m, D).
             num_clusters: N_l of this user; 0 where it has too few samples for any.
             generator: Source of the clustering's randomness.
         """
+
+    @abstractmethod
+    def add(self, summary: Any) -> None:
+        """Add a user's :meth:`summary` to those of the users before it."""
 
     @abstractmethod
     def entries(self) -> tuple[Entry, ...]:
@@ -105,15 +109,23 @@ class LocalCentroids(Centroids):
         """Drop the clusters."""
         self.forget()
 
-    def add(self, rows: Tensor, num_clusters: int, generator: torch.Generator) -> None:
+    def summary(self, rows: Tensor, num_clusters: int, generator: torch.Generator) -> Any:
         """Cluster a user's memory; every centroid is the mean of ``k_min`` samples or more."""
         if num_clusters == 0:
-            return
+            return None
         k_min = self.config.k_min
         found = local_clustering(rows, num_clusters, k_min=k_min, generator=generator)
+        wanted = self.config.combining.needs_quality
+        return found, (compactness(rows, found.centroids), len(rows)) if wanted else None
+
+    def add(self, summary: Any) -> None:
+        """Add a user's clusters."""
+        if summary is None:
+            return
+        found, quality = summary
         self.by_user.append(found)
-        if self.config.combining.needs_quality:
-            self._qualities.append((compactness(rows, found.centroids), len(rows)))
+        if quality is not None:
+            self._qualities.append(quality)
 
     def entries(self) -> tuple[Entry, ...]:
         """Return those of the centroids, and of their quality where the server weighs by it."""

@@ -4,7 +4,7 @@ Every call of a hook or of the method is one that may touch the party's samples,
 of the party's silence, where ``privacy`` asks for one.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
@@ -113,9 +113,24 @@ class LocalWork(StrategyHooks):
                 with self.privacy.silence:
                     before(user)
             yield self.counted_loss
-            for after in (self.after_local_training, self.method.end_user):
-                with self.privacy.silence:
-                    after(user)
+            with self.privacy.silence:
+                self.after_local_training(user)
+            with self.privacy.silence:
+                self.take_user(user, self.method.end_user(user))
+
+    def take_user(self, user: int | None, left: Any) -> None:
+        """Take what a user's local steps leave at the party."""
+        self.method.take_user(user, left)
+
+    def first_pass(self, user: int | None, *batches: Iterable[Batch]) -> None:
+        """Do round 0 on a user's data, once for each who needs it: they are streamed, and gone."""
+        with self.privacy.silence, self.local_training(user):
+            for who, some in zip(self.first_passes(), batches, strict=True):
+                who.initial_pass(some)
+
+    def first_passes(self) -> list[Any]:
+        """Return who needs round 0: the method, the strategy itself, or both."""
+        return [p for p in (self.method, self) if p.needs_initial_pass()]
 
     # ---- Batches and streams ---------------------------------------------------------------
 

@@ -60,14 +60,32 @@ class Method:
     def start_user(self, user: int | None) -> None:
         """Begin a user's local steps; None is the party itself."""
 
-    def end_user(self, user: int | None) -> None:
-        """End a user's local steps."""
+    def end_user(self, user: int | None) -> Any:
+        """End a user's local steps; return what they leave at the party, for :meth:`take_user`."""
+
+    def take_user(self, user: int | None, left: Any) -> None:
+        """Take what a user's steps have left; users come in their order, wherever they trained."""
 
     def finish_round(self) -> None:
         """End the round, before anything is sent."""
 
     def recover(self) -> None:
         """Get rid of what is not finite, after the party has been left out of a round."""
+
+    # ---- Users in processes of their own ---------------------------------------------------
+
+    def state_for_users(self) -> dict[str, Any]:
+        """Return what a copy of the party needs to train users of the round under way."""
+        return {}
+
+    def load_state_for_users(self, state: Mapping[str, Any]) -> None:
+        """Take the state of :meth:`state_for_users`, in place of :meth:`start_round`."""
+
+    def kept_of(self, user: int) -> Any:
+        """Return what a virtual user has kept since its last round."""
+
+    def load_kept_of(self, user: int, kept: Any) -> None:
+        """Take what :meth:`kept_of` returned."""
 
     # ---- What travels beside the weights ---------------------------------------------------
 

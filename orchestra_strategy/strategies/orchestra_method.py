@@ -155,20 +155,49 @@ class OrchestraMethod(SelfSupervisedMethod):
         if user is not None:
             self.objective.memory.load_state_dict(self.store.load(user) or self._empty_memory)
 
-    def end_user(self, user: int | None) -> None:
-        """Summarise the memory; a virtual user's is put away until its next round."""
-        super().end_user(user)
-        self.summarise(user)
-        if user is not None:
-            self.store.save(user, self.objective.memory.state_dict())
+    def end_user(self, user: int | None) -> dict[str, Any]:
+        """Return a summary of the memory, and a virtual user's memory itself."""
+        left = {**super().end_user(user), "summary": self.summary(user)}
+        return left if user is None else {**left, "memory": self.objective.memory.state_dict()}
 
-    def summarise(self, user: int | None) -> None:
+    def take_user(self, user: int | None, left: Any) -> None:
+        """Take the summary; a virtual user's memory is put away until its next round."""
+        super().take_user(user, left)
+        self.take_summary(left["summary"])
+        if user is not None:
+            self.store.save(user, left["memory"])
+
+    def summary(self, user: int | None) -> Any:
         """Cluster or sum up the memory: what leaves the party of it."""
         memory, wanted = self.objective.memory, self._sizes(user).num_local_clusters
         # A memory that has just been emptied may hold fewer rows than the party has samples.
         num_clusters = min(wanted, len(memory) // self.party.config.k_min)
         stream = self.party.stream("local clustering", user)
-        self.centroids.add(memory.rows, num_clusters, stream)
+        return self.centroids.summary(memory.rows, num_clusters, stream)
+
+    def take_summary(self, summary: Any) -> None:
+        """Have a user's summary sent with the others'."""
+        self.centroids.add(summary)
+
+    def state_for_users(self) -> dict[str, Any]:
+        """Return the target network, and the global clusters."""
+        own = {"C": self.objective.centroids, "centroids": self.centroids.state_dict()}
+        return super().state_for_users() | own
+
+    def load_state_for_users(self, state: Mapping[str, Any]) -> None:
+        """Take them."""
+        super().load_state_for_users(state)
+        self.objective.centroids = state["C"]
+        self.centroids.load_state_dict(state["centroids"])
+        self._fade()
+
+    def kept_of(self, user: int) -> Any:
+        """Return a virtual user's memory."""
+        return self.store.load(user)
+
+    def load_kept_of(self, user: int, kept: Any) -> None:
+        """Take a virtual user's memory."""
+        self.store.save(user, kept or self._empty_memory)
 
     def clusters_of(self, z: Tensor) -> tuple[Tensor, int] | None:
         """Return the nearest global centroid (B,) of projections, and N_g."""

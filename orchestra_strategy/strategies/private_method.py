@@ -57,16 +57,21 @@ class PrivateMethod(OrchestraMethod):
         C = self.objective.centroids
         self.moments_sum = None if C is None else _no_moments(C)
 
-    def summarise(self, user: int | None) -> None:
-        """Add the user's moments to the party's sum; nothing of its memory leaves.
+    def summary(self, user: int | None) -> Moments | None:
+        """Return the user's moments; nothing of its memory leaves."""
+        if self.objective.centroids is None:  # round 0
+            return None
+        samples = self.party.user_type.samples_of(user)
+        own: Moments = self.party.privacy.moments_of_user(self.moments(user), samples)
+        return own
+
+    def take_summary(self, summary: Moments | None) -> None:
+        """Add the user's moments to the party's sum.
 
         The sum is kept apart from what leaves, until it has its noise.
         """
-        if self.moments_sum is None:  # round 0
-            return
-        samples = self.party.user_type.samples_of(user)
-        own = self.party.privacy.moments_of_user(self.moments(user), samples)
-        self.moments_sum = self.moments_sum + own
+        if summary is not None and self.moments_sum is not None:
+            self.moments_sum = self.moments_sum + summary
 
     def finish_round(self) -> None:
         """Add noise to the moments, once for the party, and hand them on to be sent."""

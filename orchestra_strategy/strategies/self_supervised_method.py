@@ -1,5 +1,6 @@
 """The work of every self-supervised method around local training: its views' stream, its target."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from orchestra_strategy.algorithms.objective_bases import TargetObjective
@@ -49,9 +50,21 @@ class SelfSupervisedMethod(Method):
         party.objective.generator = party.stream("views", user, party.exe_device)
         self.target_network.start_user(user)
 
-    def end_user(self, user: int | None) -> None:
-        """Note how far a user's steps have moved the target network."""
-        self.target_network.end_user()
+    def end_user(self, user: int | None) -> dict[str, Any]:
+        """Return how far a user's steps have moved the target network."""
+        return {"moves": self.target_network.end_user()}
+
+    def take_user(self, user: int | None, left: Any) -> None:
+        """Note how far they have."""
+        self.target_network.take_moves(left["moves"])
+
+    def state_for_users(self) -> dict[str, Any]:
+        """Return the target network that every user starts from."""
+        return {"target": self.target_network.state_for_users()}
+
+    def load_state_for_users(self, state: Mapping[str, Any]) -> None:
+        """Take that target network."""
+        self.target_network.load_state_for_users(state["target"])
 
     def finish_round(self) -> None:
         """Take the target network's local moves back."""

@@ -50,10 +50,13 @@ class SharedMoments(Centroids):
     def forget_data(self) -> None:
         """Keep the clusters, which are those of all parties."""
 
-    def add(self, rows: Tensor, num_clusters: int, generator: torch.Generator) -> None:
+    def summary(self, rows: Tensor, num_clusters: int, generator: torch.Generator) -> Moments:
+        """Return a user's moments."""
+        return moments(rows.cpu(), self.clusters)
+
+    def add(self, summary: Moments) -> None:
         """Add a user's moments; users are summed up before anything leaves."""
-        new = moments(rows.cpu(), self.clusters)
-        self._sum = new if self._sum is None else self._sum + new
+        self._sum = summary if self._sum is None else self._sum + summary
 
     def entries(self) -> tuple[Entry, ...]:
         """Return those of S (N_g, D) and n (N_g,)."""

@@ -19,8 +19,19 @@ class NoTargetNetwork:
     def start_user(self, user: int | None) -> None:
         """Begin a user's local steps; None is the party itself."""
 
-    def end_user(self) -> None:
-        """End a user's local steps."""
+    def end_user(self) -> int:
+        """End a user's local steps; return how often the target has moved in them."""
+        return 0
+
+    def take_moves(self, moves: int) -> None:
+        """Note how often it has."""
+
+    def state_for_users(self) -> list[Tensor]:
+        """Return what a copy of the party needs for the users of a round."""
+        return []
+
+    def load_state_for_users(self, state: list[Tensor]) -> None:
+        """Take the state of :meth:`state_for_users`."""
 
     def finish_round(self) -> None:
         """End the round."""
@@ -50,6 +61,22 @@ class TargetNetwork(NoTargetNetwork):
         """Let the target follow the averaged network, by the moves of the round before."""
         self.objective.settle(model, self.objective.moves)
         self.objective.moves = 0
+        self._begin()
+
+    @torch.no_grad()
+    def load_state_for_users(self, state: list[Tensor]) -> None:
+        """Take the tensors of the target; users of a round start from them."""
+        self._begin()
+        for now, then in zip(self._held, state, strict=True):
+            now.copy_(then)
+        self._begin()
+
+    def state_for_users(self) -> list[Tensor]:
+        """Return the tensors of the target when the round began."""
+        return self._start
+
+    def _begin(self) -> None:
+        """Let every user of the round start from the target as it is now."""
         self._held = [
             t for t in self.objective.target.state_dict().values() if isinstance(t, Tensor)
         ]
@@ -63,9 +90,13 @@ class TargetNetwork(NoTargetNetwork):
             self._go_back()
             self.objective.moves = 0
 
-    def end_user(self) -> None:
-        """Note how far a user's steps have moved the target."""
-        self._moves = max(self._moves, self.objective.moves)
+    def end_user(self) -> int:
+        """Return how often a user's steps have moved the target."""
+        return self.objective.moves
+
+    def take_moves(self, moves: int) -> None:
+        """Keep the most moves of any user."""
+        self._moves = max(self._moves, moves)
 
     def finish_round(self) -> None:
         """Take the round's local moves back; the averaged network will make them."""
