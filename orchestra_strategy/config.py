@@ -59,6 +59,9 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
         users_per_round: How many of them, drawn by seed, take part in a round; None is all.
         user_split: How samples are dealt out to virtual users: ``shuffled`` by seed, or in
             ``blocks`` of consecutive samples, for simulations that give each user its own mixture.
+        user_workers: How many virtual users a party trains at a time, each in a process with
+            ``torch_threads`` threads; the results are the same bits for any number. With the cores
+            of the party's machine a round takes that much less time, and each process some memory.
         health_samples: After each round the encoder's health (alignment, uniformity, effective
             rank, balance of the clusters) is measured on so many of the party's samples; 0 is off.
         stop_on_collapse: Whether a collapsed encoder at a party votes to stop the training.
@@ -103,6 +106,7 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
     num_virtual_users: int = Field(8, ge=1)
     users_per_round: int | None = Field(None, ge=1)
     user_split: Literal["shuffled", "blocks"] = "shuffled"
+    user_workers: int = Field(1, ge=1)
     health_samples: int = Field(256, ge=0)
     stop_on_collapse: bool = True
     predict_output: Literal["features", "projections", "clusters", "classes"] = "features"
@@ -135,6 +139,16 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
             raise ValueError(
                 "Expected `users_per_round` to be at most `num_virtual_users`, got "
                 f"{self.users_per_round} > {self.num_virtual_users}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _workers_have_users(self) -> "StrategyConfig":
+        if self.user_workers > 1 and self.user_type != "multiuser_aggregate":
+            raise ValueError(
+                "Expected `user_workers` to be 1 with "
+                f"user_type={self.user_type!r}, got {self.user_workers}: the party is one user; "
+                "use 'multiuser_aggregate' for virtual users"
             )
         return self
 

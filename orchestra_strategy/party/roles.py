@@ -75,6 +75,14 @@ class Party(Protocol):
     needs_labels: Any
 
     @property
+    def method(self) -> Any:
+        """What the method does of its own around local training."""
+
+    @property
+    def reports(self) -> Any:
+        """What has been done and told."""
+
+    @property
     def user_type(self) -> UserType:
         """The kind of user that it is."""
 
@@ -99,6 +107,9 @@ class Party(Protocol):
 
     def counted_loss(self, model: nn.Module, batch: Batch) -> LossParts | Tensor:
         """Return the loss, and count the rows."""
+
+    def take_user(self, user: int | None, left: Any) -> None:
+        """Take what a user's local steps leave."""
 
     def first_pass(self, user: int | None, *batches: Iterable[Batch]) -> None:
         """Do round 0 on a user's data."""

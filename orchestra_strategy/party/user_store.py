@@ -1,7 +1,8 @@
 """The store of what virtual users keep between rounds, at the party: in memory, then in files.
 
-What does not fit into memory has a file for each user. A folder goes with the object that made it. One whose process was killed stays behind in the folder
-for temporary files, until the same person makes the next store on that machine, which removes it.
+What does not fit into memory has a file for each user. Their folder goes with the object that made
+it. One whose process was killed stays behind in the folder for temporary files, until the same
+person makes the next store on that machine, which removes it.
 """
 
 import fcntl

@@ -1,17 +1,22 @@
 """``multiuser_aggregate``: many virtual users in one party."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
 from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.data.batches import num_batches
 from orchestra_strategy.data.partition import iid_partition
 from orchestra_strategy.party.local_update import LocalUpdate
+from orchestra_strategy.party.roles import Party
+from orchestra_strategy.party.user_workers import UserWorkers, check_apart
 from orchestra_strategy.users import MultiUserAggregate, UserSingleStep
+from orchestra_strategy.users.aggregate import Work
 
 __all__ = ["VirtualUsers"]
 
@@ -39,11 +44,22 @@ class VirtualUsers(LocalUpdate):
         users = config.num_virtual_users
         return f"each of {users} virtual users", num_samples // users
 
+    def __init__(self, party: Party) -> None:
+        super().__init__(party)
+        check_apart(party)
+        self._workers: tuple[Any, UserWorkers] | None = None
+
     def _make_user(self) -> UserSingleStep:
         # Sizes of steps follow from the data; until there are any, one sample each.
         return self._aggregate(self.num_users(), 1, 1)
 
     def _aggregate(self, num_users: int, steps: int, size: int) -> MultiUserAggregate:
+        made = self._made_aggregate(num_users, steps, size)
+        if self.party.config.user_workers > 1:
+            made.works = self._works
+        return made
+
+    def _made_aggregate(self, num_users: int, steps: int, size: int) -> MultiUserAggregate:
         per_round = self.party.config.users_per_round
         cfg_user = SimpleNamespace(
             num_data_points="all",
@@ -82,6 +98,66 @@ class VirtualUsers(LocalUpdate):
         self.user = self._aggregate(len(self.parts), per_pass * config.local_epochs, size)
         # The draw of users and their noise go by this count: a further fit goes on, not over again.
         self.user.counted_queries = queries
+
+    # ---- Several users at a time -----------------------------------------------------------
+
+    def configure(self) -> None:
+        """Hand changed options to the optimizer; ``user_workers`` may be another number, too."""
+        super().configure()
+        assert isinstance(self.user, MultiUserAggregate)
+        self.user.works = self._works if self.party.config.user_workers > 1 else None
+
+    def workers(self) -> UserWorkers:
+        """Return the party's processes; new ones if its samples or parameters are others."""
+        party = self.party
+        wanted = (party.require_data(), party.config, party.party, party.streams)
+        known = None if self._workers is None else self._workers[0]
+        if known is None or any(a is not b and a != b for a, b in zip(known, wanted, strict=True)):
+            self.end_workers()
+            count = min(party.config.user_workers, len(self.parts))
+            self._workers = wanted, UserWorkers(party, count)
+        assert self._workers is not None
+        return self._workers[1]
+
+    def end_workers(self) -> None:
+        """End the party's processes, if it has any."""
+        if self._workers is not None:
+            self._workers[1].close()
+        self._workers = None
+
+    def _works(
+        self, users: Sequence[int], payload: Mapping[str, Any], start: Sequence[Tensor]
+    ) -> Iterator[tuple[int, Work]]:
+        """Have users trained in the party's processes, which have its weights from itself."""
+        for idx, told in self.workers().work("round", users):
+            yield idx, partial(self._taken, told)
+
+    def _taken(self, told: Mapping[str, Any]) -> Any:
+        """Take what a user's work leaves at the party; return its outcome, or raise its error."""
+        party = self.party
+        party.reports.rows_trained += told["rows"]
+        if told["failures"]:
+            party.privacy.silence.failures += told["failures"]
+        if "left" in told:
+            with party.privacy.silence:
+                party.take_user(told["user"], told["left"])
+        if "error" in told:
+            raise told["error"] from told["where"]
+        return told["outcome"]
+
+    def first_pass(self, times: int) -> None:
+        """Let each user go through its data in round 0, several at a time where asked for."""
+        if self.party.config.user_workers == 1:
+            super().first_pass(times)
+            return
+        for _, told in self.workers().work("init", range(len(self.parts))):
+            self._taken(told)
+
+    def samples_for(self, idx: int) -> list[Batch]:
+        """Return the batches of user ``idx``: all of its samples in one."""
+        return self._samples_of(idx)
+
+    # ---- A round ---------------------------------------------------------------------------
 
     def train(self) -> Mapping[str, Any]:
         """Query the users; the strategy's hooks are around each one's steps."""

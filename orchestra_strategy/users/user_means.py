@@ -196,10 +196,12 @@ class UserOutcomes:
 def all_finite_sum(tensors: Sequence[Tensor]) -> bool:
     """Whether all values are finite; a finite sum says so at a tenth of the price.
 
-    >>> all_finite_sum([torch.tensor([3e38, 3e38])]), all_finite_sum([torch.tensor([1.0, -torch.inf])])
-    (True, False)
+    >>> all_finite_sum([torch.tensor([3e38, 3e38])])
+    True
+    >>> all_finite_sum([torch.tensor([1.0, -torch.inf])])
+    False
     """
-    # Any NaN or infinity is in the sum. The sum of finite values may overflow: then all are looked at.
+    # Any NaN or infinity is in the sum. Where finite values overflow in it, all are looked at.
     return all(bool(t.sum().isfinite()) or bool(t.isfinite().all()) for t in tensors)
 
 

@@ -68,6 +68,7 @@ def _small(config: Any) -> dict[str, Any]:
         "local_epochs": 1,
         "num_virtual_users": min(2, config.num_virtual_users),
         "users_per_round": None,
+        "user_workers": 1,
         # One of the two ways to say how much noise; there will be none.
         **{"noise_multiplier": 1.0, "target_epsilon": None, "planned_rounds": None},
         **{"max_epsilon": None, "noise_seed": 0, "streams": "auto", "delta": 1e-9},
