@@ -53,6 +53,7 @@ class Party(Protocol):
         exe_device: Where it computes.
         seed: Root seed, the same at all parties.
         party: The party's name in random streams.
+        fingerprint: Of its samples; None before there are some.
         streams: Where its randomness comes from.
         metric_names: Names of the losses that it logs.
         rounds_done: Rounds of training done.
@@ -68,6 +69,7 @@ class Party(Protocol):
     exe_device: torch.device
     seed: int
     party: str
+    fingerprint: str | None
     streams: Streams
     metric_names: Any
     rounds_done: int

@@ -54,12 +54,6 @@ class VirtualUsers(LocalUpdate):
         return self._aggregate(self.num_users(), 1, 1)
 
     def _aggregate(self, num_users: int, steps: int, size: int) -> MultiUserAggregate:
-        made = self._made_aggregate(num_users, steps, size)
-        if self.party.config.user_workers > 1:
-            made.works = self._works
-        return made
-
-    def _made_aggregate(self, num_users: int, steps: int, size: int) -> MultiUserAggregate:
         per_round = self.party.config.users_per_round
         cfg_user = SimpleNamespace(
             num_data_points="all",
@@ -110,13 +104,11 @@ class VirtualUsers(LocalUpdate):
     def workers(self) -> UserWorkers:
         """Return the party's processes; new ones if its samples or parameters are others."""
         party = self.party
-        wanted = (party.require_data(), party.config, party.party, party.streams)
-        known = None if self._workers is None else self._workers[0]
-        if known is None or any(a is not b and a != b for a, b in zip(known, wanted, strict=True)):
+        copied = (party.fingerprint, party.config, party.party, party.streams.state())
+        if self._workers is None or self._workers[0] != copied:
             self.end_workers()
             count = min(party.config.user_workers, len(self.parts))
-            self._workers = wanted, UserWorkers(party, count)
-        assert self._workers is not None
+            self._workers = copied, UserWorkers(party, count)
         return self._workers[1]
 
     def end_workers(self) -> None:

@@ -166,6 +166,9 @@ class OrchestraMethod(SelfSupervisedMethod):
         self.take_summary(left["summary"])
         if user is not None:
             self.store.save(user, left["memory"])
+            # As it is where the user has trained here: a checkpoint holds the last one's.
+            self.objective.memory.size = self._sizes(user).memory_size
+            self.objective.memory.load_state_dict(left["memory"])
 
     def summary(self, user: int | None) -> Any:
         """Cluster or sum up the memory: what leaves the party of it."""

@@ -14,7 +14,7 @@ from orchestra_strategy.errors import ParameterError, PrivacyError
 from orchestra_strategy.privacy.user_level import UserLevelPrivacy
 from orchestra_strategy.rng import Streams
 from orchestra_strategy.users.dataloader import Dataloaders, checked_indices, loader_by_index
-from orchestra_strategy.users.messages import SharedData, TrueUserData, load_payload
+from orchestra_strategy.users.messages import SharedData, TrueUserData
 from orchestra_strategy.users.multi_step import UserMultiStep
 from orchestra_strategy.users.objectives import as_objective
 from orchestra_strategy.users.optimizers import OptimizerFn
@@ -108,6 +108,8 @@ class MultiUserAggregate(UserMultiStep):
         self.aggregation = AggregateSettings.read(cfg_user, len(self.user_indices))
         self.objective_for = objective_for
         self.shares = self._checked_shares(shares, optimizer_fn)
+        self._parameters = list(self.model.parameters())
+        self._differences: list[Tensor] = []
         self.users_done: list[int] = []
         self.failed_users: dict[int, str] = {}
 
@@ -209,15 +211,14 @@ class MultiUserAggregate(UserMultiStep):
         return ((idx, partial(self.work_of, idx, payload, start)) for idx in users)
 
     def work_of(self, idx: int, payload: Mapping[str, Any], start: Sequence[Tensor]) -> UserOutcome:
-        """Run one user from the common start.
+        """Run one user from the common start; its outcome is to be used before the next one's.
 
         Args:
             idx: The user.
             payload: The server's.
             start: The buffers that every user starts from.
         """
-        load_payload(self.model, payload)
-        self._set_buffers(start)
+        self._go_back(payload, start)
         self.optimizer.state.clear()
         samples = self._read(self.dataloader_of(idx), idx)
         own = nullcontext(self.objective) if self.objective_for is None else self.objective_for(idx)
@@ -249,7 +250,7 @@ class MultiUserAggregate(UserMultiStep):
         """Return one user's gradient, or its difference after the local steps."""
         if self.shares == "update":
             log = self._run_steps(objective, samples, idx)
-            return self._difference(payload["parameters"]), log
+            return self._moved(payload["parameters"]), log
         gradient, loss = self._one_gradient(objective, samples, idx)
         log = StepLog()
         if loss is not None:
@@ -279,6 +280,25 @@ class MultiUserAggregate(UserMultiStep):
                 f"{self.aggregation.aggregate_weights!r}: noise for one clipped update does not "
                 "cover a user that weighs more than the others."
             )
+
+    @torch.no_grad()
+    def _go_back(self, payload: Mapping[str, Any], start: Sequence[Tensor]) -> None:
+        """Put the model where every user starts; the payload has been checked with the query."""
+        for own, sent in zip(self._parameters, payload["parameters"], strict=True):
+            own.copy_(sent)
+        self._set_buffers(start)
+        self.model.train(payload.get("buffers") is None)
+
+    @torch.no_grad()
+    def _moved(self, server_parameters: Sequence[Tensor]) -> list[Tensor]:
+        """Return local minus server parameters, in tensors that the next user's overwrites."""
+        if not self._differences:
+            self._differences = [torch.empty_like(p) for p in self._parameters]
+        for into, own, sent in zip(
+            self._differences, self._parameters, server_parameters, strict=True
+        ):
+            torch.sub(own, sent.to(own), out=into)
+        return self._differences
 
     @torch.no_grad()
     def _set_buffers(self, values: Sequence[Tensor]) -> None:

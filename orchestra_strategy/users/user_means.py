@@ -70,7 +70,8 @@ class UserOutcome:
     """What one user's work has come to.
 
     Attributes:
-        update: Its gradient or difference, a tensor per parameter.
+        update: Its gradient or difference, a tensor per parameter; it may be overwritten when the
+            next user works.
         buffers: The model's buffers after its steps; they may be the model's own.
         losses: The mean over its steps of each loss.
         steps: How many there were.
