@@ -25,6 +25,7 @@ bench: setup
 	$(PY) -m benchmarks.colour_views --out $(RESULTS)/colour_views.json
 	$(PY) -m benchmarks.per_example_clipping --out $(RESULTS)/per_example_clipping.json
 	$(PY) -m benchmarks.global_clustering --out $(RESULTS)/global_clustering.json
+	$(PY) -m benchmarks.users_per_second --out $(RESULTS)/virtual_users.json
 
 lint: setup
 	$(PY) -m ruff check .

@@ -199,7 +199,7 @@ def test_an_error_of_a_protected_user_does_not_show_with_workers_either():
 
 
 @pytest.mark.slow
-def test_processes_end_with_their_party_and_one_that_dies_is_told():
+def test_a_process_that_dies_is_told_and_ends_the_others():
     one = party(FedSimCLRStrategy, user_workers=2)
     one.train_step(None, 0, 1)
     first = pids(one)
@@ -208,15 +208,21 @@ def test_processes_end_with_their_party_and_one_that_dies_is_told():
         one.train_step(None, 0, 1)
     assert not any(is_running(process) for process in first)
     one.train_step(None, 0, 1)  # with new ones
-    second = pids(one)
+
+
+@pytest.mark.slow
+def test_processes_end_with_their_parameters_and_their_party():
+    one = party(FedSimCLRStrategy, user_workers=2)
+    one.train_step(None, 0, 1)
+    first = pids(one)
     one.configure({"lr": 0.02})
     one.train_step(None, 0, 1)
-    assert not any(is_running(process) for process in second)  # they had another rate
-    third = pids(one)
-    assert all(is_running(process) for process in third)
+    assert not any(is_running(process) for process in first)  # they had another rate
+    second = pids(one)
+    assert all(is_running(process) for process in second)
     del one
     gc.collect()
-    assert not any(is_running(process) for process in third)
+    assert not any(is_running(process) for process in second)
 
 
 KILLED = """
@@ -232,7 +238,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 @pytest.mark.slow
 def test_workers_of_a_killed_party_end():
     killed = subprocess.run([sys.executable, "-c", KILLED], capture_output=True, text=True)
-    told = next(line for line in killed.stdout.splitlines() if line.startswith("workers"))
+    lines = killed.stdout.splitlines()
+    told = next((line for line in lines if line.startswith("workers")), killed.stderr)
     processes = [int(pid) for pid in told.split()[1:]]
     assert len(processes) == 2
     for _ in range(600):
