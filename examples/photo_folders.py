@@ -1,7 +1,7 @@
 """Photos in folders: three parties, each with JPEG files of its own, one sub-folder per class.
 
 The photos are drawn by this program: a disc, a square, a cross or stripes, in random colours, at a
-random place, on a noisy background. With ``--data FOLDER`` your own are taken instead:
+random place, on a dark background. With ``--data FOLDER`` your own are taken instead:
 ``FOLDER/alice``, ``FOLDER/bob``, ``FOLDER/carol`` and, with labels, ``FOLDER/labelled`` and
 ``FOLDER/test``. The parties' labels are not used.
 
@@ -28,11 +28,11 @@ READ = {"mode": "RGB", "image_size": 24}
 
 def draw(shape: str, rng: np.random.Generator) -> Image.Image:
     """Return a photo of 48 x 40 pixels."""
-    noise = rng.normal(0, 30, (40, 48, 3)) + rng.integers(60, 196, 3)
+    noise = rng.normal(0, 12, (40, 48, 3)) + rng.integers(20, 100, 3)
     photo = Image.fromarray(noise.clip(0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(photo)
-    colour = tuple(int(c) for c in rng.integers(0, 256, 3))
-    size = int(rng.integers(14, 24))
+    colour = tuple(int(c) for c in rng.integers(140, 256, 3))
+    size = int(rng.integers(18, 32))
     x, y = int(rng.integers(2, 46 - size)), int(rng.integers(2, 38 - size))
     if shape == "disc":
         pen.ellipse((x, y, x + size, y + size), fill=colour)
