@@ -12,7 +12,7 @@ from orchestra_strategy.runtime.cluster_session import agree
 __all__ = ["agree_on_manifest", "agree_on_training", "as_texts"]
 
 # Where a party's own machine is described: its peers' need not be the same.
-_LOCAL = frozenset({"party", "torch_threads"})
+_LOCAL = frozenset({"party", "torch_threads", "user_workers"})
 # Compared, and not shown: whoever knows it can repeat the noise.
 _SECRET = frozenset({"noise_seed"})
 
