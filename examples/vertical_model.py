@@ -90,7 +90,7 @@ def vertical(columns: Columns) -> Any:
 def main(argv: list[str] | None = None) -> None:
     """Train both, and print the AUC of the vertical model by what alice brings to it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--labels", type=int, default=60, help="rows that bob has labels for")
     parser.add_argument("--images", type=int, default=1400, help="of alice and carol together")
     arguments = parser.parse_args(argv)
