@@ -6,6 +6,7 @@ minutes on two cores. Run it with ``make demo``, or ``python demo_custom_strateg
 
 import argparse
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from rich.console import Console
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from federated_orchestra import FederatedOrchestraTrainer, TrainingResults
+from federated_orchestra import FederatedOrchestraTrainer
 from orchestra_strategy import (
     OrchestraError,
     OrchestraFLModel,
@@ -27,13 +28,12 @@ from orchestra_strategy import (
 from orchestra_strategy.data.partition import dirichlet_partition
 from orchestra_strategy.data.sources import fed_ndarray
 from orchestra_strategy.evaluation import (
-    ProbeResult,
-    plot_embedding_map,
-    plot_learning_curve,
     results_table,
+    with_controls,
     write_json,
 )
 from orchestra_strategy.host import Callback, reveal
+from orchestra_strategy.runtime.training_page import Measured, write_training_report
 
 PARTIES = ["alice", "bob", "carol", "dave"]
 SEED = 42
@@ -54,7 +54,6 @@ CONFIG = {
 }
 
 Digits = tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]]
-Probes = dict[str, dict[str, ProbeResult]]
 console = Console()
 
 
@@ -132,31 +131,25 @@ def train(devices: list[Any], rounds: int, train_x: Any, train_y: Any) -> Federa
     return trainer
 
 
-def save(
-    out: Path, results: TrainingResults, probes: Probes, features: Any, labels: Any, seconds: float
-) -> None:
-    """Write ``results.json`` and, with the plots extra, two pictures."""
+def save(out: Path, trainer: FederatedOrchestraTrainer, measured: Measured, seconds: float) -> None:
+    """Write ``results.json`` for programs and ``report.html`` for people."""
+    assert trainer.results is not None
+    results = {**asdict(trainer.results), "settings": trainer.settings()}
+    probes = measured.probes
     write_json(
         out / "results.json",
         {
+            **results,
             "probes": {n: {k: r.mean for k, r in by.items()} for n, by in probes.items()},
             "spread": {n: {k: r.std for k, r in by.items()} for n, by in probes.items()},
             "seconds": seconds,
-            "training_seconds": results.seconds,
-            "rounds": results.rounds,
+            "training_seconds": trainer.results.seconds,
             "registered": registered_strategies(),
-            "history": results.history,
-            "manifest": results.manifest,
         },
     )
-    console.print(f"     {out / 'results.json'}")
-    try:
-        plot_learning_curve(results.history, out / "learning_curve.png")
-        plot_embedding_map(features, labels, out / "embedding_map.png", seed=SEED)
-    except ImportError as error:
-        console.print(f"     no pictures: {error}")
-    else:
-        console.print(f"     {out / 'learning_curve.png'}, {out / 'embedding_map.png'}")
+    title = "Digits of four parties, learnt without labels"
+    write_training_report(out / "report.html", title, results, measured)
+    console.print(f"     {out / 'results.json'}, {out / 'report.html'}")
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -184,18 +177,19 @@ def main(argv: list[str] | None = None) -> None:
         trainer = train(devices, arguments.rounds, train_x, train_y)
         console.print("[bold]6. Evaluation[/bold] with few labels, beside two controls")
         probes = trainer.evaluate(train_x, train_y, test_x, test_y)
-        features = trainer.embed(test_x)
+        both = (trainer.encoder(), trainer.untrained_encoder())
+        features = with_controls(*both, train_x, test_x, name="orchestra")
         show_parameter_passing(devices, train_x)
     console.rule("Result", align="left")
     console.print(results_table(probes))
     seconds = time.perf_counter() - begun
-    assert trainer.results is not None
-    save(arguments.out, trainer.results, probes, features, test_y, seconds)
+    of_test = {name: test for name, (_, test) in features.items()}
+    save(arguments.out, trainer, Measured(probes, of_test, test_y, seed=SEED), seconds)
     gain = 100 * (probes["orchestra"]["1"].mean - probes["pixels"]["1"].mean)
     console.print(
         f"[bold green]Done[/bold green] in {seconds:.0f} s: with one label per class, "
-        f"{gain:+.1f} points over raw pixels. All that left a party is in the manifest, in "
-        f"{arguments.out / 'results.json'}."
+        f"{gain:+.1f} points over raw pixels. All that left a party is in "
+        f"{arguments.out / 'report.html'}."
     )
 
 

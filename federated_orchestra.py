@@ -47,6 +47,7 @@ from orchestra_strategy.runtime.coming_back import ComingBack
 from orchestra_strategy.runtime.common_settings import agree_on_training
 from orchestra_strategy.runtime.embedding import embed_at_parties
 from orchestra_strategy.runtime.federated_input import has_paths, shape_of_samples
+from orchestra_strategy.runtime.report_tables import plain_settings
 from orchestra_strategy.runtime.trained_network import TrainedNetwork, is_own_network
 from orchestra_strategy.runtime.training import TrainingResults, train_rounds
 from orchestra_strategy.runtime.tuning import Tuning, grid_points, refuse_private, tune
@@ -367,6 +368,21 @@ class FederatedOrchestraTrainer:
             )
         return self._checkpoints.write(self.fl_model.workers)
 
+    def settings(self) -> dict[str, Any]:
+        """Return what the training was run with, defaults included, as plain values by name."""
+        config = self.config
+        run = {name: getattr(config, name) for name in ("strategy", "rounds", "seed", "num_gpus")}
+        run |= {"parties": self.parties}
+        if self.aggregator is None:
+            run["server"] = getattr(self.server, "party", None)
+        else:
+            run["aggregator"] = type(self.aggregator).__name__
+        return dict(
+            plain_settings(
+                {**run, "model": self.network.settings(), "parameters": self._parameters()}
+            )
+        )
+
     def _parameters(self) -> dict[str, Any]:
         """Return all of the strategy's parameters, with their defaults."""
         route = "server" if self.aggregator is None else "secure"
@@ -473,7 +489,7 @@ class FederatedOrchestraTrainer:
     def _write(self, folder: Path) -> None:
         """Write the results, and the encoder with all that is needed to use it."""
         assert self.results is not None
-        write_json(folder / "results.json", asdict(self.results))
+        write_json(folder / "results.json", {**asdict(self.results), "settings": self.settings()})
         if self.results.rounds:
             self.export(folder)
 

@@ -3,7 +3,8 @@
     python -m experiments.cifar_experiments --data FOLDER --config smoke --out results
 
 ``FOLDER`` holds ``train/`` and ``test/`` with a folder per class, or CIFAR's python batches.
-``--config`` is a preset (``smoke``: 1 minute on 2 cores; ``cpu``: 10 parties, an hour; ``paper``:
+``--config`` is a preset (``smoke``: 1 minute on 2 cores, and a
+test of the machinery alone; ``cpu``: 10 parties, an hour; ``paper``:
 the published setting, for a GPU) or a JSON file with the same fields. Every run is written to
 ``OUT/runs`` when it is done, and is not run again: an interrupted experiment goes on where it was.
 """
@@ -51,7 +52,7 @@ def run_experiment(setting: Experiment, data: str | Path, out: str | Path) -> di
     for seed in setting.seeds:
         split = make_split(train, test, class_names, setting, seed)
         file = out / "runs" / f"controls-{seed}.json"
-        _once(file, partial(_controls, setting, split, seed))
+        _once(file, partial(_controls, setting, split, seed, out / "pictures"))
         for strategy in setting.strategies:
             file = out / "runs" / f"{strategy}-{seed}.json"
             _once(file, partial(run_one, setting, split, strategy, seed, out / "pictures", _tell))
@@ -82,11 +83,12 @@ def report(setting: Experiment, out: str | Path) -> dict[str, Any]:
     return results
 
 
-def _controls(setting: Experiment, split: Any, seed: int) -> dict[str, Any]:
+def _controls(setting: Experiment, split: Any, seed: int, pictures: Path) -> dict[str, Any]:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         untrained = orchestra_model(**setting.model.model_dump()).eval()
-    return {"seed": seed, **measure_controls(untrained, split)}
+    names = {"class_names": list(split.class_names)}
+    return {"seed": seed, **names, **measure_controls(untrained, split, seed, pictures)}
 
 
 def _tell(line: str) -> None:
@@ -108,7 +110,7 @@ def _claim(out: Path, setting: Experiment) -> None:
         return
     known = parse_json(file.read_bytes())
     # More seeds or strategies extend an experiment; anything else makes another one of it.
-    free = ("seeds", "strategies")
+    free = ("seeds", "strategies", "note")
     different = sorted(k for k in wanted if k not in free and known.get(k) != wanted[k])
     if different:
         raise DataError(

@@ -155,13 +155,32 @@ def measure(encoder: nn.Module, bank: Images, test: Images) -> dict[str, float]:
     return _accuracies(next(features), bank.y, next(features), test.y)
 
 
-def measure_controls(untrained: nn.Module, split: Split) -> dict[str, dict[str, float]]:
-    """Measure what a method must beat: the network before training, and 8x8 pixels."""
+def measure_controls(
+    untrained: nn.Module, split: Split, seed: int, pictures: Path | None = None
+) -> dict[str, dict[str, float]]:
+    """Measure what a method must beat: the network before training, and 8x8 pixels.
+
+    Args:
+        untrained: The network.
+        split: Images of bank and test.
+        seed: Root seed.
+        pictures: Folder for a map of each; None draws none.
+    """
+    tests = {
+        "untrained": extract_features(untrained, split.test.x),
+        "pixels": _small(split.test.x),
+    }
+    banks = {
+        "untrained": extract_features(untrained, split.bank.x),
+        "pixels": _small(split.bank.x),
+    }
+    if pictures is not None:
+        for name, test in tests.items():
+            path = pictures / f"{name}-{seed}-map.png"
+            plot_embedding_map(test, split.test.y, path, seed, split.class_names, title=name)
     return {
-        "untrained": measure(untrained, split.bank, split.test),
-        "pixels": _accuracies(
-            _small(split.bank.x), split.bank.y, _small(split.test.x), split.test.y
-        ),
+        name: _accuracies(banks[name], split.bank.y, test, split.test.y)
+        for name, test in tests.items()
     }
 
 
@@ -192,9 +211,10 @@ def _final(
     clusters = cluster_features(test, num_clusters=num_classes, seed=seed)
     final["clusters"] = asdict(clustering_scores(clusters, split.test.y))
     final["cluster_class_table"] = cluster_class_table(clusters, split.test.y).tolist()
-    plot_cluster_confusion(clusters, split.test.y, f"{prefix}-confusion.png")
+    names = split.class_names
+    plot_cluster_confusion(clusters, split.test.y, f"{prefix}-confusion.png", names)
     plot_cluster_balance(clusters, num_classes, f"{prefix}-balance.png")
-    plot_embedding_map(test, split.test.y, f"{prefix}-map.png", seed)
+    plot_embedding_map(test, split.test.y, f"{prefix}-map.png", seed, names, title="encoder")
     if "sgd" in setting.probes:
         final["sgd"] = sgd_probe_accuracy(bank, split.bank.y, test, split.test.y, seed=seed)
     if "semi_supervised" in setting.probes:

@@ -42,6 +42,7 @@ class Experiment(FrozenConfig):
         mode: SecretFlow in this process, or on a local Ray.
         num_gpus: GPUs per party.
         probes: Which protocols run at the end, beside kNN and the linear probe.
+        note: What a reader of the report must know first.
     """
 
     parties: int = Field(10, ge=2)
@@ -62,6 +63,7 @@ class Experiment(FrozenConfig):
     mode: Literal["debug", "local"] = "debug"
     num_gpus: int = Field(0, ge=0)
     probes: list[Literal["sgd", "semi_supervised"]] = Field(default_factory=list)
+    note: str = ""
 
     @field_validator("strategies")
     @classmethod

@@ -6,6 +6,7 @@ import pytest
 
 import demo_custom_strategy
 from orchestra_strategy import registered_strategies
+from tests.evaluation.test_html_report import Page
 
 
 def test_the_demo_prints_and_writes_what_it_says(tmp_path, capsys):
@@ -30,8 +31,18 @@ def test_the_demo_prints_and_writes_what_it_says(tmp_path, capsys):
     assert results["rounds"] == 1
     assert results["seconds"] > 0
     assert results["registered"] == registered_strategies()
-    for picture in ("learning_curve.png", "embedding_map.png"):
-        assert (tmp_path / picture).read_bytes()[:4] == b"\x89PNG"
+    assert results["settings"]["parameters"]["memory_size"] == 128
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert page.open == []
+    assert page.of("h2") == [
+        *("Accuracy with few labels", "Maps of the test samples", "Curves", "Clusters"),
+        *("What left each party", "Cost", "Settings"),
+    ]
+    first = next(tag for tag, _ in page.tags if tag in ("img", "table"))
+    assert first == "img"  # the chart stands before its numbers
+    maps = [text for text in page.of("figcaption") if "near samples" in text]
+    assert [text.split(":")[0] for text in maps] == ["orchestra", "untrained", "pixels"]
+    assert {"parameters.memory_size", "128"} <= set(page.of("td"))
 
 
 def test_bad_arguments_end_with_a_sentence(capsys):

@@ -36,6 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return 0
     console = Console()
-    console.width = max(console.width, 120)  # for its columns, in a pipe, too
+    if not console.is_terminal:
+        console.width = max(console.width, 120)  # a pipe has no width of its own
     console.print(manifest_table(rows))
     return 0

@@ -19,7 +19,9 @@ from orchestra_strategy.evaluation.encoder_health import (
 from orchestra_strategy.evaluation.features import extract_features
 from orchestra_strategy.evaluation.fine_tuning import FineTuning
 from orchestra_strategy.evaluation.html_report import (
+    HtmlNote,
     HtmlPicture,
+    HtmlRow,
     HtmlSection,
     HtmlTable,
     results_html_table,
@@ -27,6 +29,7 @@ from orchestra_strategy.evaluation.html_report import (
 )
 from orchestra_strategy.evaluation.knn import knn_accuracy, knn_predict
 from orchestra_strategy.evaluation.linear_probe import linear_probe_accuracy
+from orchestra_strategy.evaluation.plots.accuracy_plots import plot_few_labels, plot_ranking
 from orchestra_strategy.evaluation.plots.cluster_plots import (
     plot_cluster_balance,
     plot_cluster_confusion,
@@ -50,7 +53,9 @@ __all__ = [
     "ClusteringScores",
     "FineTuning",
     "Health",
+    "HtmlNote",
     "HtmlPicture",
+    "HtmlRow",
     "HtmlSection",
     "HtmlTable",
     "ProbeResult",
@@ -75,7 +80,9 @@ __all__ = [
     "plot_cluster_balance",
     "plot_cluster_confusion",
     "plot_embedding_map",
+    "plot_few_labels",
     "plot_learning_curve",
+    "plot_ranking",
     "probe_protocol",
     "results_html_table",
     "results_table",

@@ -1,56 +1,67 @@
 """A report for people: one HTML file with everything inside, to send, to keep, to print.
 
-Pictures are embedded and nothing is loaded from elsewhere; the file forbids the browser to. All
-text is escaped.
+All reports are one template, ``templates/report.html``. Pictures are embedded and nothing is loaded
+from elsewhere; the file forbids the browser to. All text is escaped.
 """
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from orchestra_strategy.errors import DataError, ParameterError
 from orchestra_strategy.evaluation.protocol import CONTROLS, MEASURES, ProbeResult
 from orchestra_strategy.files import PathLike, write_private
 
-__all__ = ["HtmlPicture", "HtmlSection", "HtmlTable", "results_html_table", "write_html"]
+__all__ = [
+    "HtmlNote",
+    "HtmlPicture",
+    "HtmlRow",
+    "HtmlSection",
+    "HtmlTable",
+    "results_html_table",
+    "write_html",
+]
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_NUMBER = re.compile(r"[-+<~]?=? ?\d")
+_NO_NUMBERS = ("few", "inf", "nan", "none", "None")  # may stand between numbers
+_DPI_RATIO = 1.5  # pictures have 150 pixels per inch, a page 96: sharp on most screens
 
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --muted: #777; }
-body { font: 16px/1.55 system-ui, sans-serif; max-width: 60rem; margin: 2.5rem auto;
-  padding: 0 1rem; }
-h1 { font-size: 1.7rem; line-height: 1.2; }
-h2 { font-size: 1.2rem; margin-top: 2.2rem; border-bottom: 1px solid var(--line); }
-p { max-width: 44rem; white-space: pre-line; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption, figcaption { color: var(--muted); font-size: .9rem; text-align: left; padding: .3rem 0; }
-th, td { padding: .3rem .8rem; border-bottom: 1px solid var(--line); text-align: right; }
-th:first-child, td:first-child { text-align: left; }
-figure { margin: 1rem 0; }
-img { max-width: 100%; height: auto; background: white; }
-@media print { h2, figure, table { break-inside: avoid; } }
-""".strip()
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+@dataclass(frozen=True)
+class HtmlNote:
+    """A paragraph that must not be missed.
+
+    Attributes:
+        text: What it says.
+    """
+
+    text: str
 
 
 @dataclass(frozen=True)
 class HtmlTable:
-    """A table; the first column stands left, the others right.
+    """A table; columns of numbers stand right, others left.
 
     Attributes:
         headers: One per column.
         rows: Cells, shown as ``str`` shows them; format numbers first.
         caption: Above the table.
+        totals: Rows below the others, in bold.
+        folded: Of a table that few will read, the line that unfolds it.
     """
 
     headers: Sequence[str]
     rows: Sequence[Sequence[object]]
     caption: str = ""
+    totals: Sequence[Sequence[object]] = ()
+    folded: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,16 +78,27 @@ class HtmlPicture:
 
 
 @dataclass(frozen=True)
+class HtmlRow:
+    """Pictures side by side; in a narrow window one below the other.
+
+    Attributes:
+        pictures: From left to right.
+    """
+
+    pictures: Sequence[HtmlPicture]
+
+
+@dataclass(frozen=True)
 class HtmlSection:
     """A heading and what stands below it.
 
     Attributes:
         heading: Of the section.
-        blocks: Paragraphs of text, tables and pictures, in order.
+        blocks: Paragraphs of text, notes, tables, pictures and rows of them, in order.
     """
 
     heading: str
-    blocks: Sequence[str | HtmlTable | HtmlPicture]
+    blocks: "Sequence[str | HtmlNote | HtmlTable | HtmlPicture | HtmlRow]"
 
 
 def write_html(path: PathLike, title: str, sections: Sequence[HtmlSection]) -> None:
@@ -92,15 +114,11 @@ def write_html(path: PathLike, title: str, sections: Sequence[HtmlSection]) -> N
         ParameterError: A row has not one cell for each header, or a block is of an unknown kind.
         OSError: A picture cannot be read, or the file cannot be written.
     """
-    body = "\n".join(_section(section) for section in sections)
-    page = (
-        "<!doctype html>\n"
-        '<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{_STYLE}\n</style>\n</head>\n"
-        f"<body>\n<h1>{escape(title)}</h1>\n{body}\n</body>\n</html>\n"
-    )
+    shown = [
+        {"heading": section.heading, "blocks": [_block(block) for block in section.blocks]}
+        for section in sections
+    ]
+    page = _template().render(title=title, sections=shown)
     write_private(path, page.encode("utf-8"))
 
 
@@ -132,55 +150,75 @@ def results_html_table(
 
 def _header(probe: str) -> str:
     labels, _, measure = probe.partition(" ")
-    header = "kNN" if labels == "knn" else f"{labels} labels"
+    header = "kNN" if labels == "knn" else f"{labels} label{'' if labels == '1' else 's'}"
     return f"{header}, {MEASURES[measure]}" if measure else header
 
 
-def _section(section: HtmlSection) -> str:
-    blocks = "\n".join(_block(block) for block in section.blocks)
-    return f"<section>\n<h2>{escape(section.heading)}</h2>\n{blocks}\n</section>"
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    loader = PackageLoader("orchestra_strategy.evaluation")
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
+    return environment.get_template("report.html")
 
 
-def _block(block: str | HtmlTable | HtmlPicture) -> str:
+def _block(block: Any) -> dict[str, Any]:
+    """Return a block as the template takes it."""
     if isinstance(block, str):
-        return f"<p>{escape(block)}</p>"
+        return {"kind": "text", "text": block}
+    if isinstance(block, HtmlNote):
+        return {"kind": "note", "text": block.text}
     if isinstance(block, HtmlTable):
         return _table(block)
     if isinstance(block, HtmlPicture):
-        return _picture(block)
+        return {"kind": "picture", **_picture(block)}
+    if isinstance(block, HtmlRow):
+        return {"kind": "row", "pictures": [_picture(one) for one in block.pictures]}
     raise ParameterError(
-        "Expected `blocks` to hold strings, HtmlTable and HtmlPicture, got "
+        "Expected `blocks` to hold strings, HtmlNote, HtmlTable, HtmlPicture and HtmlRow, got "
         f"{type(block).__name__}."
     )
 
 
-def _table(table: HtmlTable) -> str:
-    for row in table.rows:
+def _table(table: HtmlTable) -> dict[str, Any]:
+    for row in (*table.rows, *table.totals):
         if len(row) != len(table.headers):
             raise ParameterError(
                 f"Expected every row of a table to have {len(table.headers)} cells, one for each "
                 f"header, got {len(row)}: {list(row)!r}."
             )
-    head = "".join(f'<th scope="col">{escape(header)}</th>' for header in table.headers)
-    rows = "\n".join(
-        "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>"
-        for row in table.rows
-    )
-    caption = f"<caption>{escape(table.caption)}</caption>\n" if table.caption else ""
-    return (
-        f'<div class="wide"><table>\n{caption}<thead><tr>{head}</tr></thead>\n'
-        f"<tbody>\n{rows}\n</tbody>\n</table></div>"
-    )
+    rows, totals = ([[str(c) for c in row] for row in part] for part in (table.rows, table.totals))
+    return {
+        "kind": "table",
+        "headers": list(table.headers),
+        "rows": rows,
+        "totals": totals,
+        "caption": table.caption,
+        "folded": table.folded,
+        "numeric": [_numeric([row[i] for row in rows]) for i in range(len(table.headers))],
+    }
 
 
-def _picture(picture: HtmlPicture) -> str:
+def _numeric(cells: Sequence[str]) -> bool:
+    """Whether a column's cells are numbers, or stand for one.
+
+    >>> _numeric(["93.1 ± 0.4", "", "none", "-1"]), _numeric(["2 rounds", "yes"]), _numeric([""])
+    (True, False, False)
+    """
+    given = [cell for cell in cells if cell and cell not in _NO_NUMBERS]
+    return bool(given) and all(_NUMBER.match(cell) for cell in given)
+
+
+def _picture(picture: HtmlPicture) -> dict[str, Any]:
     content = Path(picture.path).read_bytes()
     if not content.startswith(_PNG):
         raise DataError(
             f"Expected the picture {str(picture.path)!r} to be a PNG, got another file."
         )
-    data, caption = base64.b64encode(content).decode(), escape(picture.caption)
-    return (
-        f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">\n'
-        f"<figcaption>{caption}</figcaption></figure>"
-    )
+    # The header's size, so that the page does not jump while it is drawn.
+    width, height = (int.from_bytes(content[i : i + 4], "big") for i in (16, 20))
+    return {
+        "data": base64.b64encode(content).decode(),
+        "caption": picture.caption,
+        "width": round(width / _DPI_RATIO),
+        "height": round(height / _DPI_RATIO),
+    }

@@ -1,20 +1,22 @@
 """Progress of a training, and its costs: one row per round."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from statistics import median
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
+from rich.text import Text
 
 from orchestra_strategy import host
 from orchestra_strategy.party.privacy.protected import EPSILON, SNR
@@ -24,6 +26,27 @@ from orchestra_strategy.runtime.traffic import Exchange
 __all__ = ["RoundProgress"]
 
 _LINE_SECONDS = 600.0
+_NARROW, _WIDE = 60, 80  # columns
+
+
+class _Left(ProgressColumn):
+    """The time that is left, by the newest rounds; rich's own forgets what is older than 30 s."""
+
+    def render(self, task: Task) -> Text:
+        ends = task.fields["ends"]
+        if ends is None:
+            return Text("-:--:--", style="progress.remaining")
+        left = timedelta(seconds=max(0, round(ends - time.monotonic())))
+        return Text(str(left), style="progress.remaining")
+
+
+class _Bar(Progress):
+    """A line with the bar and the times, and one with the losses, which a narrow window cuts."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            yield Text(f"  {task.fields['status']}", no_wrap=True, overflow="ellipsis")
 
 
 class RoundProgress(host.Callback):  # type: ignore[misc]
@@ -59,17 +82,20 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
         self.exchange = exchange
         self.ledger: list[dict[str, Any]] = [*past]
         self._console = console
-        self._bar = Progress(
-            TextColumn("training"),
-            BarColumn(bar_width=24),
+        drawn = console is not None and (console.is_terminal or console.is_jupyter)
+        width = console.width if console is not None else 0
+        said = [TextColumn("training")] if width >= _NARROW else []
+        elapsed = [TimeElapsedColumn()] if width >= _NARROW else []
+        self._bar = _Bar(
+            *said,
+            BarColumn(bar_width=24 if width >= _WIDE else 8),
             MofNCompleteColumn(),
             TextColumn("rounds"),
-            TimeElapsedColumn(),
+            *elapsed,
+            _Left(),
             TextColumn("left"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[status]}"),
             console=console,
-            disable=console is None,
+            disable=not drawn,
         )
         self._task: Any = None
         self._begun = 0.0
@@ -82,7 +108,7 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
         self._done = self._total(by_party)
         self._bar.start()
         self._task = self._bar.add_task(
-            "training", total=self.rounds, completed=len(self.ledger), status=""
+            "training", total=self.rounds, completed=len(self.ledger), status="", ends=None
         )
 
     def on_epoch_begin(self, epoch: Any = None, logs: Any = None) -> None:
@@ -146,11 +172,14 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
         if SNR in metrics:
             losses += f"  signal/noise {metrics[SNR]:.2g}"
         status = f"{losses}  {row['images_per_second']:,.0f} samples/s"
-        self._bar.update(self._task, advance=1, status=status)
-        if self._console is not None and not self._console.is_terminal:
-            self._show_line(self._console, status)
+        newest = [row["seconds"] for row in self.ledger[-10:]]
+        left = median(newest) * (self.rounds - len(self.ledger))
+        ends = time.monotonic() + left
+        self._bar.update(self._task, advance=1, status=status, ends=ends)
+        if self._console is not None and self._bar.disable:
+            self._show_line(self._console, status, left)
 
-    def _show_line(self, console: Console, status: str) -> None:
+    def _show_line(self, console: Console, status: str, left: float) -> None:
         """Print a line in place of the bar: about ten in all, and one every ten minutes."""
         every = max(1, self.rounds // 10)
         epoch, now = len(self.ledger), time.monotonic()
@@ -158,6 +187,5 @@ class RoundProgress(host.Callback):  # type: ignore[misc]
         if not due and now - self._last_line < _LINE_SECONDS:
             return
         self._last_line = now
-        newest = [row["seconds"] for row in self.ledger[-10:]]
-        left = timedelta(seconds=round(median(newest) * (self.rounds - epoch)))
-        console.print(f"  round {epoch:>3}/{self.rounds}  {status}  {left} left")
+        told = f"  round {epoch:>3}/{self.rounds}  {timedelta(seconds=round(left))} left  {status}"
+        console.print(told, soft_wrap=True)  # a line of a file is one line, whatever its length

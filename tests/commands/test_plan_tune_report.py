@@ -183,11 +183,12 @@ def test_a_report_has_curves_cost_and_manifest(tmp_path, capsys):
     assert capsys.readouterr().out == f"{tmp_path / 'out' / 'report.html'}\n"
     page = Page((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
     assert page.open == []
-    assert page.of("h2") == ["In short", "Curves", "Cost", "What left each party"]
+    assert page.of("h2") == ["In short", "Curves", "What left each party", "Cost", "Settings"]
     cells = page.of("td")
     assert all(row["name"] in cells for row in results.manifest)
     assert f"{results.history['train_loss'][-1]:.4g}" in cells
-    assert [tag for tag, _ in page.tags].count("img") == 1
+    assert [tag for tag, _ in page.tags].count("img") == len(results.history)
+    assert {"parameters.memory_size", "model.backbone"} <= set(cells)
 
 
 @pytest.mark.parametrize(

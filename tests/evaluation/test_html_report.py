@@ -3,10 +3,13 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from orchestra_strategy.errors import DataError, ParameterError
 from orchestra_strategy.evaluation import (
+    HtmlNote,
     HtmlPicture,
+    HtmlRow,
     HtmlSection,
     HtmlTable,
     ProbeResult,
@@ -78,7 +81,7 @@ def test_text_is_escaped_everywhere(tmp_path, png):
         assert page.of(tag) == [evil], tag
     images = [attributes for tag, attributes in page.tags if tag == "img"]
     assert [image["alt"] for image in images] == [evil]
-    assert set(images[0]) == {"alt", "src"}
+    assert set(images[0]) == {"alt", "src", "width", "height"}
     assert "script" not in {tag for tag, _ in page.tags}
 
 
@@ -96,6 +99,29 @@ def test_pictures_are_inside_and_nothing_is_outside(tmp_path, png):
     assert "default-src 'none'" in policy[0]["content"]
 
 
+def test_numbers_stand_right_totals_below_and_long_tables_folded(tmp_path):
+    rows = [["a", "1.5 ± 0.1", "few", "2 rounds"], ["b", "-2", "7", "long"]]
+    table = HtmlTable(["n", "v", "w", "t"], rows, totals=[["sum", "", "9", ""]], folded="All 2")
+    page = write(tmp_path, table, HtmlNote("Mind."))
+    cells = [attributes.get("class") for tag, attributes in page.tags if tag == "td"]
+    assert cells == [None, "number", "number", None] * 3
+    assert page.of("td")[-2:] == ["sum", "9"]
+    order = [t for t, _ in page.tags if t in ("details", "summary", "table", "tbody", "tfoot")]
+    assert order == ["details", "summary", "table", "tbody", "tfoot"]
+    assert page.of("summary") == ["All 2"]
+    assert [a for tag, a in page.tags if tag == "p"] == [{"class": "note"}]
+
+
+def test_pictures_side_by_side_have_their_sizes(tmp_path, png):
+    page = write(tmp_path, HtmlRow([HtmlPicture(png, "One"), HtmlPicture(png, "Two")]))
+    assert [a for tag, a in page.tags if a.get("class") == "row"] == [{"class": "row"}]
+    assert page.of("figcaption") == ["One", "Two"]
+    width, height = Image.open(png).size
+    for image in (a for tag, a in page.tags if tag == "img"):
+        assert float(image["width"]) == pytest.approx(width / 1.5, abs=0.5)
+        assert float(image["height"]) == pytest.approx(height / 1.5, abs=0.5)
+
+
 def test_utf8(tmp_path):
     assert write(tmp_path, "结果 ± é").of("p") == ["结果 ± é"]
 
@@ -104,7 +130,7 @@ def test_utf8(tmp_path):
     ("block", "message"),
     [
         (HtmlTable(["a", "b"], [[1, 2], [3]]), r"row of a table to have 2 cells.*got 1: \[3\]"),
-        (b"bytes", "`blocks` to hold strings, HtmlTable and HtmlPicture, got bytes"),
+        (b"bytes", r"`blocks` to hold strings, .* and HtmlRow, got bytes"),
     ],
 )
 def test_refusal_leaves_the_old_file(tmp_path, block, message):
@@ -131,6 +157,7 @@ class TestResults:
 
     def test_measures_are_named(self):
         one = ProbeResult.from_values([0.5])
+        assert results_html_table({"a": {"1": one}}).headers == ["features", "1 label"]
         table = results_html_table({"pixels": {"knn": one, "knn auc": one, "5 ap": one}})
         assert table.headers[1:] == ["kNN", "kNN, AUC", "5 labels, Average precision"]
 

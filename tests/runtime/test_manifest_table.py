@@ -13,9 +13,9 @@ from tests.federated import toy
 MODEL = {"backbone": "conv4", "in_channels": 1, "hidden_dim": 16, "projection_dim": 16}
 
 
-def text_of(table):
+def text_of(table, width=400):
     out = io.StringIO()
-    Console(file=out, width=400).print(table)
+    Console(file=out, width=width).print(table)
     return out.getvalue()
 
 
@@ -60,6 +60,35 @@ def test_what_differs_in_who_sees_it_or_is_per_sample_stays_apart():
     assert text_of(manifest_table(rows)).splitlines()[-2:] == ["A: bob", "B: carol"]
 
 
+NAMES = ["local_centroids", "reading and embedding", "averaged weights", "weights/a", "moments/S"]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 400])
+def test_names_and_who_sees_them_are_whole_at_any_width(width):
+    rows = [
+        row(name, seen_by=f"party{i}: each party's, as every party's process is a driver")
+        for i, name in enumerate(NAMES)
+    ]
+    rows[0] |= {"per_sample": True, "shape": (None, 3), "max_rows": 7, "bytes": 123_456_789}
+    text = text_of(manifest_table(rows), width)
+    lines = text.splitlines()
+    assert "…" not in text
+    assert max(map(len, lines)) <= width
+    for letter, name in zip("ABCDE", NAMES):
+        line = next(line for line in lines if line.strip().startswith(name))
+        assert line.split()[-1] == letter
+    told = " ".join(text.split())
+    for i, letter in enumerate("ABCDE"):
+        assert f"{letter}: party{i}: each party's, as every party's process is a driver" in told
+    assert "123,456,789 both" in told
+    assert (
+        "A party sends at most 123,456,885 bytes at the start and 123,456,885 in a round." in told
+    )
+    # Shape, dtype, what becomes of it, and a row per sample are told at any width, too.
+    assert ("<=7 x 3 float32, weighted mean, a row per sample" in told) == (width < 120)
+    assert (" yes A" in told) == (width >= 120)
+
+
 @pytest.mark.parametrize("secure", [False, True])
 def test_it_is_printed_before_training_and_saved_with_the_results(secure, tmp_path):
     with session(toy.PARTIES, mode="debug") as devices:
@@ -70,7 +99,7 @@ def test_it_is_printed_before_training_and_saved_with_the_results(secure, tmp_pa
         trainer.console = Console(file=io.StringIO(), width=400)
         results = trainer.train(toy.data(devices))
     printed = trainer.console.file.getvalue()
-    assert printed.index("Upload manifest") < printed.index("rounds")
+    assert printed.index("Upload manifest") < printed.index("round   1/1")
     for entry in results.manifest:
         family = entry["name"].split("/")[0].split("_")[0]
         assert entry["name"] in printed or family in ("weights", "train", "health")

@@ -1,5 +1,7 @@
 """Two pictures of clusters: which classes they hold, and how evenly they are used."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,6 +13,7 @@ from orchestra_strategy.evaluation.plots.figures import (
     LINE,
     MUTED,
     bare_axis,
+    named_classes,
     new_figure,
     save_figure,
 )
@@ -19,7 +22,9 @@ from orchestra_strategy.files import PathLike
 __all__ = ["plot_cluster_balance", "plot_cluster_confusion"]
 
 
-def plot_cluster_confusion(clusters: Array, labels: Array, path: PathLike) -> None:
+def plot_cluster_confusion(
+    clusters: Array, labels: Array, path: PathLike, class_names: Sequence[str] | None = None
+) -> None:
     """Draw which classes each cluster holds: a heat map of classes by clusters.
 
     Clusters stand in the order of their majority classes, so good ones form a diagonal of blocks;
@@ -29,9 +34,11 @@ def plot_cluster_confusion(clusters: Array, labels: Array, path: PathLike) -> No
         clusters: Cluster of each sample, shape (n,), integers of at least 0.
         labels: Class of each sample, shape (n,), integers of at least 0.
         path: The picture; the suffix gives the format, missing folders are made.
+        class_names: Name of each class, by its number; None writes the numbers.
 
     Raises:
-        DataError: Empty, of different lengths, or not integers of at least 0.
+        DataError: Empty, of different lengths, or not integers of at least 0; or a class has no
+            name.
         ImportError: Matplotlib is not installed.
     """
     table = cluster_class_table(clusters, labels)
@@ -39,12 +46,14 @@ def plot_cluster_confusion(clusters: Array, labels: Array, path: PathLike) -> No
     order = _by_majority(table)
     shares = table[np.ix_(present, order)] / table[:, order].sum(axis=0)
     rows, columns = shares.shape
-    figure = new_figure(min(3.2 + 0.2 * columns, 14), min(2.2 + 0.2 * rows, 12))
+    names = named_classes(present.tolist(), class_names)
+    longest = 0.06 * max(map(len, names))  # inches
+    figure = new_figure(min(3.2 + longest + 0.2 * columns, 14), min(2.2 + 0.2 * rows, 12))
     axis = figure.subplots()
     image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="none")
     # More than 60 numbers on one side would only cover each other.
     y_step, x_step = -(-rows // 60), -(-columns // 60)
-    axis.set_yticks(range(0, rows, y_step), [str(c) for c in present[::y_step]])
+    axis.set_yticks(range(0, rows, y_step), names[::y_step])
     axis.set_xticks(range(0, columns, x_step), [str(c) for c in order[::x_step]], rotation=90)
     axis.tick_params(colors=MUTED, labelsize=8, length=0)
     axis.spines[:].set_color("#bbbbbb")

@@ -21,6 +21,7 @@ def plot_comparison(
     path: PathLike,
     x_label: str = "rounds",
     y_label: str = "accuracy, %",
+    spreads: Mapping[str, Sequence[float]] | None = None,
 ) -> None:
     """Draw one line per method, named at its end, and a dashed line per control.
 
@@ -30,6 +31,7 @@ def plot_comparison(
         path: The picture; the suffix gives the format, missing folders are made.
         x_label: Under the axis.
         y_label: Above the axis.
+        spreads: Name of a series -> half the length of the error bar at each point.
 
     Raises:
         DataError: There is no series, or one that is empty or of unequal lengths.
@@ -47,10 +49,22 @@ def plot_comparison(
     axis = figure.subplots()
     for name, (x, y) in series.items():
         (line,) = axis.plot(x, y, linewidth=1.7, marker="o", markersize=3.5)
+        if spreads is not None and name in spreads:
+            colour = line.get_color()
+            axis.errorbar(x, y, spreads[name], fmt="none", ecolor=colour, alpha=0.6, capsize=2)
         axis.plot([], [], color=line.get_color(), label=f"{name}  {y[-1]:.1f}")
-    for name, level in levels.items():
+    for i, (name, level) in enumerate(levels.items()):
         axis.axhline(level, color=MUTED, linewidth=1.0, linestyle=(0, (4, 3)))
-        text = axis.text(0.01, level, f"{name} {level:.1f}", color=MUTED, fontsize=8, va="bottom")
+        # Left and right in turn, so that two of one level do not cover each other's names.
+        text = axis.text(
+            0.99 if i % 2 else 0.01,
+            level,
+            f"{name} {level:.1f}",
+            color=MUTED,
+            fontsize=8,
+            va="bottom",
+            ha="right" if i % 2 else "left",
+        )
         text.set_transform(axis.get_yaxis_transform())  # x in fractions of the axis
     axis.set_xlabel(x_label, color=INK, fontsize=9)
     axis.set_title(y_label, loc="left", color=INK, fontsize=10)

@@ -5,16 +5,18 @@ and never through pyplot, so the caller's backend and open figures are left alon
 """
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from orchestra_strategy.errors import DataError
 from orchestra_strategy.files import PathLike, write_private
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["INK", "LINE", "MUTED", "bare_axis", "new_figure", "save_figure"]
+__all__ = ["INK", "LINE", "MUTED", "bare_axis", "named_classes", "new_figure", "save_figure"]
 
 INK, MUTED, LINE = "#222222", "#777777", "#2f6db3"
 
@@ -57,3 +59,26 @@ def bare_axis(axis: "Axes") -> None:
     axis.tick_params(colors=MUTED, labelsize=8, length=0)
     axis.spines[:].set_visible(False)
     axis.spines["bottom"].set(visible=True, color="#bbbbbb")
+
+
+def named_classes(classes: Sequence[Any], class_names: Sequence[str] | None) -> list[str]:
+    """Return how classes are called in a picture.
+
+    Args:
+        classes: Their numbers, at least 0.
+        class_names: By number; None for the numbers themselves.
+
+    Raises:
+        DataError: A class has no name.
+
+    >>> named_classes([0, 2], ["cat", "dog", "ship"]), named_classes([0, 2], None)
+    (['cat', 'ship'], ['0', '2'])
+    """
+    if class_names is None:
+        return [str(label) for label in classes]
+    if max(classes) >= len(class_names):
+        raise DataError(
+            f"Expected `class_names` to have a name for each class, got {len(class_names)} names "
+            f"and class {max(classes)}."
+        )
+    return [str(class_names[label]) for label in classes]

@@ -16,6 +16,7 @@ from orchestra_strategy.evaluation.plots.figures import (
     LINE,
     MUTED,
     bare_axis,
+    named_classes,
     new_figure,
     save_figure,
 )
@@ -29,6 +30,7 @@ __all__ = ["plot_embedding_map", "plot_learning_curve"]
 
 _MAX_POINTS = 1000  # t-SNE on 2 cores stays within seconds, and more points only overlap
 _MIN_POINTS = 5  # below, t-SNE has no sensible perplexity
+_MAP_SIDE = 4.2  # inches
 
 
 def plot_learning_curve(history: Mapping[str, Sequence[float]], path: PathLike) -> None:
@@ -63,7 +65,14 @@ def plot_learning_curve(history: Mapping[str, Sequence[float]], path: PathLike) 
     save_figure(figure, path)
 
 
-def plot_embedding_map(features: Array, labels: Array, path: PathLike, seed: int = 0) -> None:
+def plot_embedding_map(
+    features: Array,
+    labels: Array,
+    path: PathLike,
+    seed: int = 0,
+    class_names: Sequence[str] | None = None,
+    title: str = "",
+) -> None:
     """Draw a two-dimensional t-SNE map of the features, coloured by class.
 
     L. van der Maaten, G. Hinton, "Visualizing Data using t-SNE", JMLR 9, 2008. Near points are
@@ -74,9 +83,12 @@ def plot_embedding_map(features: Array, labels: Array, path: PathLike, seed: int
         labels: Shape (n,), integer; for the colours only.
         path: The picture; the suffix gives the format, missing folders are made.
         seed: Gives the sample of rows and the t-SNE; an equal seed gives an equal picture.
+        class_names: Name of each class, by its number; None writes the numbers.
+        title: Above the map, such as whose features they are.
 
     Raises:
-        DataError: Features or labels are empty, not finite, too few, or do not match.
+        DataError: Features or labels are empty, not finite, too few, or do not match, or a class
+            has no name.
         ImportError: Matplotlib is not installed.
     """
     check_features("features", features)
@@ -86,26 +98,29 @@ def plot_embedding_map(features: Array, labels: Array, path: PathLike, seed: int
             f"Expected `features` to have at least {_MIN_POINTS} rows and 2 columns, got shape "
             f"{tuple(features.shape)}."
         )
-    figure = new_figure(6.4, 5.4)
     rows = numpy_generator(seed, "evaluation", 0, "map").permutation(len(features))[:_MAX_POINTS]
-    points, classes = _tsne(as_numpy(features)[rows], seed), as_numpy(labels)[rows]
-    axis = figure.subplots()
+    classes = as_numpy(labels)[rows]
     present = np.unique(classes)
+    names = named_classes(present, class_names)
+    figure = new_figure(_MAP_SIDE, _MAP_SIDE)
+    points = _tsne(as_numpy(features)[rows], seed)
+    axis = figure.subplots()
     # One call for all classes: drawn class by class, the last would cover the first.
     colours = _palette(len(present))
     axis.scatter(
         points[:, 0],
         points[:, 1],
-        s=18,
+        s=16,
         c=[colours[i] for i in np.searchsorted(present, classes)],
         alpha=0.85,
         edgecolors="white",
         linewidths=0.3,
     )
-    axis.set(xticks=[], yticks=[], aspect="equal")
-    axis.spines[:].set_visible(False)
-    axis.set_title(f"t-SNE of {len(rows)} samples", loc="left", color=INK, fontsize=11)
-    _add_legend(axis, present, colours)
+    _fill_square(axis, points)
+    told = f"{title}: t-SNE of {len(rows)} samples" if title else f"t-SNE of {len(rows)} samples"
+    axis.set_title(told, loc="left", color=INK, fontsize=10)
+    height = _add_legend(axis, names, colours)
+    figure.set_size_inches(_MAP_SIDE, _MAP_SIDE + 0.3 + height)
     save_figure(figure, path)
 
 
@@ -144,20 +159,38 @@ def _palette(count: int) -> list[Any]:
     return [colormaps["turbo"](i / (count - 1)) for i in range(count)]
 
 
-def _add_legend(axis: "Axes", classes: npt.NDArray[Any], colours: Sequence[Any]) -> None:
-    """Put the classes beside the map, where they cover no point."""
+def _fill_square(axis: "Axes", points: npt.NDArray[Any]) -> None:
+    """Let the points fill a square, both directions at one scale."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    middle, half = (low + high) / 2, 0.53 * max(float((high - low).max()), 1e-6)
+    axis.set_xlim(middle[0] - half, middle[0] + half)
+    axis.set_ylim(middle[1] - half, middle[1] + half)
+    axis.set(xticks=[], yticks=[], aspect="equal")
+    axis.spines[:].set_color("#dddddd")
+
+
+def _add_legend(axis: "Axes", names: Sequence[str], colours: Sequence[Any]) -> float:
+    """Put the classes below the map, where they cover no point; return the height, in inches."""
     from matplotlib.lines import Line2D
 
+    size = 8.0 if len(names) <= 20 else 5.5
+    letter = 0.6 * size / 72  # inches, on average
+    columns = max(1, int(0.95 * _MAP_SIDE / ((max(map(len, names)) + 3.5) * letter)))
+    columns = min(columns, len(names))
     marks = [
-        Line2D([], [], color=colour, marker="o", linestyle="", markersize=6, label=str(label))
-        for label, colour in zip(classes, colours, strict=True)
+        Line2D([], [], color=colour, marker="o", linestyle="", markersize=0.6 * size, label=name)
+        for name, colour in zip(names, colours, strict=True)
     ]
     axis.legend(
         handles=marks,
-        title="class",
-        loc="center left",
-        bbox_to_anchor=(1.0, 0.5),
+        loc="upper left",
+        bbox_to_anchor=(0.0, 0.0),
+        borderaxespad=0.2,
         frameon=False,
-        ncols=math.ceil(len(marks) / 20),
-        handletextpad=0.2,
+        fontsize=size,
+        ncols=columns,
+        handlelength=1.0,
+        handletextpad=0.1,
+        columnspacing=0.8,
     )
+    return math.ceil(len(names) / columns) * 1.5 * size / 72
