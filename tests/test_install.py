@@ -47,3 +47,15 @@ def test_the_lock_file_has_exact_versions_and_no_addresses():
     lines = LOCK.splitlines()
     assert "secretflow==1.13.0b0" in lines
     assert [line for line in lines if not re.fullmatch(r"[a-z0-9-]+==[\w.+!]+", line)] == []
+
+
+def test_files_beside_the_modules_are_installed_with_them():
+    package = ROOT / "orchestra_strategy"
+    listed = re.search(r"^orchestra_strategy = \[(.*?)\]", PROJECT, re.MULTILINE | re.DOTALL)[1]
+    beside = {
+        str(path.relative_to(package))
+        for path in package.rglob("*")
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+    }
+    assert "evaluation/templates/report.html" in beside
+    assert beside == set(re.findall(r'"([^"]+)"', listed))
