@@ -22,9 +22,10 @@ __all__ = [
 ]
 
 UNIFORMITY = (
-    "Uniformity may rise in a training that goes well: clustering gathers samples that belong "
-    "together, which then no longer spread evenly. Near 0 all features are one, and nothing is "
-    "left of it."
+    "Uniformity may rise in a training that goes well, and effective rank and cluster balance may "
+    "fall (in the demo all three do): clustering gathers samples that belong together, which then "
+    "spread less evenly. Where uniformity comes near 0 all features are one, and nothing is left "
+    "of the encoder."
 )
 """Why a curve that goes the wrong way may be a good one."""
 
