@@ -13,15 +13,16 @@ being averaged by the server.
 Three additions are off by default. Balanced, sharpened targets
 (:mod:`~orchestra_strategy.algorithms.orchestra_targets`). An instance term, which compares the
 samples of a batch with each other while the clusters do not say much yet: NT-Xent (T. Chen et al.,
-ICML 2020, https://arxiv.org/abs/2002.05709) between the online network's view 2 and the target
-network's view 1. And a limit on what the degeneracy head sees: as published it takes projections as
-BatchNorm leaves them, of length sqrt(D), so that a step of SGD moves its logits by about lr * D.
-With D = 512 that is beyond what is stable from a rate of 0.01 on: its loss rises above that of
-guessing, and its gradient drowns the clusters'. ``deg_length`` gives the projections a length.
+ICML 2020, https://arxiv.org/abs/2002.05709) between the online network's view 2 and view 1 as the
+target network or the online one has it. And a limit on what the degeneracy head sees: as published
+it takes projections as BatchNorm leaves them, of length sqrt(D), so that a step of SGD moves its
+logits by about lr * D. With D = 512 that is beyond what is stable from a rate of 0.01 on: its loss
+rises above that of guessing, and its gradient drowns the clusters'. ``deg_length`` gives the
+projections a length.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -38,12 +39,17 @@ from orchestra_strategy.algorithms.simclr import nt_xent
 from orchestra_strategy.errors import OrchestraError
 
 __all__ = [
+    "ContrastWith",
     "OrchestraObjective",
     "OrchestraSettings",
     "cluster_loss",
     "orchestra_loss",
     "with_length",
 ]
+
+
+ContrastWith = Literal["target", "online"]
+"""Whose projections of view 1 the instance term compares view 2 with."""
 
 
 class OrchestraSettings(NamedTuple):
@@ -57,6 +63,7 @@ class OrchestraSettings(NamedTuple):
     target_temperature: float | None = None
     contrast_weight: float = 0.0
     contrast_temperature: float = 0.2
+    contrast_with: ContrastWith = "target"
     deg_length: float | None = None
 
 
@@ -100,12 +107,13 @@ def orchestra_loss(
     rotation: Tensor,
     settings: OrchestraSettings,
     centre: Tensor | None = None,
+    z1: Tensor | None = None,
 ) -> LossParts:
     """L = L_cluster + deg_weight * L_deg, with L_deg the cross entropy of the rotation guess.
 
-    Where ``contrast_weight`` is not 0, NT-Xent(z2, tz1) times it is in the total, too; no gradient
-    flows into tz1. It is no part of its own: which losses leave a party does not depend on its
-    parameters.
+    Where ``contrast_weight`` is not 0, NT-Xent of z2 and tz1, or of z2 and z1, times it is in the
+    total, too; no gradient flows into tz1. It is no part of its own: which losses leave a party
+    does not depend on its parameters.
 
     Args:
         z2: Online unit-norm projections of view 2, shape (B, D).
@@ -115,6 +123,8 @@ def orchestra_loss(
         rotation: Which rotation view 3 had, shape (B,), int64.
         settings: Temperatures and weights.
         centre: Mean similarity to each centroid, shape (N_g,), that the targets are centred by.
+        z1: Online unit-norm projections of view 1, shape (B, D), which take the gradient, too; None
+            is tz1 in their place.
 
     Raises:
         DataError: There is an instance term, and B is 1: there is nothing to compare with.
@@ -123,7 +133,8 @@ def orchestra_loss(
     degeneracy = F.cross_entropy(rotation_logits, rotation)
     total = cluster + settings.deg_weight * degeneracy
     if settings.contrast_weight:
-        contrast = nt_xent(z2, tz1.detach(), settings.contrast_temperature)
+        first = tz1.detach() if z1 is None else z1
+        contrast = nt_xent(z2, first, settings.contrast_temperature)
         total = total + settings.contrast_weight * contrast
     return LossParts(total, {"cluster": cluster, "degeneracy": degeneracy})
 
@@ -185,7 +196,8 @@ class OrchestraObjective(TargetObjective):
 
         Returns:
             The loss, and the batch it takes: ``inputs`` (view 2), ``rotated`` (view 3),
-            ``rotation`` (B,) and ``target`` (B, D), the target's projections of view 1.
+            ``rotation`` (B,) and ``target`` (B, D), the target's projections of view 1; and
+            ``first`` (view 1) where the online network needs it.
 
         Raises:
             OrchestraError: There are no global centroids so far.
@@ -204,13 +216,15 @@ class OrchestraObjective(TargetObjective):
         def loss(model: nn.Module, prepared: Batch) -> LossParts:
             online, (degeneracy_head,) = parts_of(model, self.heads)
             z2 = F.normalize(online(prepared["inputs"]), dim=1)
+            z1 = F.normalize(online(prepared["first"]), dim=1) if "first" in prepared else None
             z3 = with_length(online(prepared["rotated"]), settings.deg_length)
+            tz1, rotation = prepared["target"], prepared["rotation"]
             logits = degeneracy_head(z3)
-            return orchestra_loss(
-                z2, prepared["target"], centroids, logits, prepared["rotation"], settings, centre
-            )
+            return orchestra_loss(z2, tz1, centroids, logits, rotation, settings, centre, z1)
 
-        return loss, {"inputs": x2, "rotated": x3, "rotation": rotation, "target": tz1}
+        prepared = {"inputs": x2, "rotated": x3, "rotation": rotation, "target": tz1}
+        compares = settings.contrast_weight and settings.contrast_with == "online"
+        return loss, prepared | ({"first": x1} if compares else {})
 
     @torch.no_grad()
     def fill_memory(self, batches: Iterable[Batch]) -> None:

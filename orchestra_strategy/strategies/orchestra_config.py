@@ -5,7 +5,7 @@ from typing import ClassVar, NamedTuple
 from pydantic import Field, model_validator
 
 from orchestra_strategy.aggregation.fields import ClusteringFields
-from orchestra_strategy.algorithms.orchestra_objective import OrchestraSettings
+from orchestra_strategy.algorithms.orchestra_objective import ContrastWith, OrchestraSettings
 from orchestra_strategy.algorithms.orchestra_targets import Balance
 from orchestra_strategy.config import StrategyConfig
 from orchestra_strategy.errors import DataError
@@ -56,8 +56,10 @@ class OrchestraConfig(StrategyConfig, ClusteringFields):
             each other.
         target_temperature: T of the target's assignments; lower makes them sharper. None is
             ``temperature``, as published.
-        contrast_weight: Weight of NT-Xent between the online network's view 2 and the target's view
-            1; 0 as published. It is in ``train_loss`` and no loss of its own.
+        contrast_weight: Weight of NT-Xent between two views; 0 as published. It is in
+            ``train_loss`` and no loss of its own.
+        contrast_with: Whose view 1 it compares the online network's view 2 with: the ``target``'s,
+            which costs nothing, or the ``online`` network's, one more pass forward and back.
         contrast_temperature: T of NT-Xent.
         contrast_rounds: Rounds in which ``contrast_weight`` falls in equal steps to 0; None leaves
             it as it is.
@@ -73,6 +75,7 @@ class OrchestraConfig(StrategyConfig, ClusteringFields):
     target_temperature: float | None = Field(_PUBLISHED.target_temperature, gt=0)
     contrast_weight: float = Field(_PUBLISHED.contrast_weight, ge=0)
     contrast_temperature: float = Field(_PUBLISHED.contrast_temperature, gt=0)
+    contrast_with: ContrastWith = _PUBLISHED.contrast_with
     contrast_rounds: int | None = Field(None, ge=1)
 
     sends_clusters: ClassVar[bool] = True

@@ -10,6 +10,7 @@ from torch import nn
 
 from orchestra_strategy.aggregation.table import AggregationName
 from orchestra_strategy.algorithms.objective import Batch, LossParts, as_loss_parts, l2_penalty
+from orchestra_strategy.algorithms.orchestra_objective import ContrastWith
 from orchestra_strategy.algorithms.orchestra_targets import Balance
 from orchestra_strategy.config import StrategyConfig
 from orchestra_strategy.strategies.orchestra import OrchestraStrategy
@@ -60,6 +61,7 @@ class OrchestraPlusConfig(OrchestraConfig):
     balance: Balance = "memory"
     target_temperature: float | None = Field(0.05, gt=0)
     contrast_weight: float = Field(1.0, ge=0)
+    contrast_with: ContrastWith = "online"
     deg_length: float | None = Field(4.0, gt=0)
 
 

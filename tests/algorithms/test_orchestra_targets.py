@@ -14,6 +14,7 @@ from orchestra_strategy.algorithms.orchestra_objective import (
     with_length,
 )
 from orchestra_strategy.algorithms.orchestra_targets import assignments, mean_similarity
+from orchestra_strategy.algorithms.simclr import nt_xent
 from orchestra_strategy.errors import DataError
 from orchestra_strategy.privacy import per_example_clipped_mean
 from tests.algorithms import tiny
@@ -91,6 +92,42 @@ def test_gradients_flow_into_the_online_network_alone():
     assert z2.grad.abs().sum() > 0
     assert tz1.grad is None
     assert C.grad is None
+
+
+def test_with_two_online_views_gradients_flow_into_both():
+    z2, tz1, C, logits, rotation = parts()
+    z1, z2, tz1 = (t.clone().requires_grad_() for t in (tiny.unit(5, 6, 7), z2, tz1))
+    settings = PLAIN._replace(contrast_weight=1.0)
+    plain = orchestra_loss(z2, tz1, C, logits, rotation, PLAIN)
+    more = orchestra_loss(z2, tz1, C, logits, rotation, settings, None, z1)
+    assert (more.total - plain.total).item() == pytest.approx(nt_xent(z2, z1, 0.2).item(), abs=1e-5)
+    more.total.backward()
+    assert z1.grad.abs().sum() > 0
+    assert tz1.grad is None
+
+
+def test_an_objective_runs_view_1_online_where_the_instance_term_compares_with_it():
+    trained = tiny.model(("degeneracy_head",))
+    online, target = (
+        objective_of(trained, contrast_weight=1.0, contrast_with=network)
+        for network in ("online", "target")
+    )
+    loss, prepared = online.per_example(trained, tiny.batch(8))
+    assert "first" not in target.per_example(trained, tiny.batch(8))[1]
+    assert (
+        "first"
+        not in objective_of(trained, contrast_with="online").per_example(trained, tiny.batch(8))[1]
+    )
+    plain = prepared.copy()
+    del plain["first"]
+    z1, z2 = (
+        torch.nn.functional.normalize(trained.projector(trained.backbone(prepared[view])), dim=1)
+        for view in ("first", "inputs")
+    )
+    difference = nt_xent(z2, z1, 0.2) - nt_xent(z2, prepared["target"], 0.2)
+    assert (loss(trained, prepared).total - loss(trained, plain).total).item() == pytest.approx(
+        difference.item(), abs=1e-5
+    )
 
 
 def test_the_instance_term_by_hand():

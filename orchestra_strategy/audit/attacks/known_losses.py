@@ -131,6 +131,8 @@ class OrchestraLoss(RotationLoss):
         self.settings = settings
         self.class_weight = settings.deg_weight
         self.length = settings.deg_length
+        if settings.contrast_weight and settings.contrast_with == "online":
+            self.online = (0, 1, 2)
         if not settings.deg_weight:
             self.class_bias = None
 
@@ -144,7 +146,8 @@ class OrchestraLoss(RotationLoss):
         z2 = F.normalize(parts_of(model).encoder(x2), dim=1)
         loss = -(q1 * torch.log_softmax(z2 @ C.T / known.temperature, dim=1)).sum(dim=1).mean()
         if known.contrast_weight and len(images) > 1:
-            loss = loss + known.contrast_weight * nt_xent(z2, tz1, known.contrast_temperature)
+            z1 = F.normalize(parts_of(model).encoder(x1), dim=1) if 0 in self.online else tz1
+            loss = loss + known.contrast_weight * nt_xent(z2, z1, known.contrast_temperature)
         return loss + self.class_weight * super().__call__(model, images, classes)
 
 

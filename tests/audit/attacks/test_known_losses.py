@@ -43,9 +43,11 @@ def test_on_the_true_views_the_gradient_is_the_partys(strategy):
         torch.testing.assert_close(own, received, rtol=1e-3, atol=1e-4 * scale)
 
 
-def test_the_server_knows_balanced_targets_and_the_instance_term():
+@pytest.mark.parametrize("network", ["target", "online"])
+def test_the_server_knows_balanced_targets_and_the_instance_term(network):
     options = {"balance": "clusters", "target_temperature": 0.05, "contrast_weight": 1.0}
-    answer, seen, classes = answered("orchestra", **options)
+    answer, seen, classes = answered("orchestra", **options, contrast_with=network)
+    assert len(answer.loss.online) == (3 if network == "online" else 2)
     theirs = answer.shared["gradients"]
     ours = simulated_gradient(answer.model, answer.loss, seen, classes, answer.plan)
     scale = max(g.abs().max() for g in theirs).item()
