@@ -18,19 +18,23 @@ _SHARED_MEMORY, _LITTLE_SHARED = "/dev/shm", 2**30  # bytes
 
 
 def check_data(path: str | None, options: dict[str, Any]) -> Finding:
-    """Read the party's data, as the training would."""
+    """Read the party's data, as the training would; what parties agree on, by this one's alone."""
     from orchestra_strategy.data import load_local
+    from orchestra_strategy.data.shared_tables import as_one_party, asks_to_agree
 
     if path is None:
         remedy = "give it as `data` in the job, or in the party's local part"
         return Finding("data", "bad", f"Expected the path of the party's data, got none; {remedy}.")
     try:
-        data = load_local(path, **options)
+        data = load_local(path, **as_one_party(path, options))
     except OrchestraError as error:
         return Finding("data", "bad", str(error))
     samples, shape = len(data), data.samples.shape[1:]
     left_out = f", {len(data.skipped)} left out" if data.skipped else ""
-    return Finding("data", "ok", f"{samples} samples of shape {shape}{left_out} in {path}")
+    told = f"{samples} samples of shape {shape}{left_out} in {path}"
+    if asks_to_agree(options):
+        told += "; more columns where the others have other names, on which the parties agree"
+    return Finding("data", "ok", told)
 
 
 def check_keys(settings: Any) -> Finding:

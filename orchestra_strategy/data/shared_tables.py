@@ -17,7 +17,7 @@ from orchestra_strategy.data.readers.csv_table import load_csv
 from orchestra_strategy.data.readers.loading import check_options
 from orchestra_strategy.errors import DataError, OrchestraError, ParameterError
 
-__all__ = ["AGREE", "agree_on_tables", "asks_to_agree", "check_paths"]
+__all__ = ["AGREE", "agree_on_tables", "as_one_party", "asks_to_agree", "check_paths"]
 
 AGREE = "agree"
 """The value of the options ``categories`` and ``standardise`` that has the parties agree."""
@@ -91,6 +91,30 @@ def agree_on_tables(
         numeric = [c for c in columns if c not in given and c not in texts]
         agreed["standardise"] = _scales(gathering, surveys, numeric)
     return agreed
+
+
+def as_one_party(path: str | os.PathLike[str], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of reading as if a party had agreed with itself: to try its own table.
+
+    Args:
+        path: A CSV table of this machine.
+        options: As of :func:`agree_on_tables`; without ``"agree"`` they are returned as they are.
+
+    Raises:
+        DataError: The table cannot be read, has a column with too many names, or too few rows.
+        ParameterError: An option is unknown or out of its range.
+    """
+    if not asks_to_agree(options):
+        return dict(options)
+    columns = _checked_columns(options)
+    read_as = {name: options[name] for name in _READ_AS if name in options}
+    survey = survey_csv(os.fspath(path), columns, **read_as)
+    alone = dict(options)
+    if options.get("categories") == AGREE:
+        alone["categories"] = names_in(survey, [c for c in columns if c not in survey.numbers])
+    if options.get("standardise") == AGREE:
+        alone["standardise"] = "party"
+    return alone
 
 
 def _checked_columns(options: Mapping[str, Any]) -> list[str]:

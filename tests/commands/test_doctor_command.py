@@ -54,6 +54,17 @@ def test_a_healthy_party(party, capsys):
     assert found["secretflow"][1].startswith("1.13.0b0 (secretflow_fl; torch 2.7.0, ")
 
 
+def test_a_table_on_which_the_parties_will_agree(party, capsys, tmp_path):
+    (tmp_path / "alice.csv").write_text("age,job\n30,cook\n40,clerk\n50,cook\n20,clerk\n")
+    options = "data_options={columns: [age, job], categories: agree, standardise: agree}"
+    table = ("--set", "data=alice.csv", "--set", options)
+    grade, told = findings(capsys, *table)["data"]
+    assert grade == "ok"
+    assert told.startswith("4 samples of shape (3,) in alice.csv; more columns where the others")
+    (tmp_path / "alice.csv").write_text("age,job\n30,cook\n40,clerk\n")
+    assert "to have at least 4 rows" in findings(capsys, *table, code=1)["data"][1]
+
+
 def test_a_peer_that_has_not_started_is_no_fault(party, capsys):
     grade, told = findings(capsys)["party bob"]
     assert (grade, told) == ("note", f"nobody listens at 127.0.0.1:{party[1]} yet")
