@@ -46,7 +46,11 @@ from orchestra_strategy.runtime.checks import device_list_of, federated_values, 
 from orchestra_strategy.runtime.coming_back import ComingBack
 from orchestra_strategy.runtime.common_settings import agree_on_training
 from orchestra_strategy.runtime.embedding import embed_at_parties
-from orchestra_strategy.runtime.federated_input import has_paths, shape_of_samples
+from orchestra_strategy.runtime.federated_input import (
+    has_paths,
+    shape_of_samples,
+    views_of_tables,
+)
 from orchestra_strategy.runtime.report_tables import plain_settings
 from orchestra_strategy.runtime.trained_network import TrainedNetwork, is_own_network
 from orchestra_strategy.runtime.training import TrainingResults, train_rounds
@@ -210,6 +214,7 @@ class FederatedOrchestraTrainer:
         self.results: TrainingResults | None = None
         self.console = Console() if self.config.progress else None
         self.data_options: dict[str, Any] = dict(self.config.data_options)
+        self._found: dict[str, Any] = {}  # parameters that the data have answered
         self._checkpoints: Checkpoints | None = None
         self._restarts = 0
         self.parties = [d.party for d in self.devices] if parties is None else list(parties)
@@ -239,7 +244,7 @@ class FederatedOrchestraTrainer:
             strategy=self.config.strategy,
             random_seed=self.config.seed,
             num_gpus=self.config.num_gpus,
-            strategy_config={**self.config.parameters, **changed},
+            strategy_config={**self._given(), **changed},
         )
 
     def tune(
@@ -271,10 +276,10 @@ class FederatedOrchestraTrainer:
                 f"{self.config.strategy!r}: its score, alignment + uniformity, says nothing of "
                 "classes; compare `train_accuracy`, or `evaluate` on labels kept out."
             )
-        self._ask_for_channels(federated_data)
+        self._ask_the_data(federated_data)
         config_class = our_strategy(self.config.strategy).config_class
         for point in grid_points(grid):
-            refuse_private(parse_config(config_class, {**self.config.parameters, **point}))
+            refuse_private(parse_config(config_class, {**self._given(), **point}))
         return tune(
             self._build,
             self._read(federated_data),
@@ -284,6 +289,7 @@ class FederatedOrchestraTrainer:
             identity={
                 **self.config.model_dump(exclude={*_NOT_OF_A_TRIAL, "model"}),
                 "model": self.network.settings(),
+                "parameters": self._given(),
             },
             tell=None if self.console is None else self.console.print,
         )
@@ -311,7 +317,7 @@ class FederatedOrchestraTrainer:
             CheckpointError: ``checkpoint_dir`` has the checkpoints of another training.
         """
         self._agree("train")
-        self._ask_for_channels(federated_data)
+        self._ask_the_data(federated_data)
         fl_model = self.setup_model()
         if self._checkpoints is not None:
             self._checkpoints.reopen(fl_model.workers)
@@ -345,7 +351,7 @@ class FederatedOrchestraTrainer:
             DataError: The samples are not the same.
         """
         self._agree("resume", round_index)
-        self._ask_for_channels(federated_data)
+        self._ask_the_data(federated_data)
         checkpoints = self._open_checkpoints()
         fl_model = self._build({})
         past = checkpoints.restore(fl_model.workers, round_index)
@@ -383,11 +389,15 @@ class FederatedOrchestraTrainer:
             )
         )
 
+    def _given(self) -> dict[str, Any]:
+        """Return the parameters of the configuration, with those that the data have answered."""
+        return {**self.config.parameters, **self._found}
+
     def _parameters(self) -> dict[str, Any]:
         """Return all of the strategy's parameters, with their defaults."""
         route = "server" if self.aggregator is None else "secure"
         config_class = our_strategy(self.config.strategy).config_class
-        parameters = parse_config(config_class, {**self.config.parameters, "route": route})
+        parameters = parse_config(config_class, {**self._given(), "route": route})
         return dict(parameters.model_dump())
 
     def _agree(self, action: str, round_index: int | None = None) -> None:
@@ -464,22 +474,28 @@ class FederatedOrchestraTrainer:
         written = self._checkpoints is not None and self._checkpoints.last is not None
         return written and host.in_simulation() and self._restarts < self.config.max_restarts
 
-    def _ask_for_channels(self, federated_data: Any) -> None:
-        """Let the data say how many channels the network takes, where its options do not."""
+    def _ask_the_data(self, federated_data: Any) -> None:
+        """Let the data say what the configuration leaves open: channels, and a table's columns."""
+        if has_paths(federated_data) and self.fl_model is None:
+            self._agree_on_columns(federated_data)
+            self._found = views_of_tables(self.config.parameters, self.data_options)
         if self.network.asks_the_data:
             self.network.learn(shape_of_samples(self._read(federated_data)))
 
-    def _read(self, federated_data: Any) -> Any:
-        """Return a FedNdarray; where the parties shall agree on columns, they do it once."""
+    def _agree_on_columns(self, federated_data: Any) -> None:
+        """Let the parties agree on columns, once, where they shall."""
         if isinstance(federated_data, Mapping) and asks_to_agree(self.data_options):
             self.data_options = agree_on_tables(federated_data, **self.data_options)
+
+    def _read(self, federated_data: Any) -> Any:
+        """Return a FedNdarray; where the parties shall agree on columns, they do it once."""
+        self._agree_on_columns(federated_data)
         return federated_values(federated_data, self.data_options)
 
     def _read_both(self, federated_data: Any, labels: Any) -> tuple[Any, Any]:
         """Return samples and, where the strategy learns from them, labels as FedNdarrays."""
         if labels is None and has_paths(federated_data) and self._needs_labels():
-            if asks_to_agree(self.data_options):
-                self.data_options = agree_on_tables(federated_data, **self.data_options)
+            self._agree_on_columns(federated_data)
             return fed_labelled_from_paths(federated_data, **self.data_options)
         return self._read(federated_data), None if labels is None else federated_values(labels)
 

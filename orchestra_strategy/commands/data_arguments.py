@@ -23,6 +23,8 @@ __all__ = [
     "writable",
 ]
 
+_OF_LABELS = ("label_column", "class_names")
+
 
 def add_encoder(parser: SentenceParser) -> None:
     """Declare the trained encoder."""
@@ -46,7 +48,10 @@ def add_data_option(parser: SentenceParser) -> None:
 
 
 def read_path(
-    path: str, arguments: argparse.Namespace, trained: TrainedEncoder | None = None
+    path: str,
+    arguments: argparse.Namespace,
+    trained: TrainedEncoder | None = None,
+    labels_needed: bool = True,
 ) -> LocalData:
     """Read images or a table of this machine.
 
@@ -54,17 +59,22 @@ def read_path(
         path: The data.
         arguments: With ``--data-option``.
         trained: They are read as its training did, where ``--data-option`` does not say otherwise.
+        labels_needed: Otherwise a table may lack the training's column of labels, as that of people
+            who have not answered yet does.
 
     Raises:
         DataError: They cannot be read.
         ParameterError: An option is unknown.
     """
     from orchestra_strategy.data import load_local
-    from orchestra_strategy.data.readers.loading import applicable
+    from orchestra_strategy.data.readers.loading import applicable, lacks_labels
 
     given = name_values("--data-option", arguments.data_option)
     as_trained = {} if trained is None else trained.data_options or {}
-    return load_local(path, **{**applicable(as_trained, path), **given})
+    options = applicable(as_trained, path)
+    if not labels_needed and "label_column" not in given and lacks_labels(path, options):
+        options = {name: options[name] for name in options if name not in _OF_LABELS}
+    return load_local(path, **{**options, **given})
 
 
 def labels_of(data: LocalData, path: str) -> Any:

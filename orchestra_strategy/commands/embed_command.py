@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     out = writable(arguments.out, "--out", _SUFFIXES)
     trained = load_encoder(arguments.encoder)
-    data = read_path(arguments.data, arguments, trained)
+    data = read_path(arguments.data, arguments, trained, labels_needed=False)
     features = features_of(trained, data, arguments.data)
     write_private(out, _content(out.suffix.lower(), features, data.labels))
     print(f"{out}: features of {features.shape[0]} samples, {features.shape[1]} each")

@@ -92,12 +92,14 @@ def _tell_how_to_go_on(arguments: argparse.Namespace, folder: str) -> None:
 
 
 def _tell(results: Any, out_dir: str | None) -> None:
-    numbers = ", ".join(
+    numbers = [
         f"{name.removeprefix('train_')} {value:.4g}"
         for name, value in results.metrics.items()
         if name.startswith("train_")
-    )
-    print(f"{results.rounds} rounds in {results.seconds:.0f} s: {numbers}")
+    ]
+    if results.epsilon is not None:  # losses have no noise, and then stay at the parties
+        numbers.append(f"epsilon {results.epsilon:.3g} at delta {results.delta:g}")
+    print(f"{results.rounds} rounds in {results.seconds:.0f} s: {', '.join(numbers)}")
     if results.stop_reason is not None:
         print(results.stop_reason)
     if out_dir is not None:

@@ -1,5 +1,6 @@
 """Samples and labels as ``fit``, ``evaluate`` and ``predict`` take them, at their parties."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -7,12 +8,21 @@ from typing import Any
 
 from orchestra_strategy import host
 from orchestra_strategy.data.arrays import describe_samples
+from orchestra_strategy.data.readers.csv_options import one_hot_columns
 from orchestra_strategy.data.sources import fed_labelled_from_paths, fed_labelled_from_readers
 from orchestra_strategy.errors import DataError
 from orchestra_strategy.party.built_data import data_from_builder
 from orchestra_strategy.runtime.checks import federated_values
 
-__all__ = ["federated_pair", "has_paths", "shape_of_samples", "validation_pair"]
+__all__ = [
+    "federated_pair",
+    "has_paths",
+    "shape_of_samples",
+    "validation_pair",
+    "views_of_tables",
+]
+
+_log = logging.getLogger(__name__)
 
 
 def federated_pair(
@@ -109,6 +119,34 @@ def shape_of_samples(federated: Any) -> tuple[int, ...]:
 def has_paths(x: Any) -> bool:
     """Whether samples are given as a mapping to paths."""
     return isinstance(x, Mapping) and all(isinstance(v, str | os.PathLike) for v in x.values())
+
+
+def views_of_tables(
+    parameters: Mapping[str, Any], data_options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Tell views ``table`` which columns hold one category together, where nobody has said it.
+
+    Args:
+        parameters: The strategy's, as they are given.
+        data_options: How the parties read their tables, with what they have agreed on.
+
+    Returns:
+        ``view_options`` to use; nothing, where those of the parameters are complete. Where names of
+        columns are not known here, a warning says what to give.
+    """
+    options = parameters.get("view_options", {})
+    categories = data_options.get("categories")
+    if parameters.get("views") != "table" or "one_hot" in options or not categories:
+        return {}
+    if not data_options.get("columns"):
+        _log.warning(
+            "Expected `columns` beside `categories` in `data_options`, for views `table` to "
+            "replace the columns of one category together, got none: they are replaced one by "
+            "one. Name them, or give `view_options={'one_hot': ...}`."
+        )
+        return {}
+    one_hot = one_hot_columns(data_options["columns"], categories)
+    return {"view_options": {**options, "one_hot": one_hot}}
 
 
 def _built(x: Any, y: Any, builders: Mapping[Any, Any], stage: str) -> tuple[Any, Any | None]:

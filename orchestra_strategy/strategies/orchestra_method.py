@@ -23,6 +23,8 @@ __all__ = ["OrchestraMethod"]
 
 _log = logging.getLogger(__name__)
 
+_SIZES = ("memory_size", "num_local_clusters")
+
 
 class OrchestraMethod(SelfSupervisedMethod):
     """A party's memories and what is sent of them.
@@ -67,19 +69,14 @@ class OrchestraMethod(SelfSupervisedMethod):
                 data.num_different,
                 config.k_min,
             )
-        m, n_l = config.sizes_for(samples, who)
-        wanted = (config.memory_size, config.num_local_clusters)
-        if (m, n_l) != wanted:
-            _log.warning(
-                "%s has %d samples: memory_size is %d instead of %d, num_local_clusters %d instead "
-                "of %d.",
-                who,
-                samples,
-                m,
-                wanted[0],
-                n_l,
-                wanted[1],
-            )
+        sizes = dict(zip(_SIZES, config.sizes_for(samples, who), strict=True))
+        less = [
+            f"{name} is {size} instead of {getattr(config, name)}"
+            for name, size in sizes.items()
+            if size != getattr(config, name)
+        ]
+        if less:
+            _log.warning("%s has %d samples: %s.", who, samples, ", ".join(less))
 
     # ---- What stays at the party -----------------------------------------------------------
 

@@ -192,3 +192,26 @@ def test_an_encoder_of_tables(tmp_path, capsys):
     assert "a table of 3 columns" in capsys.readouterr().err
     assert status("export", tmp_path, "--out", tmp_path / "e.pt") == 0
     assert "a float32 table (n, 3) -> features (n, 256)" in capsys.readouterr().out
+
+
+def test_new_rows_of_a_table_need_no_labels_to_be_embedded(tmp_path, capsys):
+    options = {"backbone": "mlp", "in_channels": 2, "heads": ()}
+    reading = {
+        "columns": ["age", "pay"],
+        "label_column": "answer",
+        "class_names": ["no", "yes"],
+        "standardise": {"age": [40.0, 10.0], "pay": [2.0, 1.0]},
+    }
+    trained = TrainedEncoder(orchestra_model(**options), options, 0, "orchestra", 1, reading)
+    export_encoder(tmp_path, trained)
+    (tmp_path / "old.csv").write_text("age,pay,answer\n30,1,no\n50,3,yes\n40,2,no\n")
+    (tmp_path / "new.csv").write_text("pay,age\n1,30\n3,50\n2,40\n")
+    for name in ("old", "new"):
+        out = ("--out", tmp_path / f"{name}.npz")
+        assert status("embed", tmp_path, tmp_path / f"{name}.csv", *out) == 0
+    old, new = np.load(tmp_path / "old.npz"), np.load(tmp_path / "new.npz")
+    np.testing.assert_array_equal(new["x"], old["x"])
+    assert (old.files, new.files) == (["x", "y"], ["x"])
+    asked_for = ("--data-option", "label_column=replied")
+    assert status("embed", tmp_path, tmp_path / "new.csv", *asked_for) == 1
+    assert "to have the column `replied`" in capsys.readouterr().err

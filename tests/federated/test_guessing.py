@@ -34,6 +34,11 @@ def test_a_loss_far_above_that_of_guessing_is_told_once_with_the_remedy(caplog):
     assert message.endswith("Lower `lr` (0.03), or set `deg_length=4.0`.")
 
 
+def test_rows_of_a_table_are_not_said_to_be_rotated(caplog):
+    (message,) = told(caplog, [2.0], views="table")
+    assert "guessing one of 4 answers has 1.39" in message
+
+
 def test_a_remedy_that_is_taken_is_not_told_again(caplog):
     (message,) = told(caplog, [2.0], lr=0.1, deg_length=4.0)
     assert message.endswith("Lower `lr` (0.1).")

@@ -13,6 +13,7 @@ from orchestra_strategy.data import load_local
 from orchestra_strategy.data.readers import csv_survey
 from orchestra_strategy.data.readers.csv_options import one_hot_columns
 from orchestra_strategy.errors import DataError, ParameterError, PrivacyError
+from orchestra_strategy.runtime.federated_input import views_of_tables
 from tests.federated import toy
 from tests.test_trainer import CONFIG
 
@@ -176,7 +177,7 @@ def test_the_trainer_agrees_once_embeds_alike_and_writes_it_down(paths, devices,
         "model": {"backbone": "mlp", "in_channels": 11, "hidden_dim": 16, "projection_dim": 16},
         "parameters": {
             **toy.PARAMETERS,
-            **{"views": "table", "view_options": {"one_hot": groups}},
+            **{"views": "table", "view_options": {"noise": 0.1}},
             **{"batch_size": 4, "num_global_clusters": 2, "memory_size": 4, "k_min": 2},
             "num_local_clusters": 1,
         },
@@ -186,6 +187,8 @@ def test_the_trainer_agrees_once_embeds_alike_and_writes_it_down(paths, devices,
     trainer = FederatedOrchestraTrainer(config, devices)
     trainer.train(paths)
     assert trainer.data_options == agreed
+    views = trainer.fl_model.strategy_config.view_options
+    assert views == {"noise": 0.1, "one_hot": groups}  # nobody had to count columns
     (tmp_path / "new.csv").write_text("age,job,zip,pay\n33,nurse,2,4\n")  # too few to agree on
     alice = devices[0]
     found = host.reveal(trainer.embed({alice: tmp_path / "new.csv"}).partitions[alice])
@@ -196,6 +199,17 @@ def test_the_trainer_agrees_once_embeds_alike_and_writes_it_down(paths, devices,
     np.testing.assert_allclose(np.load(out), found, atol=1e-6)
     rows = {row["name"]: row for row in trainer.fl_model.manifest()}
     assert "names of the categories" in rows["agreed columns"]["meaning"]
+
+
+def test_views_are_told_which_columns_are_one_category_unless_they_know(caplog):
+    table, names = {"views": "table"}, {"categories": {"job": ["cook", "clerk"]}}
+    known = {"columns": ["age", "job"], **names}
+    assert views_of_tables(table, known) == {"view_options": {"one_hot": ((1, 2),)}}
+    assert views_of_tables({**table, "view_options": {"one_hot": ()}}, known) == {}
+    assert views_of_tables({"views": "grey"}, known) == views_of_tables(table, {}) == {}
+    assert not caplog.records
+    assert views_of_tables(table, names) == {}
+    assert "Expected `columns` beside `categories`" in caplog.text
 
 
 def test_with_privacy_nothing_is_agreed_on(devices):

@@ -119,7 +119,12 @@ def test_every_centroid_that_leaves_is_a_mean_of_at_least_k_min_samples(size):
 def test_scaled_down_sizes_are_told_once_with_both_numbers(caplog):
     party("bob", 7).get_weights()
     (record,) = caplog.records
-    assert "7 samples: memory_size is 7 instead of 16, num_local_clusters 1" in record.getMessage()
+    told = record.getMessage()
+    assert "7 samples: memory_size is 7 instead of 16, num_local_clusters is 1 instead of" in told
+    caplog.clear()
+    party("bob", 15).get_weights()
+    (record,) = caplog.records
+    assert record.getMessage().endswith("15 samples: memory_size is 15 instead of 16.")
     caplog.clear()
     party("bob", 20).get_weights()
     assert not caplog.records

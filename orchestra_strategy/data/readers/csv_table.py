@@ -168,8 +168,8 @@ class _Table:
         raise DataError(
             f"Expected numbers in {listed} of `{self.path}`, got text (in {self.titles[first]} in "
             f"{int(bad.sum())} cells of {len(bad)}, the first in row {self.rows[bad][0]}): list "
-            "the values by `categories={name: [...]}`, the same at all parties, or leave columns "
-            "out by `columns`."
+            "the values by `categories={name: [...]}`, the same at all parties, let several "
+            "parties agree on them (`categories='agree'`), or leave columns out by `columns`."
         )
 
     def _refuse_rows(self, bad: NDArray[np.bool_], rule: str) -> None:

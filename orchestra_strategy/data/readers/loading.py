@@ -10,13 +10,14 @@ from orchestra_strategy.data.readers.cifar_batches import (
     is_cifar_folder,
     load_cifar_batches,
 )
+from orchestra_strategy.data.readers.csv_layout import read_layout
 from orchestra_strategy.data.readers.csv_table import load_csv
 from orchestra_strategy.data.readers.image_folder import load_image_folder
 from orchestra_strategy.data.readers.local_data import LocalData
 from orchestra_strategy.data.readers.numpy_files import load_npy, load_npz
 from orchestra_strategy.errors import DataError, ParameterError, did_you_mean
 
-__all__ = ["READERS", "SUFFIXES", "applicable", "check_options", "load_local"]
+__all__ = ["READERS", "SUFFIXES", "applicable", "check_options", "lacks_labels", "load_local"]
 
 READERS: dict[str, Callable[..., LocalData]] = {
     "an image folder": load_image_folder,
@@ -94,6 +95,22 @@ def applicable(options: Mapping[str, Any], path: str | Path) -> dict[str, Any]:
     """
     known = _options(_kind(Path(path).expanduser()))
     return {name: value for name, value in options.items() if name in known}
+
+
+def lacks_labels(path: str | Path, options: Mapping[str, Any]) -> bool:
+    """Whether a table has no column of the name that ``label_column`` of its options is.
+
+    Args:
+        path: Any data; other kinds lack nothing.
+        options: As :func:`load_local` takes them.
+
+    Raises:
+        DataError: There is nothing, or no table that can be read.
+    """
+    file, column = Path(path).expanduser(), options.get("label_column")
+    if column is None or _kind(file) != SUFFIXES[".csv"]:
+        return False
+    return column not in read_layout(file, options.get("delimiter"), options.get("encoding")).header
 
 
 def _kind(path: Path) -> str:
