@@ -141,7 +141,7 @@ def _check_attacks(config: AuditConfig) -> None:
     for name in config.attacks:
         if name not in ATTACKS:
             raise ParameterError(
-                f"Expected `attacks` to be among {', '.join(map(repr, ATTACKS))}, got {name!r}; "
+                f"Expected `attacks` to be names of attacks, got {name!r}; "
                 f"{did_you_mean(name, ATTACKS)}."
             )
     if "breaching" in config.attacks:

@@ -32,7 +32,9 @@ def summary_table(audit: Audit) -> HtmlTable:
     ]
     rows = [[result.row.user_type, result.name, *_summary(result)] for result in audit.results]
     rows.append(["untrained (control)", "", "", _utility(audit.untrained), "", "", "", ""])
-    kind = "effective rank of the features (no labels to measure by)"
+    kind = (
+        f"effective rank of the features (no labels, or a class has fewer than {LABELS_PER_CLASS})"
+    )
     if audit.untrained.probe is not None:
         kind = (
             f"linear probe with {LABELS_PER_CLASS} labels per class, accuracy in %, mean ± "
