@@ -9,7 +9,6 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
-import torchvision
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -62,6 +61,8 @@ def build_named(name: str, in_channels: int, norm: str) -> NamedBody:
 
 
 def _of_torchvision(name: str, in_channels: int) -> NamedBody:
+    import torchvision
+
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
         raise _unknown("torchvision", name, known)

@@ -1,7 +1,6 @@
 """``secretflow component run`` in a process for each party: what comes out, and how it ends."""
 
 import signal
-import time
 
 import pytest
 from secretflow_spec.v1.report_pb2 import Report
@@ -84,9 +83,7 @@ def test_a_lost_party_is_named(task, tmp_path, backend, number):
     made = task(backend)
     made.start(train_call(made.tables, **LONG)).wait_for("alice", "round   1/")
     made.send("bob", number)
-    begun = time.monotonic()
-    assert made.end("alice", seconds=30) == {"alice": False}
-    assert time.monotonic() - begun < 15
+    assert made.end("alice", seconds=30) == {"alice": False}  # which waits no longer
     assert "Expected a sign of life of bob every 0.3 s" in told(tmp_path, "alice")["error_msg"]
 
 
