@@ -44,16 +44,16 @@ def build(devices, **kwargs):
 def norms(worker):
     """Norms of the users' updates of a round from the present weights, without a clip."""
     found, user = [], worker.user_type.user
-    difference = user._difference
+    moved = user._moved
 
     def spy(parameters):
-        update = difference(parameters)
+        update = moved(parameters)
         found.append(float(torch.cat([u.flatten() for u in update]).norm()))
         return update
 
-    user._difference = spy
+    user._moved = spy
     worker.user_type.query()
-    user._difference = difference
+    user._moved = moved
     return found
 
 
