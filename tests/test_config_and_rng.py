@@ -1,3 +1,4 @@
+import re
 from typing import get_args
 
 import numpy as np
@@ -30,7 +31,9 @@ def test_all_problems_come_in_one_message():
     assert "`batch_size` to be a valid integer, got 2.5" in message
 
 
-FLOATS = [n for n, f in OrchestraConfig.model_fields.items() if "float" in str(f.annotation)]
+FLOATS = [
+    n for n, f in OrchestraConfig.model_fields.items() if re.search(r"\bfloat\b", str(f.annotation))
+]
 
 
 @pytest.mark.parametrize("value", [float("inf"), -float("inf"), float("nan")])

@@ -27,7 +27,7 @@ WITHOUT_SNIPPETS = {
         "docs/cli.md",
         "docs/parameters.md",
     ),
-    *("docs/reliability.md", "docs/results.md", "docs/examples.md", "docs/api.md"),
+    *("docs/reliability.md", "docs/results.md", "docs/scale.md", "docs/examples.md", "docs/api.md"),
     *("docs/index.md", "docs/index.zh.md"),
 }
 MINUTES = {"docs/quick_start.md"}

@@ -8,6 +8,7 @@ import pytest
 
 from tests.notebook import code_cells, run_cells
 
+pytestmark = pytest.mark.usefixtures("log_levels_kept")
 PATH = Path(__file__).parents[1] / "examples/story.ipynb"
 ROUNDS = '"rounds": 8'
 
