@@ -9,8 +9,6 @@ Run: ``python -m benchmarks.driver_memory [--modes server local] [--out FILE]``.
 """
 
 import argparse
-import json
-import platform
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.measuring import write_result
 from benchmarks.round_clock import workers_of_ray
 from orchestra_strategy import OrchestraFLModel, fed_ndarray, orchestra_model, session
 from orchestra_strategy.aggregation.server import server_aggregation
@@ -127,16 +126,8 @@ def main() -> None:
             found |= {f"server, {way}, {dtype}": at_the_server(way, dtype) for way in WAYS}
         if "local" in given.modes:
             found[f"local, {dtype}"] = on_local_ray(dtype)
-    result = {
-        "command": "python -m benchmarks.driver_memory",
-        "machine": platform.processor() or platform.machine(),
-        "parties": len(PARTIES),
-        "results": found,
-    }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if given.out is not None:
-        given.out.write_text(text + "\n", encoding="utf-8")
+    results = {"parties": len(PARTIES), "peaks": found}
+    write_result(given.out, "python -m benchmarks.driver_memory", results)
 
 
 if __name__ == "__main__":

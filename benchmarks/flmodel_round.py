@@ -16,10 +16,8 @@ Run: ``python -m benchmarks.flmodel_round [--modes debug local cluster ...] [--o
 
 import argparse
 import io
-import json
 import multiprocessing
 import os
-import platform
 import socket
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -32,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.measuring import write_result
 from benchmarks.round_clock import RoundClock, steps_of, watch_steps
 from orchestra_strategy import OrchestraFLModel, OrchestraModel, fed_ndarray, host, session
 from orchestra_strategy.algorithms.backbones import build_backbone
@@ -253,20 +252,14 @@ def main() -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     found = {mode: summary(measured(mode, given.turns, given.rounds)) for mode in given.modes}
-    result = {
-        "command": "python -m benchmarks.flmodel_round",
-        "machine": platform.processor() or platform.machine(),
+    results = {
         "cpus": 1,
         "parties": len(PARTIES),
         "rounds": given.turns * given.rounds,
         "bytes_of_a_round": {backbone: payload_bytes(backbone) for backbone in NETWORKS},
         "milliseconds_outside_of_local_steps_quartiles": found,
     }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if given.out is not None:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(text + "\n", encoding="utf-8")
+    write_result(given.out, "python -m benchmarks.flmodel_round", results)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ Run: ``python benchmarks/global_clustering.py [--sizes 160 1600] [--repeats 3] [
 """
 
 import argparse
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -21,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.measuring import write_result
 from orchestra_strategy.algorithms.clustering import random_unit_rows
 from orchestra_strategy.algorithms.global_clustering import global_clustering
 from orchestra_strategy.algorithms.sinkhorn import sinkhorn
@@ -119,12 +118,7 @@ def main() -> None:
         for name, (groups, spread) in GROUPS.items()
         for row in compare(size, groups, spread, given.repeats)
     ]
-    result = {"machine": platform.processor() or platform.machine(), "results": rows}
-    text = json.dumps(result, indent=1)
-    print(text)
-    if given.out is not None:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(text + "\n", encoding="utf-8")
+    write_result(given.out, "python -m benchmarks.global_clustering", rows)
 
 
 if __name__ == "__main__":

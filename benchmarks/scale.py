@@ -75,7 +75,7 @@ def point(users: int, parties: int) -> dict[str, float]:
 def measured(users: int, parties: int) -> dict[str, Any]:
     """Return a point, measured in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.scale", "--point", str(users), str(parties)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=1800)
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     print(f"{users} users at {parties} parties: {told}", file=sys.stderr)
     return {"users": users, "parties": parties, **told}

@@ -33,7 +33,9 @@ QUIET = tuple(name for name in COMMANDS if name not in ("import torch", "import 
 
 def run(arguments: list[str], name: str) -> None:
     """Run a Python process to its end."""
-    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, check=True, timeout=1800
+    )
     if name in QUIET and "help" not in name and (done.stdout or done.stderr):
         print(f"{name} printed: {done.stdout}{done.stderr}", file=sys.stderr)
 
@@ -114,7 +116,9 @@ def main() -> None:
         print(json.dumps(short_run()))
         return
     command = [sys.executable, "-m", "benchmarks.start", "--phases"]
-    phases = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    phases = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=1800
+    ).stdout
     results = {
         "starts": starts(args.repeats),
         "short_run": json.loads(phases.splitlines()[-1]),

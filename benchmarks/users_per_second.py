@@ -12,7 +12,6 @@ and without what is set up before. Writes JSON: ``python benchmarks/users_per_se
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -27,10 +26,11 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
+from benchmarks.measuring import write_result
 from orchestra_strategy import FederatedStrategy, OrchestraStrategy, orchestra_model
-from orchestra_strategy.evaluation import write_json
 from orchestra_strategy.party.own_server import answer_of_one
 
+_LONGEST = 3600  # seconds of a process
 SAMPLES = 20
 LR, MOMENTUM, DECAY = 0.003, 0.9, 1e-4
 PLAIN_MODEL = partial(
@@ -189,27 +189,21 @@ def main(argv: list[str] | None = None) -> None:
         for case in cases:
             numbers = ["--users", str(told.users), "--rounds", str(told.rounds)]
             done = subprocess.run(
-                [sys.executable, __file__, "--case", case, *numbers],
+                [sys.executable, "-m", "benchmarks.users_per_second", "--case", case, *numbers],
+                timeout=_LONGEST,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
                 stdout=subprocess.PIPE,
                 text=True,
                 check=True,
             )
             found[case] += json.loads(done.stdout.splitlines()[-1])
-    result = {
-        "command": f"python benchmarks/users_per_second.py --users {told.users} "
-        f"--rounds {told.rounds} --turns {told.turns}",
-        "machine": {"cpu": _cpu(), "threads": 1, "torch": torch.__version__},
-        "cases": {case: summary(seconds, told.users) for case, seconds in found.items()},
-    }
-    write_json(told.out, result)
-    print(json.dumps(result, indent=2))
-
-
-def _cpu() -> str:
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    torch.set_num_threads(1)  # as in each case
+    command = f"--users {told.users} --rounds {told.rounds} --turns {told.turns}"
+    write_result(
+        told.out,
+        f"python -m benchmarks.users_per_second {command}",
+        {case: summary(seconds, told.users) for case, seconds in found.items()},
+    )
 
 
 if __name__ == "__main__":

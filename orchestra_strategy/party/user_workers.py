@@ -10,6 +10,7 @@ whose locks a fork would copy while they are held).
 
 import os
 import socket
+import struct
 import subprocess
 import sys
 import weakref
@@ -35,6 +36,7 @@ _KEEPING_HOOKS = (
 )
 _OUR_OBJECTIVES_KEEP = {"target", "moves", "memory", "centroids"}
 _AHEAD = 2  # users that are done, per process, and wait for one before them
+_LONGEST = 3600  # seconds without any answer: a process that is frozen or starved, and no slow user
 
 
 def check_apart(party: Party) -> None:
@@ -89,13 +91,15 @@ class UserWorkers:
             users: Their numbers.
 
         Raises:
-            HostError: A process has ended; then all are ended, and the next call starts new ones.
+            HostError: A process has ended, or none has answered for an hour; then all are ended,
+                and the next call starts new ones.
         """
-        if not self._connections:
-            self._start()
         ready: dict[int, Mapping[str, Any]] = {}
-        waiting, free = deque(users), list(self._connections)
+        waiting, free = deque(users), self._connections[:]
         try:
+            if not free:
+                self._start()
+                free += self._connections
             for connection in free:
                 send(connection, ("begin", self._round_state(phase)))
             for idx in users:
@@ -112,6 +116,8 @@ class UserWorkers:
                         ready[told["user"]] = told
                         free.append(connection)
                 yield idx, ready.pop(idx)
+        except BlockingIOError as error:
+            raise self._silent() from error
         except (EOFError, OSError) as error:
             raise self._ended() from error
         finally:
@@ -124,12 +130,16 @@ class UserWorkers:
 
     def _answering(self, free: list[Connection]) -> list[Connection]:
         """Wait until one of the others answers; return those that do."""
-        answering = wait([c for c in self._connections if c not in free])
+        answering = wait([c for c in self._connections if c not in free], _LONGEST)
+        if not answering:
+            raise self._silent()
         return [c for c in self._connections if c in answering]
 
     def _start(self) -> None:
         for _ in range(self.count):
             ours, theirs = socket.socketpair()
+            for half_way in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):  # in the midst of a message
+                ours.setsockopt(socket.SOL_SOCKET, half_way, struct.pack("ll", _LONGEST, 0))
             with theirs:
                 number = theirs.fileno()
                 command = [sys.executable, "-m", "orchestra_strategy.party.user_worker"]
@@ -168,6 +178,13 @@ class UserWorkers:
             "queries": party.user_type.user.counted_queries,
             "method": party.method.state_for_users(),
         }
+
+    def _silent(self) -> HostError:
+        return HostError(
+            f"Expected an answer of one of the {self.count} processes of `user_workers` within "
+            f"{_LONGEST} s, got none: they are frozen, or starved by others. See to the machine, "
+            "or give fewer `user_workers`; the round can be resumed from the last checkpoint."
+        )
 
     def _ended(self) -> HostError:
         codes = [code for p in self._processes if (code := _code(p)) is not None]

@@ -250,7 +250,7 @@ class MultiUserAggregate(UserMultiStep):
         """Return one user's gradient, or its difference after the local steps."""
         if self.shares == "update":
             log = self._run_steps(objective, samples, idx)
-            return self._moved(payload["parameters"]), log
+            return self._difference(payload["parameters"]), log
         gradient, loss = self._one_gradient(objective, samples, idx)
         log = StepLog()
         if loss is not None:
@@ -290,7 +290,7 @@ class MultiUserAggregate(UserMultiStep):
         self.model.train(payload.get("buffers") is None)
 
     @torch.no_grad()
-    def _moved(self, server_parameters: Sequence[Tensor]) -> list[Tensor]:
+    def _difference(self, server_parameters: Iterable[Tensor]) -> list[Tensor]:
         """Return local minus server parameters, in tensors that the next user's overwrites."""
         if not self._differences:
             self._differences = [torch.empty_like(p) for p in self._parameters]

@@ -44,16 +44,16 @@ def build(devices, **kwargs):
 def norms(worker):
     """Norms of the users' updates of a round from the present weights, without a clip."""
     found, user = [], worker.user_type.user
-    moved = user._moved
+    difference = user._difference
 
     def spy(parameters):
-        update = moved(parameters)
+        update = difference(parameters)
         found.append(float(torch.cat([u.flatten() for u in update]).norm()))
         return update
 
-    user._moved = spy
+    user._difference = spy
     worker.user_type.query()
-    user._moved = moved
+    user._difference = difference
     return found
 
 

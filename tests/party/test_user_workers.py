@@ -15,6 +15,7 @@ import torch
 from orchestra_strategy import OrchestraStrategy, host, session
 from orchestra_strategy.checkpoints.state import restore, state_of
 from orchestra_strategy.errors import HostError, OrchestraError, ParameterError
+from orchestra_strategy.party import user_workers
 from orchestra_strategy.party.own_server import answer_of_one
 from orchestra_strategy.party.user_store import UserStore
 from orchestra_strategy.strategies.baselines import FedBYOLStrategy, FedSimCLRStrategy
@@ -266,3 +267,31 @@ def test_workers_in_secretflow(mode):
 
 
 FOUND = {}
+
+
+def test_processes_that_do_not_answer_in_time_are_ended(monkeypatch):
+    """Processes need some seconds to start: with a limit of one they are as good as frozen."""
+    monkeypatch.setattr(user_workers, "_LONGEST", 1)
+    workers = user_workers.UserWorkers(party(user_workers=2), 2)
+    started = []
+    popen = subprocess.Popen
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1]
+    )
+    with pytest.raises(HostError, match="of the 2 processes of `user_workers` within 1 s, got n"):
+        list(workers.work("round", [0, 1]))
+    assert len(started) == 2
+    assert all(process.poll() is not None for process in started)
+
+
+def test_a_process_that_is_frozen_at_work_is_given_up(monkeypatch):
+    one = party(user_workers=2)
+    workers = user_workers.UserWorkers(one, 1)
+    one.open_round()
+    assert [idx for idx, _ in workers.work("init", [0])] == [0]
+    (process,) = workers._processes
+    monkeypatch.setattr(user_workers, "_LONGEST", 1)
+    process.send_signal(signal.SIGSTOP)
+    with pytest.raises(HostError, match="within 1 s, got none"):
+        list(workers.work("init", [1]))
+    assert process.poll() is not None
