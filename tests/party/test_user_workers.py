@@ -288,10 +288,11 @@ def test_a_process_that_is_frozen_at_work_is_given_up(monkeypatch):
     one = party(user_workers=2)
     workers = user_workers.UserWorkers(one, 1)
     one.open_round()
-    assert [idx for idx, _ in workers.work("init", [0])] == [0]
+    work = workers.work("init", [0, 1])
+    assert next(work)[0] == 0
     (process,) = workers._processes
     monkeypatch.setattr(user_workers, "_LONGEST", 1)
     process.send_signal(signal.SIGSTOP)
     with pytest.raises(HostError, match="within 1 s, got none"):
-        list(workers.work("init", [1]))
+        next(work)
     assert process.poll() is not None
