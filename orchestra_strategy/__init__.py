@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from orchestra_strategy.runtime.session import session as session
     from orchestra_strategy.strategies.base import FederatedStrategy as FederatedStrategy
     from orchestra_strategy.strategies.baselines import FedBYOLStrategy as FedBYOLStrategy
+    from orchestra_strategy.strategies.baselines import FedMaskedStrategy as FedMaskedStrategy
     from orchestra_strategy.strategies.baselines import FedRotPredStrategy as FedRotPredStrategy
     from orchestra_strategy.strategies.baselines import FedSimCLRStrategy as FedSimCLRStrategy
     from orchestra_strategy.strategies.baselines import FedSimSiamStrategy as FedSimSiamStrategy

@@ -26,6 +26,7 @@ WITHOUT_HOST = {
 
 WITH_HOST = {
     "FedBYOLStrategy": "strategies.baselines",
+    "FedMaskedStrategy": "strategies.baselines",
     "FedRotPredStrategy": "strategies.baselines",
     "FedSimCLRStrategy": "strategies.baselines",
     "FedSimSiamStrategy": "strategies.baselines",

@@ -8,6 +8,7 @@ from torch import nn
 from orchestra_strategy.errors import ParameterError, did_you_mean
 
 __all__ = [
+    "DECODED_SIDE",
     "HEADS",
     "Head",
     "HeadSizes",
@@ -24,6 +25,9 @@ __all__ = [
 NormKind = Literal["batch", "group", "group+batch"]
 
 _MAX_GROUPS = 32
+
+DECODED_SIDE = 8
+"""A decoder gives the values of a picture on a grid of 8x8 cells, for each channel."""
 
 
 def _group_norm(channels: int, affine: bool = True) -> nn.GroupNorm:
@@ -107,12 +111,15 @@ class HeadSizes(NamedTuple):
         hidden_dim: Width of hidden layers.
         norm: ``"batch"``, ``"group"`` or ``"group+batch"``.
         num_classes: Of the labels; None where no head needs it.
+        decoded_values: Values of a sample that are told from its projection; None where no head
+            needs it.
     """
 
     projection_dim: int
     hidden_dim: int
     norm: str
     num_classes: int | None = None
+    decoded_values: int | None = None
 
 
 def _classifier(sizes: HeadSizes) -> nn.Linear:
@@ -122,6 +129,16 @@ def _classifier(sizes: HeadSizes) -> nn.Linear:
             f"{sizes.num_classes}; it is the number of classes of all parties' labels together."
         )
     return nn.Linear(sizes.projection_dim, sizes.num_classes)
+
+
+def _decoder(sizes: HeadSizes) -> nn.Linear:
+    if sizes.decoded_values is None or sizes.decoded_values < 1:
+        raise ParameterError(
+            "Expected `decoded_values` of the model to be at least 1 for the head `decoder`, got "
+            f"{sizes.decoded_values}; it is {DECODED_SIDE**2} for each channel of pictures, or the "
+            "number of a table's columns."
+        )
+    return nn.Linear(sizes.projection_dim, sizes.decoded_values)
 
 
 class Head(NamedTuple):
@@ -150,6 +167,7 @@ HEADS: dict[str, Head] = {
     "classifier": Head(
         _classifier, nn.Linear, "an nn.Linear, projections -> a logit for each class"
     ),
+    "decoder": Head(_decoder, nn.Linear, "an nn.Linear, projections -> values of the sample"),
 }
 
 
@@ -159,6 +177,7 @@ def build_heads(
     hidden_dim: int,
     norm: str,
     num_classes: int | None = None,
+    decoded_values: int | None = None,
 ) -> dict[str, nn.Module]:
     """Build heads by name, in the order of :data:`HEADS` whatever that of ``names``.
 
@@ -168,10 +187,11 @@ def build_heads(
         hidden_dim: Width of hidden layers.
         norm: ``"batch"``, ``"group"`` or ``"group+batch"``.
         num_classes: For the head ``classifier``, which the others do without.
+        decoded_values: For the head ``decoder``, which the others do without.
 
     Raises:
         ParameterError: An unknown name, a bare string in place of several names, or a classifier
-            without a number of classes.
+            or decoder without its number of outputs.
 
     >>> list(build_heads(("predictor", "degeneracy_head"), 8, 4, "group"))
     ['degeneracy_head', 'predictor']
@@ -186,5 +206,5 @@ def build_heads(
                 f"Expected `heads` to be known ones, got {name!r}; {did_you_mean(name, HEADS)}."
             )
     wanted = {name: head for name, head in HEADS.items() if name in names}
-    sizes = HeadSizes(projection_dim, hidden_dim, norm, num_classes)
+    sizes = HeadSizes(projection_dim, hidden_dim, norm, num_classes, decoded_values)
     return {name: head.build(sizes) for name, head in wanted.items()}

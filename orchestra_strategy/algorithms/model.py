@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orchestra_strategy.algorithms.backbones import build_backbone
-from orchestra_strategy.algorithms.heads import HEADS, build_heads, projector
+from orchestra_strategy.algorithms.heads import DECODED_SIDE, HEADS, build_heads, projector
 from orchestra_strategy.algorithms.model_input import refuse_other_pixels, to_model_input
 from orchestra_strategy.errors import ModelError
 from orchestra_strategy.files import PathLike
@@ -36,10 +36,13 @@ class OrchestraModel(nn.Module):
         heads: Which heads it has besides, by their names in
             :data:`~orchestra_strategy.algorithms.heads.HEADS`; each strategy names what it needs.
         num_classes: Of the labels, for the head ``classifier`` of supervised learning.
+        decoded_values: For the head ``decoder`` of masked reconstruction: 64 for each channel of
+            pictures, or the number of a table's columns.
 
     Raises:
         ModelError: The backbone's width is not known.
-        ParameterError: A head is unknown, or ``classifier`` lacks its number of classes.
+        ParameterError: A head is unknown, ``classifier`` lacks its number of classes, or
+            ``decoder`` its number of values.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class OrchestraModel(nn.Module):
         projection_dim: int = 512,
         heads: Collection[str] = _DEFAULT_HEADS,
         num_classes: int | None = None,
+        decoded_values: int | None = None,
     ) -> None:
         super().__init__()
         if feature_dim is None:
@@ -60,7 +64,8 @@ class OrchestraModel(nn.Module):
         self.feature_dim = feature_dim
         self.backbone = backbone
         self.projector = projector(feature_dim, hidden_dim, projection_dim, norm)
-        found = build_heads(heads, projection_dim, hidden_dim, norm, num_classes)
+        sizes = (projection_dim, hidden_dim, norm, num_classes, decoded_values)
+        found = build_heads(heads, *sizes)
         for name, head in found.items():
             self.add_module(name, head)
 
@@ -137,6 +142,8 @@ def orchestra_model(
         projection_dim=projection_dim,
         heads=heads,
         num_classes=num_classes,
+        # A built backbone has refused a number of channels that is none.
+        decoded_values=(in_channels or 0) * (1 if backbone == "mlp" else DECODED_SIDE**2),
     )
     if weights is not None and of_backbone is None:
         # Not at the top: reading files is none of this room's work, and that module builds models.

@@ -36,6 +36,7 @@ STRATEGIES = {
     "fed_byol": "BYOL.",
     "fed_specloss": "Spectral contrastive loss.",
     "fed_rotpred": "Rotation prediction.",
+    "fed_masked": "Masked reconstruction.",
 }
 """What a form says of each strategy; the first is the one that it starts with."""
 

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import nn
 
 from orchestra_strategy.algorithms.byol import BYOLObjective, BYOLSettings
+from orchestra_strategy.algorithms.masked import MaskedObjective, MaskedSettings
 from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.algorithms.rotpred import RotPredObjective
 from orchestra_strategy.algorithms.simclr import SimCLRObjective, SimCLRSettings
@@ -25,6 +26,7 @@ from orchestra_strategy.strategies.self_supervised import SelfSupervisedStrategy
 
 __all__ = [
     "FedBYOLStrategy",
+    "FedMaskedStrategy",
     "FedRotPredStrategy",
     "FedSimCLRStrategy",
     "FedSimSiamStrategy",
@@ -112,6 +114,26 @@ class FedRotPredStrategy(SelfSupervisedStrategy):
     objective_class = RotPredObjective
     heads = RotPredObjective.heads
     config_class: ClassVar[type[StrategyConfig]] = RotPredConfig
+
+
+class MaskedConfig(StrategyConfig):
+    """Parameters of ``fed_masked``.
+
+    Attributes:
+        mask_ratio: Share of a sample that is hidden: of the 4x4 patches of a picture, or of the
+            columns of a table.
+    """
+
+    mask_ratio: float = Field(MaskedSettings().mask_ratio, gt=0, lt=1)
+
+
+@register_strategy(strategy_name="fed_masked", backend="torch")
+class FedMaskedStrategy(SelfSupervisedStrategy):
+    """Masked reconstruction: what stands in the hidden parts of a sample."""
+
+    objective_class = MaskedObjective
+    heads = MaskedObjective.heads
+    config_class: ClassVar[type[StrategyConfig]] = MaskedConfig
 
 
 class SupervisedConfig(StrategyConfig):

@@ -44,7 +44,7 @@ def test_group_and_batch_keeps_no_statistics_and_embeds_each_sample_by_itself():
     assert not list(model.buffers())
     x = torch.rand(6, 1, 8, 8)
     features, z = model.eval().forward_orchestra(x)
-    assert torch.allclose(features[:1], model.backbone(x[:1]), atol=1e-6)
+    assert torch.allclose(features[:1], model.backbone(x[:1]), atol=1e-5)
     projections = model.projector(features)
     assert torch.allclose(projections.mean(0), torch.zeros(512), atol=1e-5)
     assert torch.allclose(projections.var(0, correction=0), torch.ones(512), atol=1e-2)

@@ -24,7 +24,7 @@ def model(heads=(), norm="batch", seed=0):
         torch.manual_seed(seed)
         first, second = nn.Conv2d(1, 8, 3, 2, padding=1), nn.Conv2d(8, 16, 3, 2, padding=1)
         body = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Flatten())
-        sizes = {"hidden_dim": 16, "projection_dim": 16, "num_classes": 3}
+        sizes = {"hidden_dim": 16, "projection_dim": 16, "num_classes": 3, "decoded_values": 64}
         return OrchestraModel(body, 64, norm, heads=heads, **sizes)
 
 

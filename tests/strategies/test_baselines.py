@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from orchestra_strategy import orchestra_model, registered_strategies, server_aggregation
+from orchestra_strategy.algorithms.heads import HEADS
 from orchestra_strategy.config import parse_config
 from orchestra_strategy.errors import DataError, ModelError, ParameterError
 from orchestra_strategy.strategies.registry import lookup_strategy
@@ -24,6 +25,7 @@ PARAMETERS = {
     "fed_byol": {**SHARED, "ema_decay": 0.9},
     "fed_specloss": SHARED,
     "fed_rotpred": SHARED,
+    "fed_masked": SHARED,
     "fed_supervised": SHARED,
 }
 EVERY = sorted(PARAMETERS)
@@ -138,7 +140,7 @@ def test_rotations_are_learnt_over_rounds():
 
 @pytest.mark.parametrize("strategy", EVERY)
 def test_a_model_with_more_heads_is_fine(strategy):
-    trained(strategy, heads=("degeneracy_head", "predictor", "classifier"))
+    trained(strategy, heads=tuple(HEADS))
 
 
 @pytest.mark.parametrize(
@@ -147,6 +149,7 @@ def test_a_model_with_more_heads_is_fine(strategy):
         ("fed_byol", "predictor"),
         ("fed_simsiam", "predictor"),
         ("fed_rotpred", "degeneracy_head"),
+        ("fed_masked", "decoder"),
         ("fed_supervised", "classifier"),
         ("orchestra_advanced", "degeneracy_head"),
     ],
@@ -177,6 +180,7 @@ def test_published_parameters_are_the_defaults():
         ("fed_byol", {"ema_deacy": 0.5}, "did you mean `ema_decay`"),
         ("fed_specloss", {"scale": 0}, "`scale` to be greater than 0"),
         ("fed_rotpred", {"temperature": 1.0}, "got `temperature`"),
+        ("fed_masked", {"mask_ratio": 1.0}, "`mask_ratio` to be less than 1, got 1"),
         ("orchestra_simple", {"num_clusters": 0}, "`num_clusters` to be greater than or equal"),
         ("orchestra_simple", {"cluster_weight": -1}, "`cluster_weight` to be greater than or"),
         ("orchestra_advanced", {"l2_weight": -1}, "`l2_weight` to be greater than or equal"),
@@ -264,5 +268,5 @@ def test_fewer_clusters_than_asked_for_are_told(caplog):
 def test_the_usual_model_fits_the_methods_that_need_no_predictor():
     for name in EVERY:
         cls = lookup_strategy(name)
-        if not {"predictor", "classifier"} & set(cls.heads):
+        if not {"predictor", "classifier", "decoder"} & set(cls.heads):
             cls.check_model(orchestra_model("conv4", in_channels=1))

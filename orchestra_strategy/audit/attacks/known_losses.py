@@ -18,14 +18,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from orchestra_strategy.algorithms.ema import frozen_copy
+from orchestra_strategy.algorithms.masked import hide, reconstruction_loss
 from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.algorithms.orchestra_objective import OrchestraSettings, with_length
 from orchestra_strategy.algorithms.orchestra_targets import assignments, mean_similarity
 from orchestra_strategy.algorithms.simclr import nt_xent
 from orchestra_strategy.errors import ParameterError
+from orchestra_strategy.rng import torch_generator
 
 __all__ = [
     "KnownLoss",
+    "MaskedLoss",
     "OrchestraLoss",
     "PairLoss",
     "PredictionLoss",
@@ -197,6 +200,28 @@ class PredictionLoss(PairLoss):
         pairs = ((views[0], targets[1]), (views[1], targets[0]))
         cosines = [F.cosine_similarity(predictor(encoder(x)), t, dim=1).mean() for x, t in pairs]
         return -self.factor * (cosines[0] + cosines[1]) / 2
+
+
+class MaskedLoss(PairLoss):
+    """Masked reconstruction of view 1; images (n, 1, C, H, W).
+
+    The server knows how much is hidden, and not where: it hides parts of its own choice, the same
+    in every step of a search.
+
+    Args:
+        ratio: The share that is hidden.
+    """
+
+    views: tuple[int, ...] = (0,)
+    online: tuple[int, ...] = (0,)
+
+    def __init__(self, ratio: float) -> None:
+        self.ratio = ratio
+
+    def __call__(self, model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:
+        """Return the mean loss."""
+        guessed = torch_generator(0, "server", 0, "hidden")
+        return reconstruction_loss(model, hide(_model_input(images[:, 0]), self.ratio, guessed))
 
 
 class ViewsAlone:

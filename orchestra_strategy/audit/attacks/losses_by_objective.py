@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from orchestra_strategy.algorithms.byol import BYOLObjective
+from orchestra_strategy.algorithms.masked import MaskedObjective
 from orchestra_strategy.algorithms.orchestra_objective import OrchestraObjective
 from orchestra_strategy.algorithms.orchestra_simple_objective import OrchestraSimpleObjective
 from orchestra_strategy.algorithms.rotpred import RotPredObjective
@@ -15,6 +16,7 @@ from orchestra_strategy.algorithms.simsiam import SimSiamObjective
 from orchestra_strategy.algorithms.specloss import SpecLossObjective, spectral_loss
 from orchestra_strategy.audit.attacks.known_losses import (
     KnownLoss,
+    MaskedLoss,
     OrchestraLoss,
     PairLoss,
     PredictionLoss,
@@ -51,6 +53,7 @@ _BUILDERS: dict[type, Callable[[nn.Module, Any], KnownLoss]] = {
     SimSiamObjective: lambda model, objective: PredictionLoss(model),
     BYOLObjective: lambda model, objective: PredictionLoss(model, 4.0),
     RotPredObjective: lambda model, objective: RotationLoss(),
+    MaskedObjective: lambda model, objective: MaskedLoss(objective.settings.mask_ratio),
 }
 
 
