@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from orchestra_strategy.algorithms.frozen_parts import guard_group_norms
 from orchestra_strategy.algorithms.objective import Batch, LossParts, Objective
 from orchestra_strategy.errors import ModelError, ParameterError
 from orchestra_strategy.privacy.local_privacy import add_noise, draw_noise
@@ -82,7 +83,7 @@ class FederatedUser(PublicSettings, ABC):
                 f"Expected `model` to have trainable parameters, got {type(model).__name__} with "
                 "none."
             )
-        self.model = copy.deepcopy(model).to(**setup)
+        self.model = guard_group_norms(copy.deepcopy(model).to(**setup))
         self.setup = dict(setup)
         self.objective = as_objective(loss)
         self.settings = UserSettings.read(cfg_user, streaming)
