@@ -66,7 +66,11 @@ def train(noise: float, seed: int, still: bool) -> dict[str, Any]:
         halves = zip(devices, np.array_split(order, len(devices)), strict=True)
         results = trainer.train(fed_ndarray({d: train_x[half] for d, half in halves}))
         probes = trainer.evaluate(train_x, train_y, test_x, test_y, (1, 5, None))
-    accuracy = {n: {k: 100 * r.mean for k, r in by.items()} for n, by in probes.items()}
+    trained = config["strategy"]  # with noise or without, the same curve
+    accuracy = {
+        "orchestra" if n == trained else n: {k: 100 * r.mean for k, r in by.items()}
+        for n, by in probes.items()
+    }
     found = membership(trainer.encoder(), train_x[order], test_x, seed)
     return {"epsilon": results.epsilon, "accuracy": accuracy, "membership": found}
 

@@ -11,6 +11,7 @@ from orchestra_strategy.aggregation.table import AGGREGATIONS
 from orchestra_strategy.algorithms.precision import Precision
 from orchestra_strategy.config_problems import checked
 from orchestra_strategy.errors import ParameterError
+from orchestra_strategy.exchange.rounded import BITS
 from orchestra_strategy.privacy.settings import PrivacyFields
 
 __all__ = ["FrozenConfig", "StrategyConfig", "parse_config"]
@@ -73,6 +74,9 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
         payload_dtype: How trained weights travel on route ``server``, both ways: ``float32``, or
             rounded to ``float16`` in half the bytes. Parties compute in float32 and all adopt the
             same rounded average; running statistics and centroids stay float32.
+        payload_bits: With ``privacy="user"`` on route ``server``, of how many bits each number of
+            an update is on the way, both ways: 16, 8 or 4. It is rounded at random, right on
+            average, after the noise, so that epsilon stays. None sends float32.
         streams: Where the party's randomness comes from (views, order of batches, which virtual
             users take part, and the like): from the ``seed``, so that all can repeat it; or from a
             ``secret`` of the party. ``auto`` is the seed in SecretFlow's simulation modes and by
@@ -112,6 +116,7 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
     predict_output: Literal["features", "projections", "clusters", "classes"] = "features"
     route: Literal["server", "secure"] = "server"
     payload_dtype: Literal["float32", "float16"] = "float32"
+    payload_bits: int | None = Field(None, ge=min(BITS), le=max(BITS))
     streams: Literal["auto", "seed", "secret"] = "auto"
     precision: Precision = "fp32"
     torch_threads: int = Field(1, ge=1)
@@ -180,6 +185,32 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
                 "Expected `payload_dtype` to be 'float32' with `user_type='local_gradient'`, got "
                 "'float16': gradients are often below 6e-8, where a float16 is 0; use "
                 "`user_type='local_update'` for it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _updates_can_be_rounded(self) -> "StrategyConfig":
+        got = self.payload_bits
+        if got is None:
+            return self
+        if got not in BITS:
+            raise ValueError(f"Expected `payload_bits` to be 4, 8, 16 or None, got {got}")
+        if self.privacy != "user":
+            raise ValueError(
+                f"Expected `privacy` to be 'user' with `payload_bits`, got {self.privacy!r}: it "
+                "rounds updates that carry their noise already; without `privacy` use "
+                "`payload_dtype='float16'`"
+            )
+        if self.route == "secure":
+            raise ValueError(
+                f"Expected no `payload_bits` on `route='secure'`, got {got}: an aggregator adds up "
+                "in whole numbers of 64 bits or more, so nothing would get smaller; use "
+                "`route='server'` for it"
+            )
+        if self.payload_dtype != "float32":
+            raise ValueError(
+                f"Expected `payload_dtype` to be 'float32' with `payload_bits`, got "
+                f"{self.payload_dtype!r}: the updates travel in {got} bits already"
             )
         return self
 

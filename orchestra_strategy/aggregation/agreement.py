@@ -8,7 +8,7 @@ import numpy as np
 
 from orchestra_strategy.errors import ReplyError
 from orchestra_strategy.exchange.payload import Payload
-from orchestra_strategy.exchange.received import listed, named
+from orchestra_strategy.exchange.received import UPDATE_PREFIX, listed, named
 
 __all__ = ["other_centroids", "other_forms"]
 
@@ -90,8 +90,9 @@ def _difference(payload: Payload, who: str, reference: Payload, reference_who: s
         shape, other = _shape(name, array), _shape(name, reference.arrays[name])
         dtype, others = array.dtype, reference.arrays[name].dtype
         if dtype != others:
+            which = "payload_bits" if name.startswith(UPDATE_PREFIX) else "payload_dtype"
             return (
-                f"Expected `payload_dtype` of all parties to be the same, got `{named(name)}` as "
+                f"Expected `{which}` of all parties to be the same, got `{named(name)}` as "
                 f"{dtype} from {who} and as {others} from {reference_who}."
             )
         if shape != other:

@@ -11,6 +11,7 @@ from orchestra_strategy.aggregation.agreement import other_centroids, other_form
 from orchestra_strategy.errors import ParameterError, ReplyError
 from orchestra_strategy.exchange.payload import Payload, unpack
 from orchestra_strategy.exchange.received import check_values
+from orchestra_strategy.exchange.rounded import check_steps
 
 __all__ = ["Replies", "check_party_names", "party_labels", "read_replies"]
 
@@ -86,6 +87,7 @@ def read_replies(
         try:
             payload = unpack(wire, who)
             _check_quality_form(payload.arrays, who, with_quality)
+            check_steps(payload.arrays, who)
             _check_centroid_forms(payload.arrays, who, max_local_centroids)
             sound[i] = payload
         except ReplyError as error:

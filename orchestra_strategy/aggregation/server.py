@@ -20,8 +20,14 @@ from orchestra_strategy.config import parse_config
 from orchestra_strategy.errors import ReplyError
 from orchestra_strategy.exchange.half import as_sent, widened
 from orchestra_strategy.exchange.payload import LONGEST_REASON, WIRE_VERSION, FloatArray, Payload
-from orchestra_strategy.exchange.received import check_plain, check_values, described
-from orchestra_strategy.rng import torch_generator
+from orchestra_strategy.exchange.received import (
+    UPDATE_PREFIX,
+    check_plain,
+    check_values,
+    described,
+)
+from orchestra_strategy.exchange.rounded import bits_of, restored, rounded
+from orchestra_strategy.rng import numpy_generator, torch_generator
 from orchestra_strategy.threads import torch_threads
 
 __all__ = ["AggregateWeights", "ServerAggregation", "server_aggregation"]
@@ -76,13 +82,17 @@ class ServerAggregation:
             wires, labels, self.combining.needs_quality, self.max_local_centroids
         )
         self._settle(len(wires), refused)
-        payloads = list(sound.values())
+        bits = bits_of(next(iter(sound.values())).arrays)
+        payloads = [p._replace(arrays=restored(p.arrays)) for p in sound.values()]
         with torch_threads(self.torch_threads):
             arrays = self._mean_of_weights(payloads, len(wires))
             centroids = self._global_centroids(payloads)
         if centroids is not None:
             arrays["global_centroids"] = centroids
         first = payloads[0]
+        if bits is not None:
+            generator = numpy_generator(self.seed, "server", first.round_index, "rounding")
+            arrays = rounded(arrays, bits, generator)
         meta = {
             "version": WIRE_VERSION,
             "round": first.round_index,
@@ -111,7 +121,8 @@ class ServerAggregation:
 
     def _mean_of_weights(self, payloads: Sequence[Payload], parties: int) -> dict[str, FloatArray]:
         # What a party trains, or its gradient; what else it sends has a meaning of its own.
-        names = [n for n in payloads[0].arrays if n.startswith(("weights/", "gradients/"))]
+        kinds = ("weights/", "gradients/", UPDATE_PREFIX)
+        names = [n for n in payloads[0].arrays if n.startswith(kinds)]
         weights = [[p.arrays[name] for name in names] for p in payloads]
         counts = _counts(payloads)
         with np.errstate(over="ignore"):  # what overflows is refused by its name

@@ -17,6 +17,7 @@ Combine = Literal[
     "clustered",
     "echo",
     "factor of the weight",
+    "unit of others",
     "weight",
     "check",
     "mean in the log",

@@ -14,6 +14,8 @@ from orchestra_strategy.errors import ReplyError
 
 __all__ = [
     "HALF_PREFIX",
+    "STEPS",
+    "UPDATE_PREFIX",
     "check_plain",
     "check_values",
     "described",
@@ -25,12 +27,19 @@ __all__ = [
 HALF_PREFIX = "weights/"
 """What begins the names of arrays that may travel as float16."""
 
+UPDATE_PREFIX = "rounded/"
+"""What begins the names of arrays that travel as whole numbers."""
+
+STEPS = "rounded_steps"
+"""The array with the units of those."""
+
 _LONGEST_SHOWN = 80
 _MOST_LISTED = 10
 _LONGEST_INTEGER = 2**53
 
 _LARGEST = 2.0**63  # up to here the square of a float32 is finite, and so are norms and sums
 _LARGEST_SQUARE = 2.0**124
+_LARGEST_STEP = 2.0**48  # times a number of 16 bits
 _HALF_INFINITY = 0x7C00
 _UNIT_TOLERANCE = 1e-3
 _NOT_NEGATIVE = ("running_var", "num_batches_tracked")
@@ -46,15 +55,20 @@ def check_plain(name: str, array: Any, who: str, half: bool = False) -> None:
         name: Of the array.
         array: What came.
         who: Named in the message.
-        half: Whether a weight may be float16.
+        half: Whether a weight may be float16, and an update has to be whole numbers.
 
     Raises:
         ReplyError: It is something else.
     """
-    allowed = (np.float16, np.float32) if half and name.startswith(HALF_PREFIX) else (np.float32,)
+    allowed: tuple[type, ...] = (np.float32,)
+    if half and name.startswith(HALF_PREFIX):
+        allowed = (np.float16, np.float32)
+    numbers = "float32"
+    if half and name.startswith(UPDATE_PREFIX):
+        allowed, numbers = (np.uint8, np.int8, np.int16), "uint8, int8 or int16"
     if type(array) is not np.ndarray or array.dtype not in allowed or not array.dtype.isnative:
         raise ReplyError(
-            f"Expected `{named(name)}` of {who} to be a plain numpy array of float32, got "
+            f"Expected `{named(name)}` of {who} to be a plain numpy array of {numbers}, got "
             f"{described(array)}."
         )
 
@@ -82,6 +96,11 @@ def check_values(
                 f"Expected `{named(name)}` of {who} to be at least 0, as a variance or a count is, "
                 f"got {array.min():.4g}."
             )
+        if name == STEPS and not ((array >= 0) & (array <= _LARGEST_STEP)).all():
+            raise ReplyError(
+                f"Expected `{STEPS}` of {who} to be from 0 to 2**48, got {array.min():.4g} to "
+                f"{array.max():.4g}."
+            )
         none_yet = no_centroids and name == "global_centroids" and not array.any()
         if name in _DIRECTIONS and not none_yet:
             _check_directions(name, array, who)
@@ -106,6 +125,8 @@ def _is_small(array: npt.NDArray[Any]) -> bool:
     It is one pass without a copy; where it overflows or is NaN, each value has to be looked at.
     """
     flat = array.reshape(-1)
+    if flat.dtype.kind in "iu":
+        return True
     if flat.dtype == np.float16:  # finite, it is small; the bits of infinity and NaN are on top
         return bool((flat.view(np.uint16) & 0x7FFF).max(initial=0) < _HALF_INFINITY)
     return bool(np.dot(flat, flat) <= _LARGEST_SQUARE)

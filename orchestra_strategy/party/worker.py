@@ -72,6 +72,7 @@ class PartyWorker(Intake, Answers, host.BaseTorchModel):  # type: ignore[misc]
         "streams",
         "parties",
         "payload_dtype",
+        "payload_bits",
         *PrivacyFields.model_fields,  # what a training promises, it cannot take back half way
         *AggregationFields.model_fields,
     )

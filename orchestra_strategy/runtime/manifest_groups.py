@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 __all__ = ["ManifestGroup", "bytes_by_time", "manifest_groups", "shape_in_words"]
 
-_FAMILIES = ("weights/", "gradients/", "train_", "health_")
+_FAMILIES = ("weights/", "gradients/", "sums/", "rounded/", "train_", "health_")
 
 
 class ManifestGroup(NamedTuple):

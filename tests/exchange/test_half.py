@@ -209,6 +209,6 @@ def test_with_privacy_what_leaves_is_the_noisy_update_rounded():
 def private_party(**options):
     own = {n: toy.PARAMETERS[n] for n in ("batch_size", "local_epochs", "lr")}
     model = partial(toy.MODEL, norm="group")
-    strategy = FedRotPredStrategy(model, random_seed=7, party="alice", **own, **options)
+    strategy = FedRotPredStrategy(model, random_seed=7, party="alice", **(own | options))
     strategy.build_dataset(toy.images("alice"))
     return strategy

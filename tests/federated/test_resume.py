@@ -41,6 +41,11 @@ CASES = {
         "parameters": RECORD,
     },
     "weights as float16": {"parameters": {"payload_dtype": "float16"}},
+    "updates of 4 bits": {
+        "strategy": "orchestra_private",
+        "model": GROUP,
+        "parameters": {**USER, "payload_bits": 4},
+    },
     "every second round": {"checkpoint_every": 2},
 }
 

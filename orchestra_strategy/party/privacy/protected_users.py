@@ -102,6 +102,19 @@ class UserLevel(ProtectedUnit):
         """Return 0: clusters are counted in users, and not in samples."""
         return 0
 
+    def moved_by(self, mean: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        """Return the weights that all parties have, moved by a mean update; or the mean gradient.
+
+        Args:
+            mean: Of all parties, by the names of the trained parameters.
+        """
+        if self.party.user_type.user.shares == "gradient":
+            return {GRADIENT_PREFIX + name: array for name, array in mean.items()}
+        weights = dict(self.party.averaged_weights())
+        for name, array in mean.items():
+            weights[PREFIX + name] = weights[PREFIX + name] + array
+        return weights
+
     # ---- A clip that follows the users' norms --------------------------------------------------
 
     @property

@@ -9,7 +9,6 @@ from torch import nn
 from orchestra_strategy.errors import PrivacyError
 from orchestra_strategy.exchange.manifest import Entry
 from orchestra_strategy.exchange.payload import FloatArray, Payload
-from orchestra_strategy.exchange.weights import GRADIENT_PREFIX, PREFIX
 from orchestra_strategy.party.privacy.protected_users import HALF, UserLevel
 from orchestra_strategy.privacy.mechanism import GaussianMechanism
 from orchestra_strategy.privacy.noise_source import NoiseSource
@@ -175,9 +174,4 @@ class SharedUserLevel(UserLevel):
             name: (arrays.pop(SUM_PREFIX + name).astype(np.float64) * factor).astype(np.float32)
             for name in self.trained_names()
         }
-        if self.party.user_type.user.shares == "gradient":
-            return arrays | {GRADIENT_PREFIX + name: mean for name, mean in moved.items()}
-        weights = dict(self.party.averaged_weights())
-        for name, mean in moved.items():
-            weights[PREFIX + name] = weights[PREFIX + name] + mean
-        return arrays | weights
+        return arrays | self.moved_by(moved)
