@@ -5,14 +5,17 @@ anew. Both minimise the same objective, which is measured with the assignment so
 random start and, after the local centroids have moved, from a warm one. CPU seconds of one thread,
 taking turns.
 
-Run: ``python benchmarks/global_clustering.py [--sizes 160 1600] [--repeats 3] [--out FILE]``.
+Run: ``python -m benchmarks.global_clustering [--sizes 160 1600] [--groups "40 groups"]
+[--repeats 3] [--out FILE]``.
 """
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -108,6 +111,7 @@ def main() -> None:
     """Print the comparison as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=[160, 1600])
+    parser.add_argument("--groups", nargs="+", choices=[*GROUPS], default=[*GROUPS])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=None)
     given = parser.parse_args()
@@ -115,10 +119,11 @@ def main() -> None:
     rows = [
         {"local_centroids": size, "rows": name, **row}
         for size in given.sizes
-        for name, (groups, spread) in GROUPS.items()
-        for row in compare(size, groups, spread, given.repeats)
+        for name in given.groups
+        for row in compare(size, *GROUPS[name], given.repeats)
     ]
-    write_result(given.out, "python -m benchmarks.global_clustering", rows)
+    command = " ".join(["python -m benchmarks.global_clustering", *map(quote, sys.argv[1:])])
+    write_result(given.out, command, rows)
 
 
 if __name__ == "__main__":

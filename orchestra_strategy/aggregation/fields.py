@@ -43,7 +43,7 @@ class ClusteringFields(BaseModel):
         num_global_clusters: N_g; the server's ``server_aggregation`` must be given the same.
         temperature: T of the cluster assignments.
         clustering_steps: Upper limit of the server's SGD steps in global clustering, over which
-            their rate falls to zero.
+            their rate falls to zero; with more than 4,096 local centroids it grows in proportion.
     """
 
     num_global_clusters: int = Field(128, ge=2)

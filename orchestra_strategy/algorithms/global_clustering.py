@@ -25,6 +25,7 @@ __all__ = ["GlobalClusters", "global_clustering"]
 
 _WINDOW = 10  # steps over which the centroids' movement is measured
 _LEAST_STEPS = 2 * _WINDOW  # momentum needs some to get going
+_SMALL = 8  # batches; with more, the rate would be down before each row has been drawn often enough
 
 
 class GlobalClusters(NamedTuple):
@@ -68,7 +69,9 @@ def global_clustering(
         C: Where the global centroids start, shape (N_g, D): random, or the last round's.
         temperature: T of the softmax, > 0.
         generator: Draws the mini-batches; untouched where N <= ``batch_size``.
-        max_steps: Upper limit of the SGD steps. The rate falls to zero over them, as a cosine.
+        max_steps: Upper limit of the SGD steps. The rate falls to zero over them, as a cosine. For
+            N > 8 ``batch_size`` there are more in proportion to N, so that each row is drawn as
+            often as there.
         batch_size: Local centroids per step. The clusters are balanced within each batch, and the
             scaling of the clusters, carried on, balances them over all.
         balancing: Sinkhorn iterations per step; few, since the last step's scaling is nearly right.
@@ -92,6 +95,7 @@ def global_clustering(
         [centroids], lr=lr, momentum=momentum, weight_decay=weight_decay, foreach=False
     )
     batches = _Batches(Z, batch_size, generator)
+    max_steps = math.ceil(max_steps * max(1.0, len(Z) / (_SMALL * batch_size)))
     scaling: Tensor | None = None
     earlier: deque[Tensor] = deque(maxlen=_WINDOW)
     loss, step = math.nan, 0

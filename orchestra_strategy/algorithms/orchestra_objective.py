@@ -179,7 +179,8 @@ class OrchestraObjective(TargetObjective):
         super().__init__(model, views, settings, generator)
         _, (degeneracy_head,) = parts_of(model, self.heads)
         assert isinstance(degeneracy_head, nn.Linear)  # parts_of has seen to it
-        self.memory = ProjectionMemory(settings.memory_size, degeneracy_head.in_features)
+        width, device = degeneracy_head.in_features, degeneracy_head.weight.device
+        self.memory = ProjectionMemory(settings.memory_size, width, device)
         self.centroids: Tensor | None = None
 
     def per_example(
@@ -211,7 +212,7 @@ class OrchestraObjective(TargetObjective):
         (tz1,) = self.follow(model, x1)
         self.memory.append(tz1, batch["ids"])
         centroids, settings = self.centroids, self.settings
-        centre = mean_similarity(settings.balance, centroids, self.memory.rows)
+        centre = mean_similarity(settings.balance, centroids, *self.memory.places())
 
         def loss(model: nn.Module, prepared: Batch) -> LossParts:
             online, (degeneracy_head,) = parts_of(model, self.heads)

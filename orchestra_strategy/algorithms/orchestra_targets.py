@@ -28,7 +28,9 @@ Balance = Literal["none", "memory", "clusters"]
 """Which mean is subtracted: none, that over a party's memory, that over the global centroids."""
 
 
-def mean_similarity(balance: Balance, C: Tensor, memory: Tensor) -> Tensor | None:
+def mean_similarity(
+    balance: Balance, C: Tensor, memory: Tensor, held: Tensor | None = None
+) -> Tensor | None:
     """Return the mean similarity to each centroid, (N_g,), that targets are centred by.
 
     Global clusters are kept equal in size, so the mean of their centroids stands for the mean of
@@ -38,6 +40,7 @@ def mean_similarity(balance: Balance, C: Tensor, memory: Tensor) -> Tensor | Non
         balance: Whose mean; ``"none"`` gives None.
         C: Global unit-norm centroids, shape (N_g, D).
         memory: Rows of the memory (m, D), with those of the present batch.
+        held: Which of them count, (m,) bool, the others being 0; None is all. On a CPU all do.
 
     >>> mean_similarity("memory", torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 0.0]])).tolist()
     [1.0, 0.0]
@@ -48,7 +51,11 @@ def mean_similarity(balance: Balance, C: Tensor, memory: Tensor) -> Tensor | Non
         return None
     rows = C if balance == "clusters" else memory.to(C)
     # An empty memory, of a network that has diverged, has no mean.
-    return C @ rows.mean(dim=0) if len(rows) else None
+    if not len(rows):
+        return None
+    if balance == "clusters" or held is None or held.device.type == "cpu":
+        return C @ rows.mean(dim=0)
+    return C @ (rows.sum(dim=0) / held.sum().clamp(min=1))
 
 
 def assignments(z: Tensor, C: Tensor, temperature: float, centre: Tensor | None = None) -> Tensor:

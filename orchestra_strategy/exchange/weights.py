@@ -13,6 +13,7 @@ from orchestra_strategy.exchange.manifest import Entry
 __all__ = [
     "GRADIENT_PREFIX",
     "PREFIX",
+    "as_array",
     "buffer_names",
     "digest_of",
     "gradient_entries",
@@ -98,10 +99,13 @@ def gradient_entries(model: nn.Module) -> tuple[Entry, ...]:
 
 def read_weights(model: nn.Module, frozen: bool = True) -> dict[str, npt.NDArray[np.float32]]:
     """Return float32 copies of a model's shared weights, in the order of ``weight_entries``."""
-    return {
-        PREFIX + name: t.detach().to("cpu", torch.float32, copy=True).numpy()
-        for name, t in _shared(model, frozen).items()
-    }
+    return {PREFIX + name: as_array(t.detach()) for name, t in _shared(model, frozen).items()}
+
+
+def as_array(tensor: Tensor) -> npt.NDArray[np.float32]:
+    """Return a float32 copy, its rows after each other in memory whatever the tensor's layout."""
+    plain = torch.contiguous_format
+    return tensor.to("cpu", torch.float32, copy=True, memory_format=plain).numpy()
 
 
 def digest_of(arrays: Mapping[str, npt.NDArray[np.float32]]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from orchestra_strategy.algorithms.devices import sent_to
 from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.data.arrays import as_samples
 from orchestra_strategy.data.batches import batch_slices, num_batches, round_batches
@@ -90,10 +91,10 @@ class PartyData:
         Samples of the same content have the same id: a copy is no other sample, and must not make a
         mean of few look like one of many.
         """
-        inputs = torch.from_numpy(self.samples[index]).to(device)
+        inputs = sent_to(torch.from_numpy(self.samples[index]), device)
         batch = {"inputs": inputs, "ids": torch.from_numpy(self.content_ids[index])}
         if self.labels is not None:
-            batch["labels"] = torch.from_numpy(self.labels[index]).to(device)
+            batch["labels"] = sent_to(torch.from_numpy(self.labels[index]), device)
         return batch
 
     def training_batches(

@@ -13,6 +13,7 @@ from orchestra_strategy.exchange.manifest import Entry
 from orchestra_strategy.exchange.payload import FloatArray
 from orchestra_strategy.exchange.weights import (
     GRADIENT_PREFIX,
+    as_array,
     buffer_names,
     gradient_entries,
     write_weights,
@@ -121,7 +122,7 @@ class LocalGradient(LocalUpdate):
             return weights
         parameters = self.party.model.named_parameters()
         gradients = {
-            GRADIENT_PREFIX + name: gradient.to("cpu", torch.float32, copy=True).numpy()
+            GRADIENT_PREFIX + name: as_array(gradient)
             for (name, parameter), gradient in zip(parameters, self._gradients, strict=True)
             if parameter.requires_grad
         }

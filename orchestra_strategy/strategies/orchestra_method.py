@@ -51,7 +51,7 @@ class OrchestraMethod(SelfSupervisedMethod):
         self._make_centroids()
 
     def _make_centroids(self) -> None:
-        dim = self.objective.memory.rows.shape[1]
+        dim = self.objective.memory.dim
         route: Any = self.centroid_routes[self.party.config.route]
         self.centroids = route(self.party.config, dim, self.party.seed)
 
@@ -173,7 +173,7 @@ class OrchestraMethod(SelfSupervisedMethod):
         # A memory that has just been emptied may hold fewer rows than the party has samples.
         num_clusters = min(wanted, len(memory) // self.party.config.k_min)
         stream = self.party.stream("local clustering", user)
-        return self.centroids.summary(memory.rows, num_clusters, stream)
+        return self.centroids.summary(memory.rows.cpu(), num_clusters, stream)
 
     def take_summary(self, summary: Any) -> None:
         """Have a user's summary sent with the others'."""

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from orchestra_strategy.algorithms.devices import sent_to
 from orchestra_strategy.algorithms.objective import Batch, LossParts
 from orchestra_strategy.errors import DataError, ParameterError
 
@@ -70,7 +71,7 @@ def as_batch(raw: Any, setup: Mapping[str, Any]) -> dict[str, Tensor]:
         raise DataError(f"Expected all tensors of a batch to have the same rows, got {rows}.")
     device, dtype = setup.get("device"), setup.get("dtype")
     return {
-        name: t.to(device=device, dtype=dtype if t.is_floating_point() else None)
+        name: sent_to(t, device, dtype if t.is_floating_point() else None)
         for name, t in named.items()
     }
 

@@ -122,6 +122,14 @@ def test_stops_when_the_centroids_stand_still_and_says_so():
     assert (kept.steps, kept.converged) == (100, False)
 
 
+@pytest.mark.parametrize(("rows", "steps"), [(32, 10), (72, 23)])
+def test_many_rows_have_steps_in_proportion(rows, steps):
+    """32 rows are 8 batches of 4; 72 rows have 72 / 32 times the steps, rounded up."""
+    Z, C = unit_rows(rows, 4), unit_rows(3, 4, seed=1)
+    few = {"generator": generator(), "batch_size": 4, "max_steps": 10, "tol": 0}
+    assert global_clustering(Z, C, temperature=0.1, **few).steps == steps
+
+
 def test_does_not_stop_on_the_plateau_of_a_random_start():
     Z, C = unit_rows(40, 32, seed=1), unit_rows(32, 32, seed=2)
     got = global_clustering(Z, C, temperature=0.1, generator=generator())

@@ -7,21 +7,25 @@ nothing is clipped, so one small matrix product does the work of five passes.
 """
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
 
-__all__ = ["apply_colour", "blur", "colour_matrices", "crop_matrices", "grey_means", "solarise"]
+from orchestra_strategy.algorithms.devices import constant, sent_to
+
+__all__ = ["apply_colour", "blur", "colour_matrices", "crop_grid", "grey_means", "solarise"]
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as torchvision's and Pillow's grey
 _YIQ = (_LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 
 
-def crop_matrices(area: Tensor, log_ratio: Tensor, position: Tensor, flip: Tensor) -> Tensor:
-    """Return the matrices with which ``warp`` cuts out a part of each square image and enlarges it.
+def crop_grid(area: Tensor, log_ratio: Tensor, position: Tensor, flip: Tensor, size: int) -> Tensor:
+    """Return where to sample square images, to cut out a part of each and to enlarge it.
 
     The random resized crop of C. Szegedy et al., "Going Deeper with Convolutions", CVPR 2015,
-    arXiv 1409.4842, with a flip from left to right in the same sampling.
+    arXiv 1409.4842, with a flip from left to right in the same sampling. Crops are upright, so that
+    each axis is by itself: a fifth of the time of ``affine_grid``, with the same bits.
 
     Args:
         area: (B,) part of the picture's area that is cut out, in (0, 1].
@@ -29,27 +33,29 @@ def crop_matrices(area: Tensor, log_ratio: Tensor, position: Tensor, flip: Tenso
             the picture's.
         position: (B, 2) where the part lies, (x, y), from 0 (left, top) to 1 (right, bottom).
         flip: (B,) bool.
+        size: H, pixels of a side of the pictures, before and after.
 
     Returns:
-        (B, 2, 3) matrices from output to input coordinates.
+        (B, H, H, 2) positions (x, y) for ``grid_sample``, from -1 to 1 in a picture.
 
-    >>> whole = crop_matrices(torch.ones(1), torch.zeros(1), torch.zeros(1, 2), torch.zeros(1) > 0)
-    >>> whole[0, :, :2].tolist()
-    [[1.0, 0.0], [0.0, 1.0]]
+    >>> whole = crop_grid(torch.ones(1), torch.zeros(1), torch.zeros(1, 2), torch.zeros(1) > 0, 2)
+    >>> whole[0, 0].tolist()  # the centres of the two pixels of the upper row
+    [[-0.5, -0.5], [0.5, -0.5]]
     """
     side = torch.stack((log_ratio, -log_ratio), dim=1).mul_(0.5).exp_()  # (B, 2): width, height
     side = side.mul_(area.sqrt().unsqueeze(1)).clamp_(max=1)
     centre = (2 * position - 1) * (1 - side)
-    zero = torch.zeros_like(area)
     width = torch.where(flip, -side[:, 0], side[:, 0])
-    top = torch.stack((width, zero, centre[:, 0]), dim=1)
-    bottom = torch.stack((zero, side[:, 1], centre[:, 1]), dim=1)
-    return torch.stack((top, bottom), dim=1)
+    pixels = torch.linspace(-1, 1, size, device=area.device) * ((size - 1) / size)
+    grid = area.new_empty(len(area), size, size, 2)
+    grid[..., 0] = (width.unsqueeze(1) * pixels + centre[:, :1]).unsqueeze(1)
+    grid[..., 1] = (side[:, 1:] * pixels + centre[:, 1:]).unsqueeze(2)
+    return grid
 
 
 def grey_means(x: Tensor) -> Tensor:
     """Return each image's mean luminance, (B,), of (B, 3, H, W)."""
-    return x.mean(dim=(2, 3)) @ x.new_tensor(_LUMA)
+    return x.mean(dim=(2, 3)) @ constant(_LUMA, x.device)
 
 
 def colour_matrices(
@@ -72,17 +78,23 @@ def colour_matrices(
     Returns:
         (B, 3, 4).
     """
-    to_yiq = brightness.new_tensor(_YIQ)
+    to_yiq, from_yiq = constant(_YIQ, brightness.device), _from_yiq(brightness.device)
     angle = hue * (2 * math.pi)
     cos, sin = torch.cos(angle) * saturation, torch.sin(angle) * saturation
     one, zero = torch.ones_like(cos), torch.zeros_like(cos)
     # A positive turn leads from red to yellow, as hues are counted: from I towards -Q.
     rows = (one, zero, zero, zero, cos, sin, zero, -sin, cos)
     chroma = torch.stack(rows, dim=1).view(-1, 3, 3)  # Y stays; (I, Q) is turned and scaled by s
-    matrix = torch.linalg.inv(to_yiq) @ chroma @ to_yiq
+    matrix = from_yiq @ chroma @ to_yiq
     matrix = matrix * (brightness * contrast).view(-1, 1, 1)
     offset = (1 - contrast) * brightness * grey_mean
     return torch.cat((matrix, offset.view(-1, 1, 1).expand(-1, 3, 1)), dim=2)
+
+
+@cache
+def _from_yiq(device: torch.device) -> Tensor:
+    """Return the inverse of YIQ's matrix; computed on the CPU, as a GPU would be waited for."""
+    return sent_to(torch.linalg.inv(torch.tensor(_YIQ)), device)
 
 
 def apply_colour(x: Tensor, matrices: Tensor) -> Tensor:

@@ -10,10 +10,12 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn.functional import grid_sample
 
+from orchestra_strategy.algorithms.devices import constant, sent_to
 from orchestra_strategy.algorithms.model_input import channels_last, to_unit_images
 from orchestra_strategy.data.augmentation import colour_transforms as colours
-from orchestra_strategy.data.augmentation.transforms import rotate_quarters, warp
+from orchestra_strategy.data.augmentation.transforms import rotate_quarters
 from orchestra_strategy.data.augmentation.view_set import (
     ViewSet,
     check_batch,
@@ -98,7 +100,7 @@ class ColourViews:
             )
         target = draw_pretext_target(x, generator)
         draws = torch.rand(14, 3, len(x), generator=generator, device=generator.device)
-        changed = self._change(to_unit_images(x), draws.to(x.device))
+        changed = self._change(to_unit_images(x), sent_to(draws, x.device))
         x1, x2, x3 = changed.sub_(0.5).div_(0.5).chunk(3)
         x3 = rotate_quarters(x3, target)
         return ViewSet(channels_last(x1), channels_last(x2), channels_last(x3), target)
@@ -108,29 +110,39 @@ class ColourViews:
         chance = draws[9:].flatten(1)  # (5, 3 B): what happens to which image
         x = self._cut(x.repeat(3, 1, 1, 1), draws[:4].flatten(1), chance[0] < self.flip)
         x = self._colour(x, draws[4:8].flatten(1), chance[1] < self.jitter, chance[2] < self.grey)
-        p = x.new_tensor([self.blur, self.blur_2, self.blur]).view(3, 1)
-        rows = (draws[12] < p).flatten().nonzero().squeeze(1)
-        if len(rows):
-            sigma = 0.1 + 1.9 * draws[8].flatten()[rows]
-            x[rows] = colours.blur(x[rows], sigma, self._radius(x))
-        p = x.new_tensor([0.0, self.solarise_2, 0.0]).view(3, 1)
-        return colours.solarise(x, (draws[13] < p).flatten())
+        x = self._blur(x, draws[8].flatten(), draws[12])
+        second = x.chunk(3)[1]
+        second.copy_(colours.solarise(second, draws[13, 1] < self.solarise_2))
+        return x
 
     def _cut(self, x: Tensor, unit: Tensor, flip: Tensor) -> Tensor:
         area = self.min_area + (1 - self.min_area) * unit[0]
         log_ratio = math.log(self.max_ratio) * (2 * unit[1] - 1)
         position = torch.stack((unit[2], unit[3]), dim=1)
-        return warp(x, colours.crop_matrices(area, log_ratio, position, flip), "border")
+        grid = colours.crop_grid(area, log_ratio, position, flip, x.shape[-1])
+        return grid_sample(x, grid, padding_mode="border", align_corners=False)
 
     def _colour(self, x: Tensor, unit: Tensor, jitter: Tensor, grey: Tensor) -> Tensor:
         strength = (self.brightness, self.contrast, self.saturation, self.hue)
-        widths = x.new_tensor(strength).view(4, 1) * jitter  # 0 where there is no jitter
+        widths = constant(strength, x.device).view(4, 1) * jitter  # 0 where there is no jitter
         change = widths * (2 * unit - 1)
         b, c, s = (1 + change[:3]).unbind()
         s = s.masked_fill(grey, 0.0)
         return colours.apply_colour(
             x, colours.colour_matrices(b, c, s, change[3], colours.grey_means(x))
         )
+
+    def _blur(self, x: Tensor, width: Tensor, chance: Tensor) -> Tensor:
+        p = constant((self.blur, self.blur_2, self.blur), x.device).view(3, 1)
+        blurred = (chance < p).flatten()
+        sigma = 0.1 + 1.9 * width
+        if x.device.type != "cpu":  # to blur all takes less time than to wait for which
+            whole = colours.blur(x, sigma, self._radius(x))
+            return torch.where(blurred.view(-1, 1, 1, 1), whole, x)
+        rows = blurred.nonzero().squeeze(1)
+        if len(rows):
+            x[rows] = colours.blur(x[rows], sigma[rows], self._radius(x))
+        return x
 
     @staticmethod
     def _radius(x: Tensor) -> int:

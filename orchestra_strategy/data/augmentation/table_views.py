@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from orchestra_strategy.algorithms.devices import constant, sent_to
 from orchestra_strategy.algorithms.model_input import to_model_input
 from orchestra_strategy.data.augmentation import transforms
 from orchestra_strategy.data.augmentation.view_set import (
@@ -103,9 +104,9 @@ class TableViews:
         target = draw_pretext_target(x, generator)
         shape, device = (3, *x.shape), generator.device
         draw = torch.rand(shape, generator=generator, device=device)
-        replaced = self._same_in_groups(draw.to(x.device) < self._chances(target))
-        donors = self._same_in_groups(_other_rows(shape, generator)).to(x.device)
-        noise = torch.randn(shape, generator=generator, device=device).to(x.device)
+        replaced = self._same_in_groups(sent_to(draw, x.device) < self._chances(target))
+        donors = sent_to(self._same_in_groups(_other_rows(shape, generator)), x.device)
+        noise = sent_to(torch.randn(shape, generator=generator, device=device), x.device)
         return transforms.corrupt_features(to_model_input(x), replaced, donors), noise, target
 
     def _with_marginals(
@@ -119,14 +120,15 @@ class TableViews:
         rows, num_features = x.shape
         per_view = 3 * num_features + len(self.one_hot)
         unit = torch.rand((rows, 1 + 3 * per_view), generator=generator, device=generator.device)
-        target = (4 * unit[:, 0]).long().to(x.device)
-        views = unit[:, 1:].view(rows, 3, per_view).transpose(0, 1).to(x.device)  # (3, B, ...)
+        unit = sent_to(unit, x.device)
+        target = (4 * unit[:, 0]).long()
+        views = unit[:, 1:].view(rows, 3, per_view).transpose(0, 1)  # (3, B, ...)
         widths = [num_features, num_features, num_features, len(self.one_hot)]
         chance, value, noise, category = torch.split(views, widths, dim=-1)
         drawn = _normal(value)
         for i, group in enumerate(self.one_hot):
             chosen = (len(group) * category[..., i]).long()
-            drawn[..., list(group)] = F.one_hot(chosen, len(group)).to(drawn)
+            drawn[..., constant(group, x.device)] = F.one_hot(chosen, len(group)).to(drawn)
         replaced = self._same_in_groups(chance < self._chances(target))
         return torch.where(replaced, drawn, to_model_input(x)), _normal(noise), target
 
@@ -146,7 +148,7 @@ class TableViews:
     def _same_in_groups(self, drawn: Tensor) -> Tensor:
         """Let the first column of each group stand for all of it; changes (V, B, F) in place."""
         for group in self.one_hot:
-            drawn[..., list(group)] = drawn[..., group[:1]]
+            drawn[..., constant(group, drawn.device)] = drawn[..., group[0], None]
         return drawn
 
 

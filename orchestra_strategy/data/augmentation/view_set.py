@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from orchestra_strategy.algorithms.devices import sent_to
 from orchestra_strategy.errors import DataError, ParameterError
 
 __all__ = [
@@ -106,4 +107,4 @@ def check_square(x: Tensor, views: str) -> None:
 def draw_pretext_target(x: Tensor, generator: torch.Generator) -> Tensor:
     """Draw (B,) int64 in {0, 1, 2, 3} for the rows of ``x``, on its device."""
     drawn = torch.randint(4, (len(x),), generator=generator, device=generator.device)
-    return drawn.to(x.device)
+    return sent_to(drawn, x.device)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from orchestra_strategy.algorithms.devices import sent_to
 from orchestra_strategy.algorithms.model_input import to_model_input, to_unit_images
 from orchestra_strategy.data.augmentation import transforms
 from orchestra_strategy.data.augmentation.colour_views import ColourViews
@@ -103,7 +104,7 @@ class SmallGreyViews:
         """Return t(x), one draw per image; called once, for sampling has a fixed cost per call."""
         draws = torch.rand(7, len(x), generator=generator, device=generator.device)
         noise = torch.randn(x.shape, generator=generator, device=generator.device)
-        unit = draws.to(x.device).mul_(2).sub_(1)  # (7, B) in [-1, 1)
+        unit = sent_to(draws, x.device).mul_(2).sub_(1)  # (7, B) in [-1, 1)
         matrices = transforms.affine_matrices(
             degrees=unit[0] * self.rotation,
             shear=unit[1] * self.shear,
@@ -116,7 +117,9 @@ class SmallGreyViews:
         level = self.background or 0.0
         padding = "border" if self.background is None else "zeros"
         moved = transforms.warp(x - level, matrices, padding)
-        return moved.mul_(gain).add_(offset + level).add_(noise.to(x.device), alpha=self.noise)
+        return (
+            moved.mul_(gain).add_(offset + level).add_(sent_to(noise, x.device), alpha=self.noise)
+        )
 
 
 VIEWS: dict[str, type[Any]] = {

@@ -3,11 +3,12 @@ import math
 import pytest
 import torch
 import torchvision.transforms.functional as tvf
+from torch.nn.functional import grid_sample
 from torchvision.transforms import InterpolationMode
 
 from orchestra_strategy.data import build_views, to_model_input
 from orchestra_strategy.data.augmentation import colour_transforms as colours
-from orchestra_strategy.data.augmentation.transforms import rotate_quarters, warp
+from orchestra_strategy.data.augmentation.transforms import rotate_quarters
 from orchestra_strategy.errors import DataError, ParameterError
 
 SIDE = 32
@@ -117,7 +118,8 @@ def test_a_crop_is_torchvisions_resized_crop():
     ratio = torch.tensor([math.log(width / height)])
     position = torch.tensor([[left / (SIDE - width), top / (SIDE - height)]])
     for flip in (False, True):
-        ours = warp(x, colours.crop_matrices(area, ratio, position, torch.tensor([flip])), "border")
+        grid = colours.crop_grid(area, ratio, position, torch.tensor([flip]), SIDE)
+        ours = grid_sample(x, grid, padding_mode="border", align_corners=False)
         theirs = tvf.resized_crop(
             x, top, left, height, width, [SIDE, SIDE], InterpolationMode.BILINEAR, antialias=False
         )
@@ -130,11 +132,12 @@ def test_a_crop_is_torchvisions_resized_crop():
 def test_a_crop_never_leaves_the_picture():
     n = 500
     unit = torch.rand(5, n, generator=generator())
-    matrices = colours.crop_matrices(
-        unit[0] * 0.9 + 0.1, (2 * unit[1] - 1), unit[2:4].T, unit[4] < 0.5
+    grid = colours.crop_grid(
+        unit[0] * 0.9 + 0.1, (2 * unit[1] - 1), unit[2:4].T, unit[4] < 0.5, SIDE
     )
-    corners = torch.tensor([[x, y, 1.0] for x in (-1.0, 1.0) for y in (-1.0, 1.0)])
-    assert (matrices @ corners.T).abs().max() <= 1 + 1e-5
+    for outer, inner in ((0, 1), (-1, -2)):  # from the corner pixel's centre to the crop's corner
+        corner = 1.5 * grid[:, outer, outer] - 0.5 * grid[:, inner, inner]
+        assert corner.abs().max() <= 1 + 1e-5
 
 
 def test_with_everything_off_views_are_the_model_input():
