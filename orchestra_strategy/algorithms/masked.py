@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from orchestra_strategy.algorithms.devices import constant, sent_to
 from orchestra_strategy.algorithms.heads import DECODED_SIDE
 from orchestra_strategy.algorithms.model import parts_of
 from orchestra_strategy.algorithms.objective import Batch, LossParts
@@ -90,10 +91,11 @@ def hide(
         ``hidden``, shape (B, V): V is F, or 64 cells for each of C channels.
     """
     parts = x.shape[1] if x.ndim == 2 else _SIDE**2
-    drawn = torch.rand((len(x), parts), generator=generator, device=generator.device).to(x.device)
+    drawn = torch.rand((len(x), parts), generator=generator, device=generator.device)
+    drawn = sent_to(drawn, x.device)
     if x.ndim == 2:
         for group in groups:
-            drawn[:, list(group)] = drawn[:, group[:1]]
+            drawn[:, constant(tuple(group), x.device)] = drawn[:, group[0], None]
         hidden = chosen_parts(drawn, ratio)
         return {"inputs": x.masked_fill(hidden, 0.0), "target": x, "hidden": hidden}
     patches = chosen_parts(drawn, ratio).view(-1, 1, _SIDE, _SIDE).float()

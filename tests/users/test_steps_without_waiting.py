@@ -24,6 +24,7 @@ from tests.strategies.test_baselines import EVERY, party
 COLOUR, TABLE = torch.zeros(6, 3, 8, 8, dtype=torch.uint8), torch.zeros(6, 7)
 POINTS = [
     *((strategy, COLOUR, "colour", {}) for strategy in EVERY),
+    ("fed_masked", TABLE, "table", {"one_hot": [[0, 2], [3, 4]]}),
     ("orchestra_plus", torch.zeros(6, 1, 8, 8), "grey", {}),
     ("orchestra_plus", TABLE, "table", {"one_hot": [[0, 2], [3, 4]]}),
     ("orchestra_plus", TABLE, "table", {"one_hot": [[0, 2]], "replacement": "marginals"}),
@@ -55,7 +56,8 @@ def _no_numbers_of_python(monkeypatch):
 def test_two_steps_wait_for_nothing(strategy, samples, views, options):
     width = samples[0].numel()
     body = nn.Sequential(nn.Flatten(), nn.Linear(width, 8), nn.ReLU())
-    sizes = {"hidden_dim": 16, "projection_dim": 16, "num_classes": 3}
+    decoded = width if views == "table" else 64 * samples.shape[1]
+    sizes = {"hidden_dim": 16, "projection_dim": 16, "num_classes": 3, "decoded_values": decoded}
     own = party(strategy)
     own.model = OrchestraModel(body, 8, heads=lookup_strategy(strategy).heads, **sizes).to("meta")
     own.views = lambda: build_views(views, **options)
