@@ -608,8 +608,8 @@ class FederatedOrchestraTrainer:
                 different rows of a table of few columns do.
 
         Returns:
-            Results by feature set (the strategy's name, ``untrained``, ``pixels``) and probe; of
-            two classes also AUC and average precision, see
+            Results by feature set (the strategy's name, ``untrained``, ``pixels`` or, of a
+            table, ``columns``) and probe; of two classes also AUC and average precision, see
             :func:`~orchestra_strategy.evaluation.probe_protocol`.
 
         Raises:

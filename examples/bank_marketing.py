@@ -97,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{name:18} {'20 labels':>12} {'100 labels':>12} {'all':>6}   (AUC in %)")
         for features, row in scores.items():
             cells = [row[f"{each} auc"].percent() for each in ("10", "50", "all")]
-            label = "raw columns" if features == "pixels" else features
+            label = "raw columns" if features == "columns" else features
             print(f"  {label:16} {cells[0]:>12} {cells[1]:>12} {cells[2]:>6}")
 
 

@@ -12,7 +12,7 @@ from orchestra_strategy.commands.own_modules import import_modules
 from orchestra_strategy.commands.parser import SentenceParser
 from orchestra_strategy.commands.quiet_import import load_host
 from orchestra_strategy.commands.yaml_file import Place, parse_value, read_yaml
-from orchestra_strategy.errors import ParameterError
+from orchestra_strategy.errors import OrchestraError, ParameterError
 
 if TYPE_CHECKING:
     from federated_orchestra import TrainerConfig
@@ -137,7 +137,7 @@ def _parameters_of(config: "TrainerConfig") -> Any:
 
 
 def _of_the_strategy(config: "TrainerConfig") -> list["Problem"]:
-    """Return what is wrong with the strategy's name or its parameters."""
+    """Return what is wrong with the strategy's name, its parameters or its views."""
     from orchestra_strategy.config_problems import Problem, checked
     from orchestra_strategy.runtime.checks import our_strategy
 
@@ -146,8 +146,22 @@ def _of_the_strategy(config: "TrainerConfig") -> list["Problem"]:
     except ParameterError as error:
         return [Problem(("strategy",), str(error))]
     of = f"strategy `{config.strategy}`"
-    _, problems = checked(cls.config_class, config.parameters, of)
+    parameters, problems = checked(cls.config_class, config.parameters, of)
+    if parameters is not None and hasattr(cls, "views_for"):
+        problems = _of_the_views(cls, parameters)
     return [Problem(("parameters", *place), sentence) for place, sentence in problems]
+
+
+def _of_the_views(cls: Any, parameters: Any) -> list["Problem"]:
+    from orchestra_strategy.config_problems import Problem
+    from orchestra_strategy.data import VIEWS
+
+    try:
+        cls.views_for(parameters)
+    except OrchestraError as error:
+        place = "view_options" if parameters.views in VIEWS else "views"
+        return [Problem((place,), str(error))]
+    return []
 
 
 def _source(problem: "Problem", sources: dict[Place, str]) -> str:

@@ -57,6 +57,10 @@ def run(arguments: argparse.Namespace) -> int:
     samples = _samples(arguments.samples)
     if not samples and arguments.users is None:
         raise ParameterError("Expected `--samples` or `--users`, got neither; give one of them.")
+    if arguments.epsilon is not None and arguments.users is None:
+        raise ParameterError(
+            "Expected `--users` with `--epsilon`, got none: it is for their noise."
+        )
     secure = arguments.secure or getattr(config, "aggregator", None) is not None
     route = "secure" if secure else "server"
     plan = _plan(config, samples, route) if samples else {}

@@ -1,5 +1,6 @@
 """The signal that a privacy budget leaves, for ``orchestra-fl plan --users``."""
 
+import math
 from typing import Any
 
 from orchestra_strategy.errors import ParameterError
@@ -43,7 +44,8 @@ def signal_of(
         epsilon: The target; None for the job's own noise.
 
     Raises:
-        ParameterError: ``users`` are too few, or the job has neither a target nor noise.
+        ParameterError: ``users`` are too few, ``epsilon`` is not positive, or the job protects
+            records, or has neither a target nor noise.
     """
     from orchestra_strategy.privacy.accounting import epsilon_of
     from orchestra_strategy.privacy.signal import noise_over_clip
@@ -53,7 +55,15 @@ def signal_of(
             f"Expected `--users` to be at least the number of parties, got {users} users of "
             f"{parties} parties."
         )
+    if epsilon is not None and not 0 < epsilon < math.inf:
+        raise ParameterError(f"Expected `--epsilon` to be a positive number, got {epsilon:g}.")
     parameters = dict(config.parameters)
+    if parameters.get("privacy") == "record":
+        raise ParameterError(
+            "Expected `--users` with a job that protects users, got one with privacy='record', "
+            "whose noise is in each local step and not on users' updates; give `--samples`, which "
+            "tells its epsilon, or `--set parameters.privacy=user`."
+        )
     if epsilon is not None:
         parameters |= {"privacy": "user", "target_epsilon": epsilon, "noise_multiplier": None}
         parameters |= {"planned_rounds": config.rounds, "max_epsilon": None}

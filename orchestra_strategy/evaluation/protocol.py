@@ -30,8 +30,8 @@ from orchestra_strategy.rng import numpy_generator
 
 __all__ = ["CONTROLS", "MEASURES", "ProbeResult", "probe_protocol", "with_controls"]
 
-CONTROLS = ("untrained", "pixels")
-"""Names of the two feature sets that a method must beat."""
+CONTROLS = ("untrained", "pixels", "columns")
+"""Names of the feature sets that a method must beat; which of the last two, depends on the data."""
 
 MEASURES = {"accuracy": "Accuracy", "auc": "AUC", "ap": "Average precision"}
 """What is measured, with its name in tables; the last two of two classes alone."""
@@ -98,8 +98,8 @@ def with_controls(
         name: What the method's features are called, such as its strategy.
 
     Returns:
-        ``name``, ``untrained`` and ``pixels`` (the flattened input), each with its train (n, d) and
-        test (m, d) features.
+        ``name``, ``untrained`` and ``pixels`` (the flattened input; ``columns`` of a table), each
+        with its train (n, d) and test (m, d) features.
 
     Raises:
         DataError: Train and test overlap, or cannot be evaluated on.
@@ -122,7 +122,8 @@ def with_controls(
     }
     # As they were given: the normalisation for the network would shift the cosines of kNN.
     raw_train, raw_test = (as_numpy(x).reshape(len(x), -1) for x in (train_x, test_x))
-    return features | {"pixels": (raw_train.astype(np.float32), raw_test.astype(np.float32))}
+    raw = "columns" if train_x.ndim == 2 else "pixels"
+    return features | {raw: (raw_train.astype(np.float32), raw_test.astype(np.float32))}
 
 
 def probe_protocol(

@@ -110,7 +110,7 @@ def test_a_plan_knows_of_shared_noise(tmp_path, capsys):
     assert over["local"] == pytest.approx(over["shared"] * (5 / 1.25) ** 0.5)
 
 
-def test_a_plan_needs_samples_or_users(tmp_path, capsys):
+def test_a_plan_needs_samples_or_users_and_what_fits_them(tmp_path, capsys):
     job = write_job(tmp_path, PLAIN)
     assert status("plan", job) == 2
     assert "Expected `--samples` or `--users`, got neither" in capsys.readouterr().err
@@ -118,6 +118,12 @@ def test_a_plan_needs_samples_or_users(tmp_path, capsys):
     assert "Expected `--epsilon` with `--users`" in capsys.readouterr().err
     assert status("plan", job, "--users", 1, "--epsilon", 8) == 2
     assert "at least the number of parties, got 1 users of 2" in capsys.readouterr().err
+    assert status("plan", job, "--users", 10, "--epsilon", -1) == 2
+    assert "Expected `--epsilon` to be a positive number, got -1." in capsys.readouterr().err
+    assert status("plan", job, "--samples", "alice=40", "--epsilon", 8) == 2
+    assert "Expected `--users` with `--epsilon`, got none" in capsys.readouterr().err
+    assert status("plan", write_job(tmp_path, PLAIN), *PRIVATE, "--users", 10, "--epsilon", 8) == 2
+    assert "a job that protects users, got one with privacy='record'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("given", ["alice", "alice=0", "alice=x", "=3"])

@@ -209,6 +209,12 @@ class TestWithControls:
         assert sets["pixels"][0].tolist() == x.reshape(400, 64).tolist()
         assert sets["pixels"][1].tolist() == test_x.reshape(200, 64).tolist()
 
+    def test_those_of_a_table_are_its_columns(self, digits):
+        rows = digits[0].reshape(400, 64)
+        sets = with_controls(nn.Flatten(), nn.Flatten(), rows[:300], rows[300:])
+        assert list(sets) == ["trained", "untrained", "columns"]
+        assert sets["columns"][1].tolist() == rows[300:].tolist()
+
     def test_overlap_is_refused_unless_allowed(self, digits):
         x = digits[0]
         models = nn.Flatten(), nn.Flatten()
