@@ -20,6 +20,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--epsilon", type=float, default=8.0, help="of the whole training")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--members", type=int, default=200, help="samples of the training")
+    parser.add_argument("--attack-steps", type=int, default=250, help="of a reconstruction")
     parser.add_argument("--attacks", nargs="+", default=["span", "crafted_weights", "canary"])
     arguments = parser.parse_args(argv)
     config = parse_audit(
@@ -27,6 +28,7 @@ def main(argv: list[str] | None = None) -> None:
             "user_types": ["local_gradient"],
             "privacy": [{}, {"privacy": "record", "target_epsilon": arguments.epsilon}],
             "attacks": arguments.attacks,
+            "attack_steps": arguments.attack_steps,
             "rounds": arguments.rounds,
             "members": arguments.members,
             "seed": 0,

@@ -69,7 +69,7 @@ def test_vertical_model(capsys):
 
 
 def test_audit_before_joining(capsys):
-    arguments = ["--rounds", 1, "--members", 40, "--attacks", "span"]
+    arguments = ["--rounds", 1, "--members", 40, "--attacks", "span", "--attack-steps", 40]
     output = output_of("audit_before_joining", capsys, *arguments)
     assert re.search(r"no bound\)\n  span +LEAKS", output)
     assert re.search(r"\(epsilon 8\.00\)\n  span +found nothing", output)

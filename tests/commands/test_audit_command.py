@@ -1,7 +1,7 @@
 """The command, from a file of images to a report."""
 
 import json
-import subprocess
+import runpy
 import sys
 
 import numpy as np
@@ -11,6 +11,7 @@ from orchestra_strategy import cli
 from orchestra_strategy.audit.attacks.table import ATTACKS
 from orchestra_strategy.audit.settings import AuditConfig
 from orchestra_strategy.commands import audit_command
+from orchestra_strategy.errors import DataError
 from tests.algorithms.tiny import images
 from tests.audit.parties import PLAIN, SMALL, TINY
 from tests.evaluation.test_html_report import Page
@@ -94,10 +95,20 @@ def test_without_labels_utility_is_not_compared(folder):
     assert report["results"][0]["beats_untrained"] is None
 
 
-def test_privacy_settings_from_the_command_line(folder):
+def test_privacy_settings_from_the_command_line(folder, monkeypatch):
+    """What is audited; that each setting has its row, the report above says."""
+    asked = []
+
+    def run_audit(_, config, *_more, **_named):
+        asked.append(config)
+        raise DataError("enough")
+
+    monkeypatch.setattr("orchestra_strategy.audit.run.run_audit", run_audit)
     arguments = ("--user-types", "local_update", "--privacy", "none", "user", "record")
-    report, _ = run(folder, *arguments, "--noise", "1", "2", "--clip", "0.5")
-    assert [r["privacy"] for r in report["results"]] == [
+    paths = ("--data", str(folder / "party.npz"), "--out", str(folder / "out"))
+    assert status(["audit", *paths, *arguments, "--noise", "1", "2", "--clip", "0.5"]) in (1, 2)
+    assert asked[0].user_types == ("local_update",)
+    assert list(asked[0].privacy) == [
         {},
         *({"privacy": "user", "noise_multiplier": z, "clip_norm": 0.5} for z in (1.0, 2.0)),
         *({"privacy": "record", "noise_multiplier": z, "clip_norm": 0.5} for z in (1.0, 2.0)),
@@ -180,11 +191,12 @@ def test_a_configuration_file_that_cannot_be_read_is_named(tmp_path, capsys, con
     assert f"Expected `--config` to be a JSON file, got `{path}`: " in told
 
 
-def test_the_module_runs_too():
-    command = [sys.executable, "-m", "orchestra_strategy.audit", "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "--user-types" in done.stdout
+def test_the_module_runs_too(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["audit", "--help"])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_module("orchestra_strategy.audit", run_name="__main__")
+    assert stopped.value.code == 0
+    assert "--user-types" in capsys.readouterr().out
 
 
 # ---- Tables, own strategies, reading options ---------------------------------------------------

@@ -3,23 +3,8 @@ import pytest
 
 from orchestra_strategy.errors import DataError
 from orchestra_strategy.evaluation import ProbeResult, plot_few_labels, plot_ranking
-from orchestra_strategy.evaluation.plots import accuracy_plots as plots
 
 FEW, ONE = ProbeResult.from_values([0.5, 0.7]), ProbeResult.from_values([0.9])
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """Every figure that was saved, still open to look at."""
-    saved = []
-    save = plots.save_figure
-
-    def keep(figure, path):
-        saved.append(figure)
-        save(figure, path)
-
-    monkeypatch.setattr(plots, "save_figure", keep)
-    return saved
 
 
 def bars_of(axis):

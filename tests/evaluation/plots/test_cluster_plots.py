@@ -6,24 +6,9 @@ import torch
 
 from orchestra_strategy.errors import DataError, ParameterError
 from orchestra_strategy.evaluation import plot_cluster_balance, plot_cluster_confusion
-from orchestra_strategy.evaluation.plots import cluster_plots
 
 # Cluster 0 holds the classes 4 4, cluster 1 nothing, cluster 2 holds 1 1 4, and cluster 3 holds 1.
 CLUSTERS, LABELS = np.array([0, 0, 2, 2, 2, 3]), np.array([4, 4, 1, 1, 4, 1])
-
-
-@pytest.fixture
-def figures(monkeypatch):
-    """Every figure that was saved, still open to look at."""
-    saved = []
-    save = cluster_plots.save_figure
-
-    def keep(figure, path):
-        saved.append(figure)
-        save(figure, path)
-
-    monkeypatch.setattr(cluster_plots, "save_figure", keep)
-    return saved
 
 
 def texts(labels):

@@ -15,20 +15,6 @@ LABELS = np.arange(60) % 3
 FEATURES = RNG.normal(size=(60, 6)) + 8 * np.eye(6)[LABELS]
 
 
-@pytest.fixture
-def figures(monkeypatch):
-    """Every figure that was saved, still open to look at."""
-    saved = []
-    save = plots.save_figure
-
-    def keep(figure, path):
-        saved.append(figure)
-        save(figure, path)
-
-    monkeypatch.setattr(plots, "save_figure", keep)
-    return saved
-
-
 def is_picture(path):
     content = path.read_bytes()
     # A drawing compresses badly, an empty canvas of this size to some 2 kB.
