@@ -3,7 +3,7 @@
 Five parties send about 45 MB of weights each. ``server``: the peak of the process that aggregates,
 with the payloads as they have come in and the answer, for each way to combine them. ``local``: the
 peaks of the driver and of Ray's processes that run the aggregation, from before ``fit`` to behind
-``encoder()``; Ray's shared memory, in which payloads wait, is not among them.
+fetching the averaged weights; Ray's shared memory, in which payloads wait, is not among them.
 
 Run: ``python -m benchmarks.driver_memory [--modes server local] [--out FILE]``.
 """
@@ -24,6 +24,7 @@ from orchestra_strategy.exchange.half import narrowed
 from orchestra_strategy.exchange.manifest import Entry
 from orchestra_strategy.exchange.weights import read_weights
 from orchestra_strategy.free_memory import free_memory
+from orchestra_strategy.host import reveal
 
 PARTIES = ("alice", "bob", "carol", "dave", "eve")
 MODEL = partial(orchestra_model, "resnet18", in_channels=1, hidden_dim=16, projection_dim=16)
@@ -98,7 +99,7 @@ def on_local_ray(dtype: str) -> dict[str, float]:
         tasks = [str(pid) for pid in workers_of_ray(b"ray::IDLE")]
         before = {pid: reset_peak(pid) for pid in ("self", *tasks)}
         model.fit(data, epochs=2)
-        model.encoder()
+        reveal(next(iter(model.workers.values())).averaged_weights())
         grown = {pid: peak(pid) - held for pid, held in before.items()}
     return _row(
         leaves, {"driver": grown["self"], "server's task": max(grown[pid] for pid in tasks)}
