@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from orchestra_strategy.aggregation.fields import AggregationFields
 from orchestra_strategy.aggregation.table import AGGREGATIONS
@@ -188,13 +188,18 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
             )
         return self
 
+    @field_validator("payload_bits")
+    @classmethod
+    def _bits_are_known(cls, given: int | None) -> int | None:
+        if given is not None and given not in BITS:
+            raise ValueError(f"Expected `payload_bits` to be 4, 8, 16 or None, got {given}")
+        return given
+
     @model_validator(mode="after")
     def _updates_can_be_rounded(self) -> "StrategyConfig":
         got = self.payload_bits
         if got is None:
             return self
-        if got not in BITS:
-            raise ValueError(f"Expected `payload_bits` to be 4, 8, 16 or None, got {got}")
         if self.privacy != "user":
             raise ValueError(
                 f"Expected `privacy` to be 'user' with `payload_bits`, got {self.privacy!r}: it "

@@ -142,7 +142,7 @@ def orchestra_model(
         projection_dim=projection_dim,
         heads=heads,
         num_classes=num_classes,
-        # A built backbone has refused a number of channels that is none.
+        # Without channels there is no backbone to begin with: `build_backbone` refuses None.
         decoded_values=(in_channels or 0) * (1 if backbone == "mlp" else DECODED_SIDE**2),
     )
     if weights is not None and of_backbone is None:

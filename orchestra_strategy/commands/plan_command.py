@@ -24,6 +24,7 @@ def add_arguments(parser: SentenceParser) -> None:
     parser.add_argument(
         "--samples",
         nargs="+",
+        action="extend",
         default=[],
         metavar="NAME=N",
         help="each party's number of samples, such as alice=1000 bob=800",
@@ -59,7 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ParameterError("Expected `--samples` or `--users`, got neither; give one of them.")
     if arguments.epsilon is not None and arguments.users is None:
         raise ParameterError(
-            "Expected `--users` with `--epsilon`, got none: it is for their noise."
+            "Expected `--users` with `--epsilon`, got none: what its noise leaves of the signal "
+            "depends on their number."
         )
     secure = arguments.secure or getattr(config, "aggregator", None) is not None
     route = "secure" if secure else "server"

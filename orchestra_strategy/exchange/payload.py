@@ -113,7 +113,7 @@ def unpack(wire: Any, who: str = "the sender", reply: bool = False) -> Payload:
             raise ReplyError(
                 f"Expected the names of arrays of {who} to be texts, got {shown(name)}."
             )
-        check_plain(name, array, who, half=True)
+        check_plain(name, array, who, on_wire=True)
     counts = meta["round"], meta["phase"], meta["num_samples"]
     return Payload(dict(arrays), *counts, meta.get("left_out"))
 

@@ -46,7 +46,7 @@ _NOT_NEGATIVE = ("running_var", "num_batches_tracked")
 _DIRECTIONS = ("local_centroids", "global_centroids")
 
 
-def check_plain(name: str, array: Any, who: str, half: bool = False) -> None:
+def check_plain(name: str, array: Any, who: str, on_wire: bool = False) -> None:
     """Refuse what is no plain float32 array, without a look at any value.
 
     Not even a subclass passes: a masked array hides what is under its mask from every check.
@@ -55,16 +55,17 @@ def check_plain(name: str, array: Any, who: str, half: bool = False) -> None:
         name: Of the array.
         array: What came.
         who: Named in the message.
-        half: Whether a weight may be float16, and an update has to be whole numbers.
+        on_wire: Whether it is as it travels: a weight may be float16 then, and a rounded update has
+            to be whole numbers.
 
     Raises:
         ReplyError: It is something else.
     """
     allowed: tuple[type, ...] = (np.float32,)
-    if half and name.startswith(HALF_PREFIX):
-        allowed = (np.float16, np.float32)
     numbers = "float32"
-    if half and name.startswith(UPDATE_PREFIX):
+    if on_wire and name.startswith(HALF_PREFIX):
+        allowed = (np.float16, np.float32)
+    if on_wire and name.startswith(UPDATE_PREFIX):
         allowed, numbers = (np.uint8, np.int8, np.int16), "uint8, int8 or int16"
     if type(array) is not np.ndarray or array.dtype not in allowed or not array.dtype.isnative:
         raise ReplyError(

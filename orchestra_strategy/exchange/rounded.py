@@ -7,7 +7,7 @@ neighbours at random, to the nearer one the more often, so that they are right o
 Alistarh et al., "QSGD: Communication-Efficient SGD via Gradient Quantization and Encoding", NeurIPS
 2017, https://arxiv.org/abs/1610.02132). The error has a variance of step^2 / 6 where numbers spread
 over several steps. Gaussian noise of standard deviation s reaches some 4.5 s among 100,000 numbers:
-so 4 bits add 7 % to its variance, and 8 bits 0.02 %.
+so 4 bits add 7 % to its variance each time that it is rounded, and 8 bits 0.02 %.
 """
 
 from collections.abc import Mapping
@@ -44,8 +44,12 @@ def rounded_entries(
     told = f"{meaning}, rounded at random to {bits} bits" + ", two in a byte" * (bits == 4)
     updates = tuple(
         Entry(
-            *(UPDATE_PREFIX + name, _on_wire(shape, bits), _DTYPES[bits]),
-            *("weighted mean", "server", told),
+            UPDATE_PREFIX + name,
+            _on_wire(shape, bits),
+            _DTYPES[bits],
+            combine="weighted mean",
+            to="server",
+            meaning=told,
         )
         for name, shape in shapes.items()
     )

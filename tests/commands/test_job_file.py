@@ -45,6 +45,7 @@ def test_set_changes_a_setting(tmp_path, capsys):
         ("  lr:", "  rl:", "line 8: Expected a parameter of strategy `orchestra`, got `rl`"),
         ("lr: 1e-2", "lr: -1", "line 8: Expected `lr` to be greater than 0, got -1."),
         ("lr: 1e-2", "views: gray", "line 8: Expected `views` to be a known name, got 'gray'"),
+        ("lr: 1e-2", "payload_bits: 7", "line 8: Expected `payload_bits` to be 4, 8, 16 or None"),
         ("lr: 1e-2", "view_options: {turn: 1}", "line 8: Expected the options of views `grey`"),
         ("rounds: 2", "strategy: orchestre", "line 1: Expected `strategy` to be a registered one"),
         ("rounds: 2", "rounds: 2\nrounds: 3", "line 2: Expected `rounds` once, got it in line 1"),

@@ -33,8 +33,8 @@ def trained(folder, **changes):
 
 
 def planned(capsys, *arguments):
-    given = [f"{name}={n}" for name, n in SAMPLES.items()]
-    assert status("plan", *arguments, "--samples", *given, "--json") == 0, capsys.readouterr().err
+    given = [word for name, n in SAMPLES.items() for word in ("--samples", f"{name}={n}")]
+    assert status("plan", *arguments, *given, "--json") == 0, capsys.readouterr().err
     return json.loads(capsys.readouterr().out)
 
 

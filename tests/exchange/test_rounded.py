@@ -147,7 +147,7 @@ def test_what_no_honest_party_sends_is_left_out():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"payload_bits": 5}, "`payload_bits` to be 4, 8, 16 or None, got 5"),
+        ({"payload_bits": 5}, "Expected `payload_bits` to be 4, 8, 16 or None, got 5"),
         ({"payload_bits": 32}, "`payload_bits` to be less than or equal to 16, got 32"),
         ({"privacy": "record"}, "`privacy` to be 'user' with `payload_bits`, got 'record'"),
         ({"route": "secure"}, r"no `payload_bits` on `route='secure'`, got 8.*64 bits.*'server'"),

@@ -22,7 +22,7 @@ class RoundedUserLevel(UserLevel):
 
     def __init__(self, party: Any) -> None:
         super().__init__(party)
-        self._errors = (0.0, 0.0)
+        self._errors = (0.0, 0.0)  # mean variance of the rounding of a number: here, at the server
 
     # ---- What travels --------------------------------------------------------------------------
 
