@@ -64,14 +64,15 @@ def chosen_parts(drawn: Tensor, ratio: float) -> Tensor:
     """Return which parts are hidden, (B, P) bool: in each row those of the smallest numbers.
 
     Args:
-        drawn: Random numbers, shape (B, P), P at least 2; equal ones are hidden together.
-        ratio: The share of the parts that is hidden, rounded, but never none and never all.
+        drawn: Random numbers, shape (B, P); equal ones are hidden together.
+        ratio: The share of the parts that is hidden, rounded, but never none, and of several never
+            all.
 
     >>> chosen_parts(torch.tensor([[0.9, 0.1, 0.5, 0.7]]), 0.5).tolist()
     [[False, True, True, False]]
     """
     parts = drawn.shape[1]
-    count = min(max(round(ratio * parts), 1), parts - 1)
+    count = max(min(round(ratio * parts), parts - 1), 1)
     return drawn <= drawn.kthvalue(count, dim=1, keepdim=True).values
 
 
@@ -84,27 +85,36 @@ def hide(
         x: Model inputs: pictures (B, C, H, W) in [-1, 1], or rows of a table (B, F).
         ratio: The share that is hidden, of 4x4 patches or of the columns.
         generator: Where the draws come from, on any device.
-        groups: Columns of a table that hold one category together, and are hidden together.
+        groups: Columns of a table that hold one category together: one part, hidden as a whole.
 
     Returns:
         ``inputs`` like x with 0 where it is hidden, and for :func:`masked_loss` ``target`` and
         ``hidden``, shape (B, V): V is F, or 64 cells for each of C channels.
     """
-    parts = x.shape[1] if x.ndim == 2 else _SIDE**2
-    drawn = torch.rand((len(x), parts), generator=generator, device=generator.device)
-    drawn = sent_to(drawn, x.device)
+    part_of = _parts_of_columns(x.shape[1], groups) if x.ndim == 2 else range(_SIDE**2)
+    shape = (len(x), max(part_of) + 1)
+    drawn = torch.rand(shape, generator=generator, device=generator.device)
+    chosen = chosen_parts(sent_to(drawn, x.device), ratio)
     if x.ndim == 2:
-        for group in groups:
-            drawn[:, constant(tuple(group), x.device)] = drawn[:, group[0], None]
-        hidden = chosen_parts(drawn, ratio)
+        hidden = chosen[:, constant(tuple(part_of), x.device)]
         return {"inputs": x.masked_fill(hidden, 0.0), "target": x, "hidden": hidden}
-    patches = chosen_parts(drawn, ratio).view(-1, 1, _SIDE, _SIDE).float()
+    patches = chosen.view(-1, 1, _SIDE, _SIDE).float()
     pixels = F.interpolate(patches, size=x.shape[2:]) > 0
     cells = F.interpolate(patches, size=DECODED_SIDE).expand(-1, x.shape[1], -1, -1) > 0
     target = F.adaptive_avg_pool2d(x, DECODED_SIDE).flatten(1)
     target = target - target.mean(dim=1, keepdim=True)
     target = target / target.std(dim=1, keepdim=True).clamp_min(_FLAT)
     return {"inputs": x.masked_fill(pixels, 0.0), "target": target, "hidden": cells.flatten(1)}
+
+
+def _parts_of_columns(columns: int, groups: Sequence[Sequence[int]]) -> list[int]:
+    """Return which part each column belongs to, from 0: a group is one, every other column, too."""
+    first = list(range(columns))
+    for group in groups:
+        for column in group:
+            first[column] = min(group)
+    number = {column: part for part, column in enumerate(sorted(set(first)))}
+    return [number[column] for column in first]
 
 
 def reconstruction_loss(model: nn.Module, prepared: Batch) -> Tensor:

@@ -121,7 +121,7 @@ class MaskedConfig(StrategyConfig):
 
     Attributes:
         mask_ratio: Share of a sample that is hidden: of the 4x4 patches of a picture, or of the
-            columns of a table.
+            columns of a table, where those of one category count as one.
     """
 
     mask_ratio: float = Field(MaskedSettings().mask_ratio, gt=0, lt=1)

@@ -72,7 +72,9 @@ def test_columns_of_a_table_are_hidden_and_told_as_they_are():
     assert torch.equal(found["inputs"], torch.where(hidden, 0.0, x))
     for group in ([2, 3, 4], [6, 7]):  # a category as a whole
         assert torch.equal(hidden[:, group], hidden[:, group[:1]].expand(-1, len(group)))
+    assert (hidden[:, [0, 1, 2, 5, 6, 8]].sum(dim=1) == 2).all()  # of 6 parts, however wide
     assert hidden.any(dim=0).all()
+    assert hide(x, 0.4, generator(1), groups=(range(9),))["hidden"].all()
     assert (hide(x, 0.4, generator(1))["hidden"].sum(dim=1) == 4).all()
 
 
