@@ -25,12 +25,16 @@ def guard_group_norms(network: nn.Module) -> nn.Module:
         for module in network.modules():
             guarded = _with_usual_order in module._forward_pre_hooks.values()
             if isinstance(module, nn.GroupNorm) and not guarded:
-                module.register_forward_pre_hook(_with_usual_order)
+                module.register_forward_pre_hook(_with_usual_order, with_kwargs=True)
     return network
 
 
-def _with_usual_order(module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    x, *rest = inputs
+def _with_usual_order(
+    module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    x = inputs[0] if inputs else named["input"]
     if x.requires_grad or not torch.is_grad_enabled():
         return None
-    return (x.contiguous(), *rest)
+    if inputs:
+        return (x.contiguous(), *inputs[1:]), named
+    return (), named | {"input": x.contiguous()}

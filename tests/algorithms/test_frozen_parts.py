@@ -27,6 +27,8 @@ def test_gradients_behind_frozen_layers_are_the_same_in_either_order_of_memory()
     found = gradients(copy.deepcopy(guarded), x.contiguous(memory_format=torch.channels_last))
     for one, other in zip(found, gradients(network(), x), strict=True):
         torch.testing.assert_close(one, other)
+    hidden = torch.rand(4, 8, 6, 6)
+    assert torch.equal(guarded[1](input=hidden), guarded[1](hidden))  # called by name, too
 
 
 def test_a_network_is_guarded_once_and_only_where_something_is_frozen() -> None:
