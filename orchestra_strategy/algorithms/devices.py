@@ -26,10 +26,14 @@ def sent_to(tensor: Tensor, device: torch.device | str | None, dtype: Any = None
 
 
 @cache
-def constant(values: tuple[Any, ...], device: torch.device) -> Tensor:
+def constant(
+    values: tuple[Any, ...], device: torch.device, dtype: torch.dtype = torch.float32
+) -> Tensor:
     """Return numbers as a tensor, of which each device has one; only to be read.
 
-    >>> constant((1, 2), torch.device("cpu"))
-    tensor([1, 2])
+    The dtype is told, and not taken from the numbers: 0 and 0.0 are the same to the cache.
+
+    >>> constant((0, 1), torch.device("cpu")), constant((0, 1), torch.device("cpu"), torch.long)
+    (tensor([0., 1.]), tensor([0, 1]))
     """
-    return torch.tensor(values, device=device)
+    return torch.tensor(values, dtype=dtype, device=device)

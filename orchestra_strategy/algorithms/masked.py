@@ -96,7 +96,7 @@ def hide(
     drawn = torch.rand(shape, generator=generator, device=generator.device)
     chosen = chosen_parts(sent_to(drawn, x.device), ratio)
     if x.ndim == 2:
-        hidden = chosen[:, constant(tuple(part_of), x.device)]
+        hidden = chosen[:, constant(tuple(part_of), x.device, torch.long)]
         return {"inputs": x.masked_fill(hidden, 0.0), "target": x, "hidden": hidden}
     patches = chosen.view(-1, 1, _SIDE, _SIDE).float()
     pixels = F.interpolate(patches, size=x.shape[2:]) > 0

@@ -128,7 +128,8 @@ class TableViews:
         drawn = _normal(value)
         for i, group in enumerate(self.one_hot):
             chosen = (len(group) * category[..., i]).long()
-            drawn[..., constant(group, x.device)] = F.one_hot(chosen, len(group)).to(drawn)
+            columns = constant(group, x.device, torch.long)
+            drawn[..., columns] = F.one_hot(chosen, len(group)).to(drawn)
         replaced = self._same_in_groups(chance < self._chances(target))
         return torch.where(replaced, drawn, to_model_input(x)), _normal(noise), target
 
@@ -148,7 +149,7 @@ class TableViews:
     def _same_in_groups(self, drawn: Tensor) -> Tensor:
         """Let the first column of each group stand for all of it; changes (V, B, F) in place."""
         for group in self.one_hot:
-            drawn[..., constant(group, drawn.device)] = drawn[..., group[0], None]
+            drawn[..., constant(group, drawn.device, torch.long)] = drawn[..., group[0], None]
         return drawn
 
 
