@@ -21,7 +21,6 @@ from benchmarks.measuring import quartiles, ratios, taking_turns, write_result
 from orchestra_strategy import orchestra_model
 from orchestra_strategy.algorithms.clustering import random_unit_rows
 from orchestra_strategy.algorithms.model import parts_of
-from orchestra_strategy.algorithms.model_input import weights_channels_last
 from orchestra_strategy.algorithms.orchestra_objective import OrchestraObjective, OrchestraSettings
 from orchestra_strategy.algorithms.precision import Precision, computing_in, has_bf16
 from orchestra_strategy.data.augmentation.views import build_views
@@ -40,7 +39,6 @@ def our_step(backbone: str, x: Tensor, precision: Precision) -> Callable[[], Non
     """Return a local step as a party does it."""
     torch.manual_seed(0)
     model = orchestra_model(backbone)
-    weights_channels_last(model)
     generator = torch.Generator().manual_seed(0)
     objective = OrchestraObjective(model, build_views("colour"), OrchestraSettings(), generator)
     objective.centroids = random_unit_rows(128, 512, generator)
@@ -61,7 +59,6 @@ def bound(backbone: str, x: Tensor, precision: Precision) -> Callable[[], None]:
     """Return the least that a step of the method does."""
     torch.manual_seed(0)
     model = orchestra_model(backbone)
-    weights_channels_last(model)
     target = copy.deepcopy(parts_of(model).encoder).requires_grad_(False)
     encoder, (head,) = parts_of(model, ("degeneracy_head",))
     optimizer = sgd(model)

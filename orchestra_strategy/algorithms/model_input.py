@@ -1,7 +1,7 @@
 """The form in which networks take samples: pixels around 0, channels first, tables as they are."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from orchestra_strategy.errors import DataError
 
@@ -11,7 +11,6 @@ __all__ = [
     "to_model_input",
     "to_unit_images",
     "tracing",
-    "weights_channels_last",
 ]
 
 _ROUNDING = 1e-6  # what arithmetic in float32 may leave above 1
@@ -58,19 +57,6 @@ def channels_last(x: Tensor) -> Tensor:
     if tracing() or x.ndim != 4 or x.shape[1] == 1:
         return x
     return x.contiguous(memory_format=torch.channels_last)
-
-
-@torch.no_grad()
-def weights_channels_last(model: nn.Module) -> None:
-    """Lay out a model's kernels (O, C, h, w) as :func:`channels_last` does images, in place.
-
-    The values are the same. Else each convolution copies its kernels for each batch, of a ResNet-18
-    in a fourteenth of a step's time. A network for grey images, which stay as they are, stays, too.
-    """
-    kernels = [p for p in model.parameters() if p.ndim == 4]
-    if kernels and kernels[0].shape[1] > 1:
-        for kernel in kernels:
-            kernel.data = kernel.data.contiguous(memory_format=torch.channels_last)
 
 
 def refuse_other_pixels(x: Tensor) -> None:

@@ -13,7 +13,6 @@ from torch import nn
 
 from orchestra_strategy import host
 from orchestra_strategy.aggregation.fields import AggregationFields
-from orchestra_strategy.algorithms.model_input import weights_channels_last
 from orchestra_strategy.algorithms.own_network import builder_of
 from orchestra_strategy.checkpoints.party import PartyCheckpoints
 from orchestra_strategy.config import StrategyConfig, parse_config
@@ -97,7 +96,6 @@ class PartyWorker(Intake, Answers, host.BaseTorchModel):  # type: ignore[misc]
         self.config: Any = self.checked_config(own, in_fl_model=host.is_worker(self))
         with first_weights_of(self.seed), torch_threads(self.config.torch_threads):
             super().__init__(_building_anew(builder_base), random_seed=None, use_gpu=use_gpu)
-        weights_channels_last(self.model)
         self.party = self.config.party or ""
         self.privacy: Any = unit_of(self.config)(self)
         self.streams = self.privacy.own_streams() or self._open_streams()
