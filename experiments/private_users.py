@@ -35,31 +35,53 @@ PARAMETERS = {
     **{"user_type": "multiuser_aggregate", "batch_size": 8, "health_samples": 0},
     **{"local_epochs": 3, "lr": 0.03, "momentum": 0.0, "weight_decay": 0.0},
 }
-CLIP = {"clip_norm": 0.5, "clip_quantile": 0.5, "clip_rate": 0.5, "clip_share": 0.01}
+CLIP = {
+    "accountant": "pld",
+    "clip_norm": 0.5,
+    "clip_quantile": 0.5,
+    "clip_rate": 0.5,
+    "clip_share": 0.01,
+}
 LABELS = (5, None)
+STARTS = ("untrained", "start")
 Data = tuple[Any, Any, Any, Any]
 
 
-def samples(cifar: Path | None, seed: int, users: int, per_user: int) -> tuple[Any, Data]:
-    """Return the users' samples, and the labelled ones of the probes: train and test."""
+def smaller(x: Any, side: int) -> Any:
+    """Return images (n, c, H, W) of a given side, as means of blocks."""
+    block = x.shape[-1] // side
+    blocks = x.reshape(*x.shape[:2], side, block, side, block)
+    return np.rint(blocks.mean((3, 5), dtype=np.float32)).astype(np.uint8)
+
+
+def samples(arguments: argparse.Namespace, seed: int) -> tuple[Any, Data]:
+    """Return the users' samples, and the labelled ones of the probes: train and test.
+
+    With ``--held-out`` the second are training samples that neither users nor probes have.
+    """
     rng = numpy_generator(seed, "experiment", 0, "users")
-    if cifar is None:
+    if arguments.cifar is None:
         train_x, train_y, test_x, test_y = load_data()
-        rows = rng.permutation(len(train_x))[: users * per_user]
-        return train_x[rows], (train_x, train_y, test_x, test_y)
-    from experiments.cifar import read_cifar
+    else:
+        from experiments.cifar import read_cifar
 
-    train, test, _ = read_cifar(cifar)
-    order = rng.permutation(len(train.y))
-    own, bank = order[: users * per_user], train.at(order[-5000:])
-    return train.x[own], (bank.x, bank.y, test.x, test.y)
+        train, test, _ = read_cifar(arguments.cifar)
+        train_x, test_x = (smaller(images.x, arguments.side) for images in (train, test))
+        train_y, test_y = train.y, test.y
+    order = rng.permutation(len(train_y))
+    own = order[: arguments.users * arguments.per_user]
+    bank = order if arguments.cifar is None else order[-5000:]
+    if arguments.held_out:
+        rest = np.setdiff1d(order, own)
+        held_out, bank = rest[::2], rest[1::2]
+        test_x, test_y = train_x[held_out], train_y[held_out]
+    return train_x[own], (train_x[bank], train_y[bank], test_x, test_y)
 
 
-def model_of(cifar: Path | None) -> dict[str, Any]:
+def model_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the network's options: a small projector."""
-    return {"backbone": "resnet8", "in_channels": 1 if cifar is None else 3} | MODEL_PRESETS[
-        "private"
-    ]
+    channels = 1 if arguments.cifar is None else 3
+    return {"backbone": arguments.backbone, "in_channels": channels} | MODEL_PRESETS["private"]
 
 
 def noise_of(epsilon: float, delta: float, rounds: int, users: int, cohort: int) -> float:
@@ -80,11 +102,12 @@ def privacy_of(arguments: argparse.Namespace, epsilon: float) -> dict[str, Any]:
 
 def run(arguments: argparse.Namespace, epsilon: float, start: str | None, seed: int) -> Any:
     """Train once and probe; return accuracies in % by features and probe, and the history."""
-    x, labelled = samples(arguments.cifar, seed, arguments.users, arguments.per_user)
+    x, labelled = samples(arguments, seed)
     private = privacy_of(arguments, epsilon)
     each = arguments.users // len(PARTIES)
-    model = {**model_of(arguments.cifar), "weights": start}
+    model = {**model_of(arguments), "weights": start}
     parameters = {**PARAMETERS, **private, "num_virtual_users": each, "user_split": "blocks"}
+    parameters |= arguments.parameters
     parameters |= {"views": "grey" if arguments.cifar is None else "colour"}
     config = {
         **{"strategy": arguments.strategy, "seed": seed, "rounds": arguments.rounds},
@@ -126,11 +149,13 @@ def show(rows: dict[str, dict[str, list[float]]]) -> None:
 def draw(rows: dict[str, dict[str, list[float]]], file: Path) -> None:
     """Write the picture: accuracy over epsilon, from both starts, beside the controls."""
     series = {}
-    for start in ("untrained", "start"):
+    for start in STARTS:
+        if f"{start}, no privacy" not in rows:
+            continue
         points = [(n, rows[f"{start}, {n}"]) for n in ("epsilon 2", "epsilon 8", "no privacy")]
         values = [float(np.mean(by["5"])) for _, by in points]
         series[f"from {start}"] = ([0.0, 1.0, 2.0], values)
-    controls = ("untrained", "start", "pixels")
+    controls = [name for name in (*STARTS, "pixels") if name in rows]
     levels = {name: float(np.mean(rows[name]["5"])) for name in controls}
     told = "epsilon 2, epsilon 8, without privacy"
     plot_comparison(series, levels, file, told, "linear probe, 5 labels per class, %")
@@ -146,21 +171,27 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--strategy", default="fed_rotpred")
     parser.add_argument("--epsilons", type=float, nargs="+", default=[0.0, 8.0, 2.0])
+    parser.add_argument("--backbone", default="resnet8")
+    parser.add_argument("--starts", nargs="+", choices=STARTS, default=STARTS)
     parser.add_argument("--cohort", type=int, help="scale the noise as so many users would")
     parser.add_argument("--cifar", type=Path)
+    parser.add_argument("--side", type=int, default=32, help="pixels; CIFAR's are 32")
+    parser.add_argument("--parameters", type=json.loads, default={}, help="others, as JSON")
+    parser.add_argument("--held-out", action="store_true", help="do not open the test set")
     parser.add_argument("--pretrain-images", type=int, default=4000)
     parser.add_argument("--pretrain-epochs", type=int, default=10)
     arguments = parser.parse_args(argv)
     out, found = arguments.out, dict[str, list[dict[str, Any]]]()
     for seed in arguments.seeds:
         start = out / f"start-{seed}"
-        if not start.is_dir():
-            size = 8 if arguments.cifar is None else 32
+        if "start" in arguments.starts and not start.is_dir():
+            size = 8 if arguments.cifar is None else arguments.side
             many, epochs = arguments.pretrain_images, arguments.pretrain_epochs
-            made = pretrained(model_of(arguments.cifar), "fed_simclr", many, size, epochs, seed)
+            made = pretrained(model_of(arguments), "fed_simclr", many, size, epochs, seed)
             export_encoder(start, made)
         for epsilon in arguments.epsilons:
-            for name, path in (("untrained", None), ("start", str(start))):
+            for name in arguments.starts:
+                path = str(start) if name == "start" else None
                 told = f"{name}, " + (f"epsilon {epsilon:g}" if epsilon else "no privacy")
                 cohort = f"-as-{arguments.cohort}" if arguments.cohort and epsilon else ""
                 file = out / "runs" / f"{name}-{epsilon:g}{cohort}-{seed}.json"
