@@ -4,22 +4,23 @@ Samples are dealt out to virtual users of five parties, who share the noise over
 (``noise="shared"``), with a clip that follows the median norm. ``digits`` are scikit-learn's, two a
 user; ``--cifar FOLDER`` has CIFAR-10 in image folders. Rows: the untrained network, a network
 trained on images of a random process alone (``start``), raw pixels, the training without privacy,
-and with epsilon 8 and 2, each from both networks. ``--cohort N`` scales the noise as N users would
-have it, which is a simulation and called so. Runs are written to ``OUT/runs`` when they are done,
-and not run again:
+and with epsilon 8 and 2, each from both networks. ``--cohorts N ...`` adds rows whose noise is
+scaled as N users would have it, which is a simulation and called so. Runs are written to
+``OUT/runs`` when they are done, and not run again:
 
     python -m experiments.private_users --out private_users --seeds 0 1 2
 """
 
 import argparse
 import json
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from demo_custom_strategy import load_data
 from experiments.privacy_curve import once
+from experiments.private_samples import samples
 from federated_orchestra import MODEL_PRESETS, FederatedOrchestraTrainer
 from orchestra_strategy import host, session
 from orchestra_strategy.data.sources import fed_ndarray
@@ -27,7 +28,6 @@ from orchestra_strategy.encoder_export import export_encoder
 from orchestra_strategy.evaluation import write_json
 from orchestra_strategy.evaluation.plots.comparison_plot import plot_comparison
 from orchestra_strategy.privacy import Release, find_noise_multiplier
-from orchestra_strategy.rng import numpy_generator
 from orchestra_strategy.runtime.pretraining import pretrained
 
 PARTIES = ("alice", "bob", "carol", "dave", "erin")
@@ -44,38 +44,6 @@ CLIP = {
 }
 LABELS = (5, None)
 STARTS = ("untrained", "start")
-Data = tuple[Any, Any, Any, Any]
-
-
-def smaller(x: Any, side: int) -> Any:
-    """Return images (n, c, H, W) of a given side, as means of blocks."""
-    block = x.shape[-1] // side
-    blocks = x.reshape(*x.shape[:2], side, block, side, block)
-    return np.rint(blocks.mean((3, 5), dtype=np.float32)).astype(np.uint8)
-
-
-def samples(arguments: argparse.Namespace, seed: int) -> tuple[Any, Data]:
-    """Return the users' samples, and the labelled ones of the probes: train and test.
-
-    With ``--held-out`` the second are training samples that neither users nor probes have.
-    """
-    rng = numpy_generator(seed, "experiment", 0, "users")
-    if arguments.cifar is None:
-        train_x, train_y, test_x, test_y = load_data()
-    else:
-        from experiments.cifar import read_cifar
-
-        train, test, _ = read_cifar(arguments.cifar)
-        train_x, test_x = (smaller(images.x, arguments.side) for images in (train, test))
-        train_y, test_y = train.y, test.y
-    order = rng.permutation(len(train_y))
-    own = order[: arguments.users * arguments.per_user]
-    bank = order if arguments.cifar is None else order[-5000:]
-    if arguments.held_out:
-        rest = np.setdiff1d(order, own)
-        held_out, bank = rest[::2], rest[1::2]
-        test_x, test_y = train_x[held_out], train_y[held_out]
-    return train_x[own], (train_x[bank], train_y[bank], test_x, test_y)
 
 
 def model_of(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -90,20 +58,22 @@ def noise_of(epsilon: float, delta: float, rounds: int, users: int, cohort: int)
     return z * users / cohort
 
 
-def privacy_of(arguments: argparse.Namespace, epsilon: float) -> dict[str, Any]:
+def privacy_of(arguments: argparse.Namespace, epsilon: float, cohort: int | None) -> dict[str, Any]:
     """Return the parameters of privacy; none without an epsilon."""
     if not epsilon:
         return {}
-    users, cohort = arguments.users, arguments.cohort or arguments.users
+    users, cohort = arguments.users, cohort or arguments.users
     delta = min(1e-5, cohort**-1.1)
     z = noise_of(epsilon, delta, arguments.rounds, users, cohort)
     return {"privacy": "user", "noise": "shared", "noise_multiplier": z, "delta": delta, **CLIP}
 
 
-def run(arguments: argparse.Namespace, epsilon: float, start: str | None, seed: int) -> Any:
+def run(
+    arguments: argparse.Namespace, epsilon: float, cohort: int | None, start: str | None, seed: int
+) -> Any:
     """Train once and probe; return accuracies in % by features and probe, and the history."""
     x, labelled = samples(arguments, seed)
-    private = privacy_of(arguments, epsilon)
+    private = privacy_of(arguments, epsilon, cohort)
     each = arguments.users // len(PARTIES)
     model = {**model_of(arguments), "weights": start}
     parameters = {**PARAMETERS, **private, "num_virtual_users": each, "user_split": "blocks"}
@@ -146,19 +116,32 @@ def show(rows: dict[str, dict[str, list[float]]]) -> None:
         print(f"| {name} | " + " | ".join(cells) + " |")
 
 
-def draw(rows: dict[str, dict[str, list[float]]], file: Path) -> None:
-    """Write the picture: accuracy over epsilon, from both starts, beside the controls."""
-    series = {}
-    for start in STARTS:
-        if f"{start}, no privacy" not in rows:
-            continue
-        points = [(n, rows[f"{start}, {n}"]) for n in ("epsilon 2", "epsilon 8", "no privacy")]
-        values = [float(np.mean(by["5"])) for _, by in points]
-        series[f"from {start}"] = ([0.0, 1.0, 2.0], values)
-    controls = [name for name in (*STARTS, "pixels") if name in rows]
-    levels = {name: float(np.mean(rows[name]["5"])) for name in controls}
-    told = "epsilon 2, epsilon 8, without privacy"
-    plot_comparison(series, levels, file, told, "linear probe, 5 labels per class, %")
+def row_name(start: str, epsilon: float, cohort: int | None) -> str:
+    """Return the name of a training in the table."""
+    told = f"{start}, epsilon {epsilon:g}" if epsilon else f"{start}, no privacy"
+    return told + (f", as {cohort:,} users" if cohort else "")
+
+
+def draw(
+    rows: dict[str, dict[str, list[float]]], arguments: argparse.Namespace, file: Path, probe: str
+) -> None:
+    """Write the picture: a probe's accuracy over the users that share the noise."""
+    series, levels, spreads = {}, {}, {}
+    for start in arguments.starts:
+        for epsilon in filter(None, arguments.epsilons):
+            cohorts = [None, *arguments.cohorts]
+            values = [rows[row_name(start, epsilon, cohort)][probe] for cohort in cohorts]
+            name = f"from {start}, epsilon {epsilon:g}"
+            users = [float(np.log10(cohort or arguments.users)) for cohort in cohorts]
+            series[name] = (users, [float(np.mean(v)) for v in values])
+            spreads[name] = [float(np.ptp(v)) / 2 for v in values]
+    for name in (*arguments.starts, *(row_name(s, 0.0, None) for s in arguments.starts), "pixels"):
+        if name in rows:
+            levels[name] = float(np.mean(rows[name][probe]))
+    of_users = (
+        "users who share the noise, log10 (the first as many as there are, the rest simulated)"
+    )
+    plot_comparison(series, levels, file, of_users, f"probe {probe}, %", spreads)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -173,7 +156,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--epsilons", type=float, nargs="+", default=[0.0, 8.0, 2.0])
     parser.add_argument("--backbone", default="resnet8")
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=STARTS)
-    parser.add_argument("--cohort", type=int, help="scale the noise as so many users would")
+    parser.add_argument("--cohorts", type=int, nargs="*", default=[], help="see above")
     parser.add_argument("--cifar", type=Path)
     parser.add_argument("--side", type=int, default=32, help="pixels; CIFAR's are 32")
     parser.add_argument("--parameters", type=json.loads, default={}, help="others, as JSON")
@@ -189,19 +172,18 @@ def main(argv: list[str] | None = None) -> None:
             many, epochs = arguments.pretrain_images, arguments.pretrain_epochs
             made = pretrained(model_of(arguments), "fed_simclr", many, size, epochs, seed)
             export_encoder(start, made)
-        for epsilon in arguments.epsilons:
-            for name in arguments.starts:
-                path = str(start) if name == "start" else None
-                told = f"{name}, " + (f"epsilon {epsilon:g}" if epsilon else "no privacy")
-                cohort = f"-as-{arguments.cohort}" if arguments.cohort and epsilon else ""
-                file = out / "runs" / f"{name}-{epsilon:g}{cohort}-{seed}.json"
-                found.setdefault(told, []).append(once(file, run, arguments, epsilon, path, seed))
+        for name, epsilon in product(arguments.starts, arguments.epsilons):
+            path = str(start) if name == "start" else None
+            for cohort in [None, *(arguments.cohorts if epsilon else [])]:
+                suffix = f"-as-{cohort}" if cohort else ""
+                file = out / "runs" / f"{name}-{epsilon:g}{suffix}-{seed}.json"
+                one = once(file, run, arguments, epsilon, cohort, path, seed)
+                found.setdefault(row_name(name, epsilon, cohort), []).append(one)
     rows = table(found, arguments.strategy)
     show(rows)
-    suffix = f"_as_{arguments.cohort}" if arguments.cohort else ""
-    write_json(out / f"private_users{suffix}.json", {"rows": rows, **json.loads(_told(arguments))})
-    if set(arguments.epsilons) >= {0.0, 2.0, 8.0}:
-        draw(rows, out / f"private_users{suffix}.png")
+    write_json(out / "private_users.json", {"rows": rows, **json.loads(_told(arguments))})
+    for probe in ("5", "knn"):
+        draw(rows, arguments, out / f"private_users_{probe}.png", probe)
 
 
 def _told(arguments: argparse.Namespace) -> str:

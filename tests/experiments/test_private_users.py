@@ -5,7 +5,8 @@ from argparse import Namespace
 import numpy as np
 import pytest
 
-from experiments.private_users import noise_of, samples, smaller
+from experiments.private_samples import samples, smaller
+from experiments.private_users import noise_of
 
 
 def test_held_out_samples_belong_to_training_and_to_nobody_else() -> None:
