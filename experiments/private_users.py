@@ -138,10 +138,10 @@ def draw(
     for name in (*arguments.starts, *(row_name(s, 0.0, None) for s in arguments.starts), "pixels"):
         if name in rows:
             levels[name] = float(np.mean(rows[name][probe]))
-    of_users = (
+    of_users = "users who share the noise, log10 (from the second point on simulated)"
         "users who share the noise, log10 (the first as many as there are, the rest simulated)"
     )
-    plot_comparison(series, levels, file, of_users, f"probe {probe}, %", spreads)
+    plot_comparison(series, levels, file, of_users, f"accuracy, {probe}, %", spreads)
 
 
 def main(argv: list[str] | None = None) -> None:
