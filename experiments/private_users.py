@@ -139,8 +139,6 @@ def draw(
         if name in rows:
             levels[name] = float(np.mean(rows[name][probe]))
     of_users = "users who share the noise, log10 (from the second point on simulated)"
-        "users who share the noise, log10 (the first as many as there are, the rest simulated)"
-    )
     plot_comparison(series, levels, file, of_users, f"accuracy, {probe}, %", spreads)
 
 
