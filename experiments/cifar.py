@@ -12,7 +12,7 @@ from orchestra_strategy.data import dirichlet_equal_parts
 from orchestra_strategy.errors import DataError
 from orchestra_strategy.rng import numpy_generator
 
-__all__ = ["Images", "Split", "make_split", "read_cifar"]
+__all__ = ["Images", "Split", "block_means", "make_split", "read_cifar"]
 
 _KEPT_OUT = "experiment"  # the name of the streams that draw bank and test
 
@@ -44,6 +44,14 @@ class Split:
     bank: Images
     test: Images
     class_names: tuple[str, ...]
+
+
+def block_means(x: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.float32]:
+    """Return images (n, c, H, W) made smaller, (n, c, side, side), as means of square blocks."""
+    block = x.shape[-1] // side
+    blocks = x.reshape(*x.shape[:2], side, block, side, block)
+    means: npt.NDArray[np.float32] = blocks.mean((3, 5), dtype=np.float32)
+    return means
 
 
 def read_cifar(folder: str | Path) -> tuple[Images, Images, tuple[str, ...]]:

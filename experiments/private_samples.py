@@ -8,16 +8,9 @@ import numpy as np
 from demo_custom_strategy import load_data
 from orchestra_strategy.rng import numpy_generator
 
-__all__ = ["samples", "smaller"]
+__all__ = ["samples"]
 
 Data = tuple[Any, Any, Any, Any]
-
-
-def smaller(x: Any, side: int) -> Any:
-    """Return images (n, c, H, W) of a given side, as means of blocks."""
-    block = x.shape[-1] // side
-    blocks = x.reshape(*x.shape[:2], side, block, side, block)
-    return np.rint(blocks.mean((3, 5), dtype=np.float32)).astype(np.uint8)
 
 
 def samples(arguments: argparse.Namespace, seed: int) -> tuple[Any, Data]:
@@ -29,10 +22,11 @@ def samples(arguments: argparse.Namespace, seed: int) -> tuple[Any, Data]:
     if arguments.cifar is None:
         train_x, train_y, test_x, test_y = load_data()
     else:
-        from experiments.cifar import read_cifar
+        from experiments.cifar import block_means, read_cifar
 
         train, test, _ = read_cifar(arguments.cifar)
-        train_x, test_x = (smaller(images.x, arguments.side) for images in (train, test))
+        both = (np.rint(block_means(images.x, arguments.side)) for images in (train, test))
+        train_x, test_x = (means.astype(np.uint8) for means in both)
         train_y, test_y = train.y, test.y
     order = rng.permutation(len(train_y))
     own = order[: arguments.users * arguments.per_user]

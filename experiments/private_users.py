@@ -180,7 +180,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = table(found, arguments.strategy)
     show(rows)
     write_json(out / "private_users.json", {"rows": rows, **json.loads(_told(arguments))})
-    for probe in ("5", "knn"):
+    for probe in ("5", "knn") if any(arguments.epsilons) else ():
         draw(rows, arguments, out / f"private_users_{probe}.png", probe)
 
 

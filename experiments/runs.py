@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from experiments.cifar import Images, Split
+from experiments.cifar import Images, Split, block_means
 from experiments.settings import Experiment
 from experiments.supervised import train_supervised
 from federated_orchestra import FederatedOrchestraTrainer
@@ -195,8 +195,7 @@ def _accuracies(
 
 
 def _small(x: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    block = x.shape[-1] // _PIXELS
-    grid = x.reshape(len(x), 3, _PIXELS, block, _PIXELS, block).mean((3, 5), dtype=np.float32)
+    grid = block_means(x, _PIXELS)
     small: npt.NDArray[np.float32] = (grid.reshape(len(x), -1) / 127.5 - 1).astype(np.float32)
     return small
 

@@ -5,7 +5,8 @@ from argparse import Namespace
 import numpy as np
 import pytest
 
-from experiments.private_samples import samples, smaller
+from experiments.cifar import block_means
+from experiments.private_samples import samples
 from experiments.private_users import noise_of
 
 
@@ -23,7 +24,8 @@ def test_held_out_samples_belong_to_training_and_to_nobody_else() -> None:
 
 def test_smaller_images_are_means_of_blocks() -> None:
     x = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(1, 2, 4, 4)
-    assert smaller(x, 2).tolist() == [[[[2, 4], [10, 12]], [[18, 20], [26, 28]]]]
+    wanted = [[[[2.5, 4.5], [10.5, 12.5]], [[18.5, 20.5], [26.5, 28.5]]]]
+    assert block_means(x, 2).tolist() == wanted
 
 
 def test_a_larger_cohort_has_its_share_of_the_noise() -> None:
