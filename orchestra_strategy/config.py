@@ -16,6 +16,8 @@ from orchestra_strategy.privacy.settings import PrivacyFields
 
 __all__ = ["FrozenConfig", "StrategyConfig", "parse_config"]
 
+_SERVER = "`route='server'` (`OrchestraFLModel` with `server=` in place of `aggregator=`)"
+
 
 if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass
@@ -166,7 +168,7 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
             raise ValueError(
                 f"Expected `{wrong[0]}` to be {only[wrong[0]]!r} on `route='secure'`, got "
                 f"{getattr(self, wrong[0])!r}: an aggregator gives out the mean alone, and nobody "
-                "sees a single reply; use `route='server'` for it"
+                f"sees a single reply; use {_SERVER} for it"
             )
         return self
 
@@ -178,7 +180,7 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
             raise ValueError(
                 "Expected `payload_dtype` to be 'float32' on `route='secure'`, got 'float16': an "
                 "aggregator adds up in fixed-point numbers of their own width, so nothing would "
-                "get smaller; use `route='server'` for it"
+                f"get smaller; use {_SERVER} for it"
             )
         if self.user_type == "local_gradient":
             raise ValueError(
@@ -210,7 +212,7 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
             raise ValueError(
                 f"Expected no `payload_bits` on `route='secure'`, got {got}: an aggregator adds up "
                 "in whole numbers of 64 bits or more, so nothing would get smaller; use "
-                "`route='server'` for it"
+                f"{_SERVER} for it"
             )
         if self.payload_dtype != "float32":
             raise ValueError(

@@ -70,12 +70,23 @@ def _form(payload: Payload) -> Hashable:
     return payload.round_index, payload.phase, shapes
 
 
+def _is_rounded(payload: Payload) -> bool:
+    return any(name.startswith(UPDATE_PREFIX) for name in payload.arrays)
+
+
 def _echo(payload: Payload) -> Hashable:
     echo = payload.arrays.get("global_centroids")
     return None if echo is None else (np.asarray(echo) + 0.0).tobytes()  # -0.0 equals 0.0
 
 
 def _difference(payload: Payload, who: str, reference: Payload, reference_who: str) -> str:
+    rounded, others_rounded = _is_rounded(payload), _is_rounded(reference)
+    if rounded != others_rounded:
+        with_bits, without = (who, reference_who) if rounded else (reference_who, who)
+        return (
+            f"Expected `payload_bits` of all parties to be the same, got some from {with_bits} "
+            f"and none from {without}."
+        )
     for what, got, want in (
         ("round", payload.round_index, reference.round_index),
         ("phase", payload.phase, reference.phase),

@@ -123,22 +123,25 @@ class HeadSizes(NamedTuple):
 
 
 def _classifier(sizes: HeadSizes) -> nn.Linear:
-    if sizes.num_classes is None or sizes.num_classes < 2:
-        raise ParameterError(
-            "Expected `num_classes` of the model to be at least 2 for the head `classifier`, got "
-            f"{sizes.num_classes}; it is the number of classes of all parties' labels together."
-        )
-    return nn.Linear(sizes.projection_dim, sizes.num_classes)
+    meaning = "the number of classes of all parties' labels together"
+    return _told(sizes, "classifier", "num_classes", 2, meaning)
 
 
 def _decoder(sizes: HeadSizes) -> nn.Linear:
-    if sizes.decoded_values is None or sizes.decoded_values < 1:
+    per_channel = DECODED_SIDE**2
+    meaning = f"{per_channel} for each channel of pictures, or the number of a table's columns"
+    return _told(sizes, "decoder", "decoded_values", 1, meaning)
+
+
+def _told(sizes: HeadSizes, head: str, size: str, least: int, meaning: str) -> nn.Linear:
+    """Return a layer from projections to a number of values that only this head needs."""
+    count = getattr(sizes, size)
+    if type(count) is not int or count < least:
         raise ParameterError(
-            "Expected `decoded_values` of the model to be at least 1 for the head `decoder`, got "
-            f"{sizes.decoded_values}; it is {DECODED_SIDE**2} for each channel of pictures, or the "
-            "number of a table's columns."
+            f"Expected `{size}` of the model to be a whole number of at least {least} for the head "
+            f"`{head}`, got {count!r}; it is {meaning}."
         )
-    return nn.Linear(sizes.projection_dim, sizes.decoded_values)
+    return nn.Linear(sizes.projection_dim, count)
 
 
 class Head(NamedTuple):

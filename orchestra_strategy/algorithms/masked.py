@@ -33,7 +33,7 @@ __all__ = [
     "reconstruction_loss",
 ]
 
-_SIDE = 4  # a picture has 4x4 patches of 2x2 cells, whatever its size
+_SIDE = 4  # a picture has 4x4 patches of 2x2 cells, or as many as it has pixels where it is smaller
 _FLAT = 1e-3  # a standard deviation of pixels, of [-1, 1], below which a picture counts as even
 
 
@@ -91,14 +91,15 @@ def hide(
         ``inputs`` like x with 0 where it is hidden, and for :func:`masked_loss` ``target`` and
         ``hidden``, shape (B, V): V is F, or 64 cells for each of C channels.
     """
-    part_of = _parts_of_columns(x.shape[1], groups) if x.ndim == 2 else range(_SIDE**2)
+    high, wide = (min(side, _SIDE) for side in x.shape[-2:])
+    part_of = _parts_of_columns(x.shape[1], groups) if x.ndim == 2 else range(high * wide)
     shape = (len(x), max(part_of) + 1)
     drawn = torch.rand(shape, generator=generator, device=generator.device)
     chosen = chosen_parts(sent_to(drawn, x.device), ratio)
     if x.ndim == 2:
         hidden = chosen[:, constant(tuple(part_of), x.device, torch.long)]
         return {"inputs": x.masked_fill(hidden, 0.0), "target": x, "hidden": hidden}
-    patches = chosen.view(-1, 1, _SIDE, _SIDE).float()
+    patches = chosen.view(-1, 1, high, wide).float()
     pixels = F.interpolate(patches, size=x.shape[2:]) > 0
     cells = F.interpolate(patches, size=DECODED_SIDE).expand(-1, x.shape[1], -1, -1) > 0
     target = F.adaptive_avg_pool2d(x, DECODED_SIDE).flatten(1)

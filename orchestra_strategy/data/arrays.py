@@ -50,16 +50,17 @@ def as_samples(x: Any, mend: bool = False) -> NDArray[Any]:
     """
     if not isinstance(x, np.ndarray):
         raise DataError(
-            f"Expected `x` to be a numpy array, got {type(x).__name__}; use numpy.asarray(x)"
+            f"Expected `x` to be a numpy array, got {type(x).__name__}; use numpy.asarray(x)."
         )
     if x.dtype.kind not in _KINDS:
         raise DataError(
-            f"Expected `x` to hold integers or floats, got dtype {x.dtype}; use x.astype('float32')"
+            f"Expected `x` to hold integers or floats, got dtype {x.dtype}; use "
+            "x.astype('float32')."
         )
     if x.ndim not in _RANKS:
-        raise DataError(f"Expected `x` to be {', '.join(_RANKS.values())}, got shape {x.shape}")
+        raise DataError(f"Expected `x` to be {', '.join(_RANKS.values())}, got shape {x.shape}.")
     if x.size == 0:
-        raise DataError(f"Expected `x` to have at least one sample, got shape {x.shape}")
+        raise DataError(f"Expected `x` to have at least one sample, got shape {x.shape}.")
     # An overflow to inf is found, and reported with its index, by the check below.
     with np.errstate(over="ignore"):
         samples = np.ascontiguousarray(x, dtype=np.uint8 if x.dtype == np.uint8 else np.float32)
@@ -69,7 +70,7 @@ def as_samples(x: Any, mend: bool = False) -> NDArray[Any]:
     if bad:
         raise DataError(
             f"Expected `x` to be finite, got {bad} NaN or infinite values of "
-            f"{x.size} (in float32), the first at index {first}; remove or fill them"
+            f"{x.size} (in float32), the first at index {first}; remove or fill them."
         )
     if not in_unit_range(x, values=not mend):
         raise DataError(
@@ -135,7 +136,7 @@ def describe_samples(
     """
     if not isinstance(x, np.ndarray) or x.ndim == 0:
         got = "shape ()" if isinstance(x, np.ndarray) else type(x).__name__
-        raise DataError(f"Expected `x` to be a numpy array (N, ...), got {got}")
+        raise DataError(f"Expected `x` to be a numpy array (N, ...), got {got}.")
     numeric = x.dtype.kind in _KINDS
     num_not_finite = 0 if numeric else x.size
     if values and numeric:
@@ -185,7 +186,7 @@ def check_parties(reports: Mapping[str, Mapping[str, Any]], k_min: int) -> None:
         if sorted(report) != known:
             raise DataError(
                 f"Expected the report of party `{party}` to have the keys {known}, got "
-                f"{sorted(report)}; use describe_samples"
+                f"{sorted(report)}; use describe_samples."
             )
     parties = {party: PartyReport(**report) for party, report in reports.items()}
     problems = [p for name, report in parties.items() for p in _own_problems(name, report, k_min)]

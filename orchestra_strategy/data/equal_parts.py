@@ -50,7 +50,7 @@ def dirichlet_equal_parts(
     if available < parties * size:
         raise DataError(
             f"Expected `labels` to have at least `num_parties` * `size` = {parties * size} "
-            f"samples, got {available}; lower one of them"
+            f"samples, got {available}; lower one of them."
         )
     generator = numpy_generator(seed, "partition", 0, "dirichlet equal parts")
     stock = [generator.permutation(members) for members in classes]

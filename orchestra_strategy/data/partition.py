@@ -121,7 +121,7 @@ def dirichlet_partition(
         f"Expected a Dirichlet split with at least `min_size`={min_size} samples at each of "
         f"`num_parties`={num_parties} for `alpha`={alpha:g}, got at best {best} at the smallest "
         f"party in `max_tries`={max_tries} draws; raise alpha or max_tries, or lower min_size or "
-        "num_parties"
+        "num_parties."
     )
 
 
@@ -165,7 +165,7 @@ def class_members(labels: ArrayLike) -> list[Indices]:
     """Return, per class in sorted order, the indices of its samples."""
     values = np.asarray(labels)
     if values.ndim != 1 or values.size == 0:
-        raise DataError(f"Expected `labels` to be (N,) with N >= 1, got shape {values.shape}")
+        raise DataError(f"Expected `labels` to be (N,) with N >= 1, got shape {values.shape}.")
     codes = np.unique(values, return_inverse=True)[1]
     return np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
 
@@ -177,7 +177,7 @@ def check_alpha(alpha: Any) -> None:
     if not (number and low <= alpha <= high):
         raise ParameterError(
             f"Expected `alpha` to be a number in [{low:g}, {high:g}], got {alpha!r}; for more even "
-            "parts use iid_partition, for fewer labels per party shard_partition"
+            "parts use iid_partition, for fewer labels per party shard_partition."
         )
 
 
@@ -203,4 +203,4 @@ def _sorted_parts(parts: list[Indices]) -> list[Indices]:
 
 def _require_enough(num_samples: int, needed: int, reason: str) -> None:
     if num_samples < needed:
-        raise DataError(f"Expected at least {needed} samples ({reason}), got {num_samples}")
+        raise DataError(f"Expected at least {needed} samples ({reason}), got {num_samples}.")

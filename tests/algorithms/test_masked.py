@@ -54,6 +54,15 @@ def test_patches_of_a_picture_are_grey_and_their_cells_are_told(side):
     assert torch.allclose(found["target"].std(dim=1), torch.ones(5), atol=1e-4)
 
 
+@pytest.mark.parametrize(("high", "wide"), [(1, 1), (2, 3), (3, 8)])
+def test_a_picture_of_few_pixels_always_has_some_hidden(high, wide):
+    x = torch.ones(50, 1, high, wide)
+    found = hide(x, 0.1, generator())
+    hidden = (found["inputs"] == 0).flatten(1).sum(dim=1)
+    assert (hidden == (2 if wide == 8 else 1)).all()  # a patch of the last is one pixel by two
+    assert (found["hidden"].sum(dim=1) > 0).all()
+
+
 def test_targets_by_hand_and_an_even_picture_is_finite():
     x = torch.zeros(2, 1, 16, 16)
     x[0, 0, :2, :2] = torch.tensor([[0.0, 1.0], [1.0, 2.0]])  # the first cell's mean is 1
@@ -122,8 +131,10 @@ def test_tables_hide_categories_as_a_whole():
 
 
 def test_a_decoder_of_another_size_is_refused():
-    with pytest.raises(ParameterError, match="`decoded_values` of the model to be at least 1 for"):
-        tiny.OrchestraModel(torch.nn.Identity(), 3, heads=HEADS)
+    for given in (None, 0, "10", 2.0):
+        rule = f"`decoded_values` of the model to be a whole number of at least 1 .* got {given!r};"
+        with pytest.raises(ParameterError, match=rule):
+            tiny.OrchestraModel(torch.nn.Identity(), 3, heads=HEADS, decoded_values=given)
     prepared = hide(torch.rand(2, 3, 8, 8), 0.5, generator())
     with pytest.raises(ModelError, match=r"to give 192 values .*, got 64; .*decoded_values=192"):
         reconstruction_loss(tiny.model(HEADS), prepared)

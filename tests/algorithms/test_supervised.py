@@ -67,7 +67,9 @@ def test_a_batch_without_labels_and_a_model_without_classifier_are_refused():
 
 @pytest.mark.parametrize("num_classes", [None, 1])
 def test_a_classifier_needs_the_number_of_classes(num_classes):
-    with pytest.raises(ParameterError, match="`num_classes` of the model to be at least 2 for"):
+    with pytest.raises(
+        ParameterError, match="`num_classes` of the model to be a whole number of at least 2 for"
+    ):
         orchestra_model("conv4", in_channels=1, heads=HEADS, num_classes=num_classes)
     model = orchestra_model("conv4", in_channels=1, heads=HEADS, num_classes=5)
     assert model.classifier.out_features == 5

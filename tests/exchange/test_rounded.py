@@ -117,6 +117,14 @@ def test_all_adopt_the_rounded_mean_and_rounding_is_no_signal():
     assert parties[0].get_logs()["privacy_snr"] < 0.15
 
 
+def test_a_party_that_does_not_round_is_told_so():
+    (rounding, _), (plain, *_) = trained(2, payload_bits=8)[2], trained(2)[2]
+    named = "`payload_bits` of all parties to be the same, got some from .*{}.* and none from .*{}"
+    for wires, order in (((rounding, plain), "01"), ((plain, rounding), "10")):
+        with pytest.raises(ReplyError, match=named.format(*order)):
+            server_aggregation()(list(wires))
+
+
 def changed(name, change):
     def lie(arrays):
         return arrays | {name: change(arrays[name])}

@@ -159,7 +159,9 @@ def test_the_trainer_refuses_missing_labels_and_a_search(devices):
     with pytest.raises(ParameterError, match="without labels for `tune`, got 'fed_supervised'"):
         trainer(devices).tune(toy.data(devices), {"lr": [0.1]})
     without = {"backbone": "conv4", "in_channels": 1}
-    with pytest.raises(ParameterError, match="`num_classes` of the model to be at least 2"):
+    with pytest.raises(
+        ParameterError, match="`num_classes` of the model to be a whole number of at least 2"
+    ):
         trainer(devices, model=without).train(toy.data(devices), labels=labels(devices))
 
 

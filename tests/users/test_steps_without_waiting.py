@@ -16,8 +16,10 @@ from orchestra_strategy.algorithms.memory import ProjectionMemory
 from orchestra_strategy.algorithms.model import OrchestraModel
 from orchestra_strategy.algorithms.orchestra_targets import mean_similarity
 from orchestra_strategy.data.augmentation.views import build_views
+from orchestra_strategy.privacy.per_example.clipper import PerExampleClipper
 from orchestra_strategy.strategies.registry import lookup_strategy
-from orchestra_strategy.users import UserMultiStep
+from orchestra_strategy.users import UserMultiStep, UserSingleStep
+from orchestra_strategy.users.user_batches import as_batch
 from tests.algorithms import tiny
 from tests.strategies.test_baselines import EVERY, party
 
@@ -52,27 +54,58 @@ def _no_numbers_of_python(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "new_tensor", refused)
 
 
-@pytest.mark.parametrize(("strategy", "samples", "views", "options"), POINTS)
-def test_two_steps_wait_for_nothing(strategy, samples, views, options):
+SETUP = {"device": torch.device("meta"), "dtype": torch.float32}
+
+
+def trained_on_meta(strategy, samples=COLOUR, views="colour", norm="batch", **options):
+    """Return a model on meta, its objective and a batch of samples, which lies on the CPU."""
     width = samples[0].numel()
     body = nn.Sequential(nn.Flatten(), nn.Linear(width, 8), nn.ReLU())
     decoded = width if views == "table" else 64 * samples.shape[1]
     sizes = {"hidden_dim": 16, "projection_dim": 16, "num_classes": 3, "decoded_values": decoded}
+    heads = lookup_strategy(strategy).heads
     own = party(strategy)
-    own.model = OrchestraModel(body, 8, heads=lookup_strategy(strategy).heads, **sizes).to("meta")
+    own.model = OrchestraModel(body, 8, heads=heads, norm=norm, **sizes).to("meta").train()
     own.views = lambda: build_views(views, **options)
     objective = own.make_objective()
     objective.centroids = torch.zeros(4, 16, device="meta")
     ids = torch.arange(len(samples))
-    batches = [{"inputs": samples, "ids": ids, "labels": ids % 3}] * 2
-    setup = {"device": torch.device("meta"), "dtype": torch.float32}
+    return own.model, objective, {"inputs": samples, "ids": ids, "labels": ids % 3}
+
+
+@pytest.mark.parametrize(("strategy", "samples", "views", "options"), POINTS)
+def test_two_steps_wait_for_nothing(strategy, samples, views, options):
+    model, objective, batch = trained_on_meta(strategy, samples, views, **options)
     cfg = SimpleNamespace(local_learning_rate=0.1)
-    user = UserMultiStep(own.model, objective, None, setup, 0, cfg, batches=lambda: batches)
+    user = UserMultiStep(model, objective, None, SETUP, 0, cfg, batches=lambda: [batch] * 2)
     user.model.train()
     with CopiesMode():
         log = user._run_steps(objective, None, 0)
     assert len(log.losses) == 2
     assert all(loss.total.is_meta for loss in log.losses)
+
+
+@pytest.mark.parametrize("strategy", EVERY)
+def test_a_single_gradient_waits_for_nothing(strategy):
+    model, objective, batch = trained_on_meta(strategy)
+    cfg = SimpleNamespace(num_data_points=6)
+    # Exact statistics are BatchNorm's `momentum=None`, for which torch itself asks a counter.
+    user = UserSingleStep(model, objective, None, SETUP, 0, cfg, exact_statistics=False)
+    user.model.train()
+    with CopiesMode():
+        gradients, loss = user._one_gradient(objective, as_batch(batch, SETUP), 0)
+    assert all(g.is_meta for g in (*gradients, loss.total))
+
+
+# What vmap can do on meta; of the others it takes a number of Python's for a tensor there.
+@pytest.mark.parametrize("strategy", ["fed_masked", "fed_rotpred", "fed_supervised"])
+def test_clipping_by_example_waits_for_nothing(strategy, caplog):
+    model, objective, batch = trained_on_meta(strategy, norm="group")
+    clip = PerExampleClipper(model, clip_norm=1.0, chunk_size=4)
+    with CopiesMode():
+        gradients, loss = clip(objective, as_batch(batch, SETUP))
+    assert not caplog.records  # it did not turn to the loop
+    assert all(g.is_meta for g in (*gradients, loss.total))
 
 
 def test_a_mean_over_places_of_which_some_are_free_is_that_of_the_others(monkeypatch):

@@ -96,7 +96,7 @@ class ColourViews:
         if x.shape[1] != 3:
             raise DataError(
                 f"Expected `x` to have 3 channels (R, G, B) for views `{self.name}`, got "
-                f"{x.shape[1]}; for grey images use views='grey'"
+                f"{x.shape[1]}; for grey images use views='grey'."
             )
         target = draw_pretext_target(x, generator)
         draws = torch.rand(14, 3, len(x), generator=generator, device=generator.device)

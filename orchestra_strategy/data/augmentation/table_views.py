@@ -137,7 +137,7 @@ class TableViews:
         if features < _FEWEST:
             raise DataError(
                 f"Expected `x` to have at least 4 features for views `{self.name}` (its pretext "
-                f"tells four changes of them apart), got F={features}"
+                f"tells four changes of them apart), got F={features}."
             )
         last = max((column for group in self.one_hot for column in group), default=0)
         if last >= features:

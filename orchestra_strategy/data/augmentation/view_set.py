@@ -64,7 +64,7 @@ def check_range(option: str, value: Any, limit: float = math.inf) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not (number and 0 <= value <= limit and math.isfinite(value)):
         rule = "a finite number >= 0" if math.isinf(limit) else f"a number in [0, {limit:g}]"
-        raise ParameterError(f"Expected `{option}` to be {rule}, got {value!r}")
+        raise ParameterError(f"Expected `{option}` to be {rule}, got {value!r}.")
 
 
 def check_batch(x: Tensor, views: str, ranks: tuple[int, ...], kind: str) -> None:
@@ -83,10 +83,12 @@ def check_batch(x: Tensor, views: str, ranks: tuple[int, ...], kind: str) -> Non
     if x.ndim not in ranks:
         other = {2: "tables use views='table'", 3: "images use views='grey' or 'colour'"}
         remedy = f"; for {other[min(x.ndim, 3)]}" if 2 <= x.ndim <= 4 else ""
-        raise DataError(f"Expected `x` to be {kind} for views `{views}`, got shape {shape}{remedy}")
+        raise DataError(
+            f"Expected `x` to be {kind} for views `{views}`, got shape {shape}{remedy}."
+        )
     if len(x) == 0:
         raise DataError(
-            f"Expected `x` to have at least one sample for views `{views}`, got shape {shape}"
+            f"Expected `x` to have at least one sample for views `{views}`, got shape {shape}."
         )
 
 
@@ -100,7 +102,7 @@ def check_square(x: Tensor, views: str) -> None:
     if height != width:
         raise DataError(
             f"Expected `x` to be square images for views `{views}` (rotation by 90 degrees needs "
-            f"H = W), got H={height}, W={width}; crop or pad them"
+            f"H = W), got H={height}, W={width}; crop or pad them."
         )
 
 

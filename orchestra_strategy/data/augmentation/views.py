@@ -142,13 +142,13 @@ def build_views(name: str, /, **options: Any) -> Views:
     """
     if name not in VIEWS:
         raise ParameterError(
-            f"Expected `views` to be a known name, got {name!r}: {did_you_mean(str(name), VIEWS)}"
+            f"Expected `views` to be a known name, got {name!r}: {did_you_mean(str(name), VIEWS)}."
         )
     known = inspect.signature(VIEWS[name]).parameters
     for option in sorted(options.keys() - known.keys()):
         raise ParameterError(
             f"Expected the options of views `{name}` to be known, got `{option}`: "
-            f"{did_you_mean(option, known)}"
+            f"{did_you_mean(option, known)}."
         )
     views: Views = VIEWS[name](**options)
     return views

@@ -29,10 +29,12 @@ def check_csv_options(
         ParameterError: Naming the first bad option.
     """
     if columns is not None and (isinstance(columns, str) or len(set(columns)) != len(columns)):
-        raise ParameterError(f"Expected `columns` to be a list of different names, got {columns!r}")
+        raise ParameterError(
+            f"Expected `columns` to be a list of different names, got {columns!r}."
+        )
     if columns is not None and label_column in columns:
         raise ParameterError(
-            f"Expected `label_column` not to be in `columns`, got {label_column!r}"
+            f"Expected `label_column` not to be in `columns`, got {label_column!r}."
         )
     if class_names is not None and label_column is None:
         raise ParameterError("Expected `class_names` with a `label_column`, got none.")

@@ -52,7 +52,8 @@ class ChunkGradients(NamedTuple):
         An example of factor 0 is left out, whatever its gradient is: it may not be finite.
         """
         out = factors == 0
-        some_out = bool(out.any())
+        # It saves the copies below, but elsewhere than on a CPU the answer would be waited for.
+        some_out = out.device.type != "cpu" or bool(out.any())
         for name, gradients in self.formed.items():
             if some_out:
                 gradients = gradients.masked_fill(_rows(out, gradients), 0.0)

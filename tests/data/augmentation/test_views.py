@@ -372,20 +372,20 @@ ROWS = r"`x` to be rows \(B, F\) for views `table`"
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("grey", (32, 16), IMAGES + r", got shape \(32, 16\); for tables use views='table'$"),
-        ("grey", (32,), IMAGES + r", got shape \(32,\)$"),
-        ("grey", (1, 1, 1, 8, 8), IMAGES + r", got shape \(1, 1, 1, 8, 8\)$"),
+        ("grey", (32, 16), IMAGES + r", got shape \(32, 16\); for tables use views='table'\.$"),
+        ("grey", (32,), IMAGES + r", got shape \(32,\)\.$"),
+        ("grey", (1, 1, 1, 8, 8), IMAGES + r", got shape \(1, 1, 1, 8, 8\)\.$"),
         (
             "table",
             (2, 1, 8, 8),
-            ROWS + r", got shape \(2, 1, 8, 8\); for images use views='grey' or 'colour'$",
+            ROWS + r", got shape \(2, 1, 8, 8\); for images use views='grey' or 'colour'\.$",
         ),
         (
             "table",
             (2, 8, 8),
-            ROWS + r", got shape \(2, 8, 8\); for images use views='grey' or 'colour'$",
+            ROWS + r", got shape \(2, 8, 8\); for images use views='grey' or 'colour'\.$",
         ),
-        ("table", (2,), ROWS + r", got shape \(2,\)$"),
+        ("table", (2,), ROWS + r", got shape \(2,\)\.$"),
         ("grey", (0, 1, 8, 8), r"at least one sample for views `grey`, got shape \(0, 1, 8, 8\)"),
         ("table", (0, 5), r"at least one sample for views `table`, got shape \(0, 5\)"),
     ],
