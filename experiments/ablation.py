@@ -28,6 +28,7 @@ __all__ = ["ablation_rows", "point_setting", "run_points"]
 
 _HELD_OUT = 10_000  # as many as the test set has
 _KEPT = ("curve", "seconds", "cpu_seconds", "ledger")
+_COMMON = ("rounds", "alpha", "held_out")  # what the command line changes for all points
 
 
 def point_setting(setting: Experiment, point: Mapping[str, Any]) -> tuple[str, Experiment]:
@@ -63,9 +64,10 @@ def run_points(
         A run each: ``point``, ``seed``, ``curve``, ``seconds``, ``cpu_seconds``, ``ledger``.
 
     Raises:
-        OrchestraError: The data or a point cannot be used.
+        OrchestraError: The data or a point cannot be used, or ``out`` has runs of other settings.
     """
     folder = Path(out) / "runs"
+    common = {name: getattr(setting, name) for name in _COMMON}
     wanted = {name: point_setting(setting, point) for name, point in points.items()}
     runs: list[dict[str, Any]] = []
     images = None
@@ -77,8 +79,15 @@ def run_points(
                 split = make_split(*images, setting, seed)
                 run = run_one(own, split, strategy, seed, None, _tell)
                 kept = {key: run[key] for key in _KEPT}
-                write_json(file, {"point": name, **points[name], "seed": seed, **kept})
+                told = {"point": name, **points[name], "seed": seed, **common}
+                write_json(file, {**told, **kept})
             runs.append(parse_json(file.read_bytes()))
+            found = {name: runs[-1].get(name) for name in _COMMON}
+            if found != common:
+                raise DataError(
+                    f"Expected `out` to have runs of {common}, got {found} in `{file}`; use "
+                    "another folder."
+                )
     return runs
 
 
@@ -117,10 +126,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", help="names of points; all by default")
     parser.add_argument("--out", default="ablation", help="folder for the results")
     parser.add_argument("--rounds", type=int)
+    parser.add_argument("--alpha", type=float, help="of the Dirichlet split; 1000 is iid")
     parser.add_argument("--seeds", type=int, nargs="+")
     parser.add_argument("--held-out", action="store_true", help="do not open the test set")
     args = parser.parse_args(arguments)
-    chosen = {"rounds": args.rounds, "seeds": args.seeds}
+    chosen = {"rounds": args.rounds, "alpha": args.alpha, "seeds": args.seeds}
     changed = {key: value for key, value in chosen.items() if value is not None}
     try:
         setting = load_experiment(args.config, changed)

@@ -29,6 +29,9 @@ def test_points_are_run_once_on_held_out_images(folder, config, tmp_path, capfd)
     assert file.stat().st_mtime_ns == time
     lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("| ")]
     assert [line.split(" | ")[0] for line in lines[-2:]] == ["| calm", "| plain"]
+    assert run["alpha"] == load_experiment(str(config)).alpha
+    assert main([*command, "--alpha", "1000"]) == 2
+    assert "'alpha': 1000.0" in capfd.readouterr().err
 
 
 def test_a_points_parameters_lie_over_the_presets():
