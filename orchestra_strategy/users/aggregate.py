@@ -108,7 +108,6 @@ class MultiUserAggregate(UserMultiStep):
         self.aggregation = AggregateSettings.read(cfg_user, len(self.user_indices))
         self.objective_for = objective_for
         self.shares = self._checked_shares(shares, optimizer_fn)
-        self._parameters = list(self.model.parameters())
         self._differences: list[Tensor] = []
         self.users_done: list[int] = []
         self.failed_users: dict[int, str] = {}
@@ -148,7 +147,7 @@ class MultiUserAggregate(UserMultiStep):
             self.optimizer.state.clear()
             self.users_done, self.failed_users = outcomes.done, outcomes.failed
             outcomes.settle(self.aggregation.min_users)
-            self._set_buffers(outcomes.buffers.result())
+            self.parts.set_buffers(outcomes.buffers.result())
         self.loss_means, self.steps_done = outcomes.loss_means(), outcomes.steps
         updates = outcomes.updates.result()
         if self.update_privacy is not None:
@@ -227,7 +226,7 @@ class MultiUserAggregate(UserMultiStep):
         told = self.settings.provide_local_hyperparams and self.shares == "update"
         return UserOutcome(
             update,
-            list(self.model.buffers()),
+            self.parts.buffers(),
             mean_losses(log.losses),
             len(log.rows),
             num_rows(samples),
@@ -270,7 +269,7 @@ class MultiUserAggregate(UserMultiStep):
         with privacy.silence:
             self._add_user(idx, work(), outcomes)
         if len(outcomes.done) == done:
-            zeros = [torch.zeros_like(p) for p in self.model.parameters()]
+            zeros = [torch.zeros_like(p) for p in self.parts.parameters]
             outcomes.add_nothing(idx, zeros, start)
 
     def _refuse_weights(self) -> None:
@@ -284,26 +283,21 @@ class MultiUserAggregate(UserMultiStep):
     @torch.no_grad()
     def _go_back(self, payload: Mapping[str, Any], start: Sequence[Tensor]) -> None:
         """Put the model where every user starts; the payload has been checked with the query."""
-        for own, sent in zip(self._parameters, payload["parameters"], strict=True):
+        for own, sent in zip(self.parts.parameters, payload["parameters"], strict=True):
             own.copy_(sent)
-        self._set_buffers(start)
-        self.model.train(payload.get("buffers") is None)
+        self.parts.set_buffers(start)
+        self.parts.train(payload.get("buffers") is None)
 
     @torch.no_grad()
     def _difference(self, server_parameters: Iterable[Tensor]) -> list[Tensor]:
         """Return local minus server parameters, in tensors that the next user's overwrites."""
         if not self._differences:
-            self._differences = [torch.empty_like(p) for p in self._parameters]
+            self._differences = [torch.empty_like(p) for p in self.parts.parameters]
         for into, own, sent in zip(
-            self._differences, self._parameters, server_parameters, strict=True
+            self._differences, self.parts.parameters, server_parameters, strict=True
         ):
             torch.sub(own, sent.to(own), out=into)
         return self._differences
-
-    @torch.no_grad()
-    def _set_buffers(self, values: Sequence[Tensor]) -> None:
-        for buffer, value in zip(self.model.buffers(), values, strict=True):
-            buffer.copy_(value)
 
     def _described(self) -> tuple[str, dict[str, Any], str, str]:
         one_step = self.shares == "gradient"

@@ -28,6 +28,7 @@ from orchestra_strategy.users.messages import (
     render,
     server_learns,
 )
+from orchestra_strategy.users.model_parts import ModelParts
 from orchestra_strategy.users.objectives import as_objective
 from orchestra_strategy.users.public_settings import PublicSettings
 from orchestra_strategy.users.settings import UserSettings
@@ -84,6 +85,7 @@ class FederatedUser(PublicSettings, ABC):
                 "none."
             )
         self.model = guard_group_norms(copy.deepcopy(model).to(**setup))
+        self.parts = ModelParts(self.model)
         self.setup = dict(setup)
         self.objective = as_objective(loss)
         self.settings = UserSettings.read(cfg_user, streaming)
@@ -105,14 +107,12 @@ class FederatedUser(PublicSettings, ABC):
     def _query(self, server_payload: Mapping[str, Any]) -> Iterator[None]:
         """Count the query and load the payload; if the query fails, leave nothing half done."""
         self.counted_queries += 1
-        before = [b.clone() for b in self.model.buffers()]
+        before = self._buffers()
         try:
             load_payload(self.model, server_payload)
             yield
         except BaseException:
-            with torch.no_grad():
-                for buffer, value in zip(self.model.buffers(), before, strict=True):
-                    buffer.copy_(value)
+            self.parts.set_buffers(before)
             raise
 
     def _noise_generator(self, idx: int) -> torch.Generator:
@@ -132,11 +132,11 @@ class FederatedUser(PublicSettings, ABC):
         """
         if self.record_privacy is not None:
             private, mean_loss = self.record_privacy.gradient(objective, batch)
-            trains = (p.requires_grad for p in self.model.parameters())
+            trains = (p.requires_grad for p in self.parts.parameters)
             return [g if t else None for g, t in zip(private, trains, strict=True)], mean_loss
         privacy = self.settings.privacy
         batch = self._with_input_noise(batch, generator)
-        parameters = list(self.model.parameters())
+        parameters = self.parts.parameters
         gradients: list[Tensor | None]
         if self._clipper is not None:
             clipped = self._clipper(objective, batch)
@@ -170,7 +170,7 @@ class FederatedUser(PublicSettings, ABC):
 
         For a query that failed where a user as a whole is protected: that it did must not show.
         """
-        zeros = [torch.zeros_like(p) for p in self.model.parameters()]
+        zeros = [torch.zeros_like(p) for p in self.parts.parameters]
         self.loss_means, self.steps_done = {}, 0
         return self._share(
             self._protected(zeros),
@@ -189,7 +189,7 @@ class FederatedUser(PublicSettings, ABC):
     def _noised(self, mean: Sequence[Tensor], users: int, expected: int) -> list[Tensor]:
         """Add noise to a mean of clipped updates; a frozen parameter's is zero, and stays so."""
         assert self.update_privacy is not None
-        trains = [p.requires_grad for p in self.model.parameters()]
+        trains = [p.requires_grad for p in self.parts.parameters]
         moved = [u for u, t in zip(mean, trains, strict=True) if t]
         noisy = iter(self.update_privacy.noisy_mean(moved, users, expected))
         return [next(noisy) if t else u for u, t in zip(mean, trains, strict=True)]
@@ -215,7 +215,7 @@ class FederatedUser(PublicSettings, ABC):
         return SharedData(gradients=list(gradients), buffers=buffers, metadata=metadata)
 
     def _buffers(self) -> list[Tensor]:
-        return [b.detach().clone() for b in self.model.buffers()]
+        return [b.detach().clone() for b in self.parts.buffers()]
 
     def _new_buffers(self) -> list[Tensor] | None:
         """Return the buffers after a query; None of a gradient in eval mode: they are the server's.

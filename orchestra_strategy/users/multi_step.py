@@ -169,7 +169,7 @@ class UserMultiStep(UserSingleStep):
         log = StepLog()
         for batch in self._stream(samples):
             gradients, loss = self._gradient(objective, batch, generator)
-            for parameter, gradient in zip(self.model.parameters(), gradients, strict=True):
+            for parameter, gradient in zip(self.parts.parameters, gradients, strict=True):
                 parameter.grad = gradient
             self.optimizer.step()
             if loss is not None:
@@ -189,7 +189,7 @@ class UserMultiStep(UserSingleStep):
 
     @torch.no_grad()
     def _difference(self, server_parameters: Iterable[Tensor]) -> list[Tensor]:
-        own = self.model.parameters()
+        own = self.parts.parameters
         return [p.detach() - s.to(p) for p, s in zip(own, server_parameters, strict=True)]
 
     def _hyperparams(self, log: StepLog) -> dict[str, Any]:

@@ -153,7 +153,7 @@ class UserSingleStep(FederatedUser):
         generator = self._noise_generator(idx)
         with exact_statistics(self.model) if self.exact_statistics else nullcontext():
             found, loss = self._gradient(objective, samples, generator)
-        return [g.detach() for g in filled(found, list(self.model.parameters()))], loss
+        return [g.detach() for g in filled(found, self.parts.parameters)], loss
 
     def _read(self, dataloader: Iterable[Any] | None, idx: int) -> Batch:
         if dataloader is None:
