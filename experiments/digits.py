@@ -40,7 +40,8 @@ def setting(name: str, seed: int, rounds: int) -> tuple[dict[str, Any], str]:
     if way not in WAYS:
         raise ValueError(f"Expected a way of {', '.join(WAYS)} in {name!r}, got {way!r}.")
     known = lookup_strategy(strategy).config_class.model_fields
-    parameters = {k: v for k, v in CONFIG["parameters"].items() if k in known}
+    demo: dict[str, Any] = CONFIG["parameters"]  # type: ignore[assignment]
+    parameters = {k: v for k, v in demo.items() if k in known}
     parameters |= {"payload_dtype": "float16"} if way == "float16" else {}
     common = {**CONFIG, "seed": seed, "rounds": rounds, "progress": False}
     return {**common, "strategy": strategy, "parameters": parameters}, way
