@@ -10,7 +10,7 @@ Run: ``python -m benchmarks.step_bound [--repeats 30] [--out FILE]``.
 
 import argparse
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +76,14 @@ def bound(backbone: str, x: Tensor, precision: Precision) -> Callable[[], None]:
     return step
 
 
-def compare(backbone: str, batch: int, repeats: int) -> list[dict[str, Any]]:
-    """Return a row per precision."""
+def compare(
+    backbone: str, batch: int, repeats: int, precisions: Sequence[Precision]
+) -> list[dict[str, Any]]:
+    """Return a row per precision, of which the first is fp32."""
     x = torch.randint(0, 256, (batch, 3, SIDE, SIDE), dtype=torch.uint8)
     ways = {
         (precision, name): make(backbone, x, precision)
-        for precision in PRECISIONS
+        for precision in precisions
         for name, make in (("step", our_step), ("bound", bound))
     }
     seconds = taking_turns({" ".join(key): way for key, way in ways.items()}, repeats, warm_up=3)
@@ -94,7 +96,7 @@ def compare(backbone: str, batch: int, repeats: int) -> list[dict[str, Any]]:
             "times_its_bound": ratios(seconds[f"{precision} step"], seconds[f"{precision} bound"]),
             "times_fp32_step": ratios(seconds[f"{precision} step"], seconds["fp32 step"]),
         }
-        for precision in PRECISIONS
+        for precision in precisions
     ]
 
 
@@ -103,9 +105,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--emulated", action="store_true", help="bf16 even if it is emulated here")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [row for point in POINTS for row in compare(*point, args.repeats)]
+    # Emulated, it takes several times as long as all other benchmarks together.
+    precisions = PRECISIONS if args.emulated or has_bf16("cpu") else PRECISIONS[:1]
+    rows = [row for point in POINTS for row in compare(*point, args.repeats, precisions)]
     results = {"bf16_in_hardware": has_bf16("cpu"), "rows": rows}
     write_result(args.out, "python -m benchmarks.step_bound", results)
 
