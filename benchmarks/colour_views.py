@@ -12,7 +12,6 @@ out where it is not installed.
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.functional import to_pil_image
 
+from benchmarks.measuring import command_line, write_result
 from orchestra_strategy.data.augmentation.views import build_views
 
 MakeViews = Callable[[Tensor], object]
@@ -132,9 +132,7 @@ def main() -> None:
             "times_faster_than_pil": statistics.median(ratios),
             "quartiles": [quarters[0], quarters[2]],
         }
-    print(json.dumps(result, indent=2))
-    if args.out is not None:
-        args.out.write_text(json.dumps(result, indent=2), encoding="utf-8")
+    write_result(args.out, command_line("colour_views"), result)
 
 
 if __name__ == "__main__":

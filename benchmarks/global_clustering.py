@@ -11,18 +11,16 @@ Run: ``python -m benchmarks.global_clustering [--sizes 160 1600] [--groups "40 g
 
 import argparse
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.measuring import write_result
+from benchmarks.measuring import command_line, write_result
 from orchestra_strategy.algorithms.clustering import random_unit_rows
 from orchestra_strategy.algorithms.global_clustering import global_clustering
 from orchestra_strategy.algorithms.sinkhorn import sinkhorn
@@ -122,8 +120,7 @@ def main() -> None:
         for name in given.groups
         for row in compare(size, *GROUPS[name], given.repeats)
     ]
-    command = " ".join(["python -m benchmarks.global_clustering", *map(quote, sys.argv[1:])])
-    write_result(given.out, command, rows)
+    write_result(given.out, command_line("global_clustering"), rows)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,24 @@ import os
 import platform
 import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
 
-__all__ = ["child_seconds", "machine", "quartiles", "ratios", "taking_turns", "write_result"]
+__all__ = [
+    "child_seconds",
+    "command_line",
+    "machine",
+    "quartiles",
+    "ratios",
+    "taking_turns",
+    "write_result",
+]
 
 
 def machine() -> dict[str, Any]:
@@ -68,6 +78,11 @@ def child_seconds(run: Callable[[], Any]) -> tuple[float, float]:
 def ratios(over: Sequence[float], under: Sequence[float]) -> dict[str, float]:
     """Return median and quartiles of the ratios of two ways, turn by turn."""
     return quartiles([a / b for a, b in zip(over, under, strict=True)])
+
+
+def command_line(benchmark: str) -> str:
+    """Return how this process was started, for the result."""
+    return " ".join([f"python -m benchmarks.{benchmark}", *map(quote, sys.argv[1:])])
 
 
 def write_result(out: Path | None, command: str, results: Any) -> None:

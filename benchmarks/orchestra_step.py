@@ -11,7 +11,6 @@ Run: ``python benchmarks/orchestra_step.py [--backbone resnet8] [--batch 32] [--
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ import torchvision.transforms as v1
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
+from benchmarks.measuring import command_line, write_result
 from orchestra_strategy import orchestra_model
 from orchestra_strategy.algorithms.clustering import random_unit_rows
 from orchestra_strategy.algorithms.orchestra_objective import OrchestraObjective, OrchestraSettings
@@ -132,7 +132,8 @@ def main() -> None:
         "published order, PIL views": one_step(args.backbone, x, pil_views(), twice=True),
     }
     speeds = measure(steps, args.batch, args.rounds)
-    result: dict[str, Any] = {**vars(args), "out": str(args.out), "steps": {}}
+    given = {"backbone": args.backbone, "batch": args.batch, "rounds": args.rounds}
+    result: dict[str, Any] = {**given, "threads": args.threads, "steps": {}}
     for name, values in speeds.items():
         ratios = [o / v for o, v in zip(speeds["ours"], values, strict=True)]
         quarters = statistics.quantiles(ratios, n=4)
@@ -141,9 +142,7 @@ def main() -> None:
             "ours_is_faster_by": statistics.median(ratios),
             "quartiles": [quarters[0], quarters[2]],
         }
-    print(json.dumps(result, indent=2))
-    if args.out is not None:
-        args.out.write_text(json.dumps(result, indent=2), encoding="utf-8")
+    write_result(args.out, command_line("orchestra_step"), result)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,10 @@ Claim: at batch 64 the vectorised way is several times faster than the loop, and
 gradient. Both, and the plain gradient of the whole batch as the limit of what any vectorisation can
 reach, run in turn within each round, so that the machine's other work falls on all alike.
 
-    python benchmarks/per_example_clipping.py --out clipping.json
+    python -m benchmarks.per_example_clipping --out clipping.json
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -21,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.measuring import command_line, write_result
 from orchestra_strategy.algorithms.backbones import build_backbone
 from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.privacy import PerExampleClipper
@@ -105,15 +103,7 @@ def main() -> None:
                 f"vectorised {times['vectorised']} ms ({result['speed_up']:.1f}x), plain batch "
                 f"{times['plain']} ms ({result['speed_up_of_the_plain_batch_gradient']:.1f}x)"
             )
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "load_average": os.getloadavg(),
-        "torch": torch.__version__,
-    }
-    if args.out:
-        report = {"benchmark": "per_example_clipping", "machine": machine, "results": results}
-        args.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_result(args.out, command_line("per_example_clipping"), results)
 
 
 if __name__ == "__main__":

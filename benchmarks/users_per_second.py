@@ -177,7 +177,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("users_per_second.json"))
     parser.add_argument("--users", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=3, help="of each process")
-    parser.add_argument("--turns", type=int, default=3, help="processes of each case")
+    parser.add_argument("--turns", type=int, default=2, help="processes of each case")
     parser.add_argument("--case", help="measure one case, and print its seconds")
     told = parser.parse_args(argv)
     if told.case:
