@@ -1,4 +1,4 @@
-"""What a user's model consists of, found once.
+"""The parts of a user's model, found once.
 
 ``model.parameters()``, ``model.buffers()`` and ``model.train()`` walk through all modules. Five
 such walks for each of many small users took up to a tenth of their time.
