@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from orchestra_strategy.algorithms.objective_bases import TargetObjective
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from orchestra_strategy.algorithms.objective_bases import RowwiseObjective, TargetObjective
 from orchestra_strategy.errors import DataError
 from orchestra_strategy.party.data import PartyData
 from orchestra_strategy.strategies.method import Method
@@ -22,10 +24,27 @@ class SelfSupervisedMethod(Method):
             self.target_network = TargetNetwork(party.objective)
 
     def check_data(self, data: PartyData) -> None:
-        """Refuse users with a single sample: neither BatchNorm nor a comparison has a meaning."""
+        """Refuse users with a single sample where it has to stand beside another one."""
         who, samples = self.party.smallest_user(data)
-        if samples < 2:
-            raise DataError(f"Expected {who} to have at least 2 samples, got {samples}.")
+        if samples >= 2:
+            return
+        reason = self._why_not_one()
+        if reason is not None:
+            raise DataError(f"Expected {who} to have at least 2 samples, got {samples}: {reason}.")
+
+    def _why_not_one(self) -> str | None:
+        """Return what a single sample is too few for, with the remedy; None if for nothing."""
+        if not isinstance(self.party.objective, RowwiseObjective):
+            return (
+                "the method compares samples with each other; merge small users, or use one that "
+                "does not, such as 'fed_rotpred'"
+            )
+        if any(isinstance(module, _BatchNorm) for module in self.party.model.modules()):
+            return (
+                "BatchNorm has no statistics of one; merge small users, or use "
+                "`orchestra_model(..., norm='group')`"
+            )
+        return None
 
     def configure(self) -> None:
         """Hand changed parameters on to the objective."""

@@ -39,10 +39,10 @@ def one_thread():
         yield
 
 
-def party(strategy, name="alice", size=None, heads=None, **kwargs):
+def party(strategy, name="alice", size=None, heads=None, norm="batch", **kwargs):
     cls = lookup_strategy(strategy)
     options = {"num_virtual_users": 3, **PARAMETERS[strategy], **kwargs}
-    model = partial(tiny.model, cls.heads if heads is None else heads)
+    model = partial(tiny.model, cls.heads if heads is None else heads, norm)
     made = cls(model, random_seed=7, party=name, **options)
     made.build_dataset(toy.images(name, size), toy.labels(name, size) if cls.needs_labels else None)
     return made
@@ -197,6 +197,35 @@ def test_users_of_a_single_sample_are_refused(strategy):
         party(strategy, size=1)
     with pytest.raises(DataError, match="each of 3 virtual users to have at least 2 samples"):
         party(strategy, size=5, user_type="multiuser_aggregate")
+
+
+ROWWISE = ["fed_simsiam", "fed_byol", "fed_rotpred", "fed_masked", "fed_supervised"]
+
+
+@pytest.mark.parametrize("strategy", CLUSTERLESS)
+def test_what_a_single_sample_is_too_few_for_is_told(strategy):
+    rowwise = strategy in ROWWISE
+    told = "BatchNorm has no statistics of one" if rowwise else "compares samples with each other"
+    with pytest.raises(DataError, match=told):
+        party(strategy, size=1)
+    if not rowwise:
+        with pytest.raises(DataError, match=told):
+            party(strategy, size=1, norm="group")
+
+
+@pytest.mark.parametrize("user_type", USER_TYPES)
+@pytest.mark.parametrize("strategy", ROWWISE)
+def test_users_of_a_single_sample_train_where_rows_do_not_act_on_each_other(strategy, user_type):
+    """A phone with one picture on it, in a network without BatchNorm."""
+    size = 3 if user_type == "multiuser_aggregate" else 1
+    only = party(strategy, size=size, user_type=user_type, norm="group")
+    before = {k: v.clone() for k, v in only.model.state_dict().items()}
+    exchange([only], [only.get_weights()])
+    exchange([only], [only.train_step(None, 0, 1)[0]])
+    after = only.model.state_dict()
+    assert np.isfinite(only.get_logs()["train_loss"])
+    assert all(torch.isfinite(v).all() for v in after.values())
+    assert any(not torch.equal(after[k], v) for k, v in before.items())
 
 
 def test_another_server_method_is_refused():
