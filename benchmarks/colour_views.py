@@ -1,20 +1,19 @@
 """How fast are the three colour views of a batch, and against which way of making them?
 
-Four ways side by side in one run, on random 32x32 images and the threads asked for:
+Four ways side by side in one run, in CPU time of one thread, on random 32x32 images:
 
 - ``ours``: views ``colour``: one draw per sample, the whole batch at once.
 - ``kornia``: kornia.augmentation, one draw per sample, the whole batch at once.
 - ``torchvision``: torchvision.transforms.v2, image by image: on a batch, it has one draw for all.
 - ``pil``: torchvision's transforms on PIL images, one by one, as the published code does it.
 
-Run: ``python benchmarks/colour_views.py [--batch 32] [--threads 2] [--out FILE]``; kornia is left
-out where it is not installed.
+Run: ``python -m benchmarks.colour_views [--batch 32] [--out FILE]``; kornia is left out where it is
+not installed.
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.functional import to_pil_image
 
-from benchmarks.measuring import command_line, write_result
+from benchmarks.measuring import command_line, quartiles, ratios, taking_turns, write_result
 from orchestra_strategy.data.augmentation.views import build_views
 
 MakeViews = Callable[[Tensor], object]
@@ -97,41 +96,26 @@ def torchvision_views(library: Any) -> MakeViews:
     )
 
 
-def measure(ways: dict[str, MakeViews], batch: int, rounds: int) -> dict[str, list[float]]:
-    """Return milliseconds per image of each way; the ways take turns, so that they share noise."""
-    x = torch.randint(0, 256, (batch, 3, 32, 32), dtype=torch.uint8)
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for make in ways.values():
-        make(x)
-    for _ in range(rounds):
-        for name, make in ways.items():
-            begun = time.perf_counter()
-            make(x)
-            times[name].append((time.perf_counter() - begun) / batch * 1e3)
-    return times
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)
     ways = {"ours": ours(), "torchvision": torchvision_views(v2), "pil": torchvision_views(v1)}
     if find_spec("kornia"):
         ways["kornia"] = kornia_views()
-    times = measure(ways, args.batch, args.rounds)
-    result: dict[str, Any] = {"batch": args.batch, "threads": args.threads, "ways": {}}
-    for name, values in times.items():
-        ratios = [p / v for p, v in zip(times["pil"], values, strict=True)]
-        quarters = statistics.quantiles(ratios, n=4)
-        result["ways"][name] = {
-            "ms_per_image": statistics.median(values),
-            "times_faster_than_pil": statistics.median(ratios),
-            "quartiles": [quarters[0], quarters[2]],
+    x = torch.randint(0, 256, (args.batch, 3, 32, 32), dtype=torch.uint8)
+    seconds = taking_turns({name: partial(way, x) for name, way in ways.items()}, args.rounds)
+    found = {
+        name: {
+            "ms_per_image": quartiles([1e3 * s / args.batch for s in each]),
+            "times_faster_than_pil": ratios(seconds["pil"], each),
         }
+        for name, each in seconds.items()
+    }
+    result = {"batch": args.batch, "rounds": args.rounds, "ways": found}
     write_result(args.out, command_line("colour_views"), result)
 
 

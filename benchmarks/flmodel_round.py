@@ -30,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.measuring import write_result
+from benchmarks.measuring import quartiles, ratios, write_result
 from benchmarks.round_clock import RoundClock, steps_of, watch_steps
 from orchestra_strategy import OrchestraFLModel, OrchestraModel, fed_ndarray, host, session
 from orchestra_strategy.algorithms.backbones import build_backbone
@@ -210,23 +210,21 @@ def summary(seen: Mapping[str, Any]) -> dict[str, Any]:
     told: dict[str, Any] = {}
     for net, by_name in seen.items():
         rows = {n: 1000 * np.array(r) for n, r in by_name.items()}
-        spent = {n: {"wall": r[:, 0] - r[:, 2], "cpu": r[:, 1] - r[:, 2]} for n, r in rows.items()}
+        spent = {
+            n: {"wall": (r[:, 0] - r[:, 2]).tolist(), "cpu": (r[:, 1] - r[:, 2]).tolist()}
+            for n, r in rows.items()
+        }
         told[net] = {
-            n: {kind: _quartiles(values) for kind, values in of.items()} for n, of in spent.items()
+            n: {kind: quartiles(values) for kind, values in of.items()} for n, of in spent.items()
         }
         for name in (OURS, WITH_HEALTH):
             told[net][name]["times"] = {
                 other: {
-                    kind: round(told[net][name][kind][1] / told[net][other][kind][1], 2)
-                    for kind in ("wall", "cpu")
+                    kind: ratios(spent[name][kind], spent[other][kind]) for kind in ("wall", "cpu")
                 }
                 for other in (REFERENCE, LEANEST)
             }
     return told
-
-
-def _quartiles(values: Any) -> list[float]:
-    return [round(float(q), 1) for q in np.percentile(values, [25, 50, 75])]
 
 
 def payload_bytes(backbone: str) -> dict[str, float]:

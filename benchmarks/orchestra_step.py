@@ -1,18 +1,16 @@
 """How many images a second does a local step of Orchestra train on, and against which step?
 
-Three steps side by side in one run, on the same random 32x32 images, network and threads:
+Three steps side by side in one run, in CPU time, on the same random 32x32 images and network:
 
 - ``ours``: views ``colour``, the objective, backward, SGD, as a party does it.
 - ``published order``: the same views, and the online network on view 1 too, whose result the
   published code throws away; images laid out channel by channel.
 - ``published order, PIL views``: that, and the views made one by one with PIL.
 
-Run: ``python benchmarks/orchestra_step.py [--backbone resnet8] [--batch 32] [--threads 2]``.
+Run: ``python -m benchmarks.orchestra_step [--backbone resnet8] [--batch 32] [--out FILE]``.
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ import torchvision.transforms as v1
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
-from benchmarks.measuring import command_line, write_result
+from benchmarks.measuring import command_line, quartiles, ratios, taking_turns, write_result
 from orchestra_strategy import orchestra_model
 from orchestra_strategy.algorithms.clustering import random_unit_rows
 from orchestra_strategy.algorithms.orchestra_objective import OrchestraObjective, OrchestraSettings
@@ -102,46 +100,29 @@ def channel_by_channel(x: Tensor, generator: torch.Generator) -> ViewSet:
     return ViewSet(x1, x2, x3, views.pretext_target)
 
 
-def measure(steps: dict[str, Step], batch: int, rounds: int) -> dict[str, list[float]]:
-    """Return images per second of each step; they take turns, so that they share the noise."""
-    speeds: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(3):
-        for step in steps.values():
-            step()
-    for _ in range(rounds):
-        for name, step in steps.items():
-            begun = time.perf_counter()
-            step()
-            speeds[name].append(batch / (time.perf_counter() - begun))
-    return speeds
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("--backbone", default="resnet8")
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    torch.set_num_threads(1)
     x = torch.randint(0, 256, (args.batch, 3, SIDE, SIDE), dtype=torch.uint8)
     steps = {
         "ours": one_step(args.backbone, x, build_views("colour"), twice=False),
         "published order": one_step(args.backbone, x, channel_by_channel, twice=True),
         "published order, PIL views": one_step(args.backbone, x, pil_views(), twice=True),
     }
-    speeds = measure(steps, args.batch, args.rounds)
-    given = {"backbone": args.backbone, "batch": args.batch, "rounds": args.rounds}
-    result: dict[str, Any] = {**given, "threads": args.threads, "steps": {}}
-    for name, values in speeds.items():
-        ratios = [o / v for o, v in zip(speeds["ours"], values, strict=True)]
-        quarters = statistics.quantiles(ratios, n=4)
-        result["steps"][name] = {
-            "images_per_second": statistics.median(values),
-            "ours_is_faster_by": statistics.median(ratios),
-            "quartiles": [quarters[0], quarters[2]],
+    seconds = taking_turns(steps, args.rounds, warm_up=3)
+    found = {
+        name: {
+            "images_per_cpu_second": quartiles([args.batch / s for s in each]),
+            "ours_is_faster_by": ratios(each, seconds["ours"]),
         }
+        for name, each in seconds.items()
+    }
+    result = {"backbone": args.backbone, "batch": args.batch, "rounds": args.rounds, "steps": found}
     write_result(args.out, command_line("orchestra_step"), result)
 
 

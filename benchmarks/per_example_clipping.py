@@ -2,14 +2,12 @@
 
 Claim: at batch 64 the vectorised way is several times faster than the loop, and gives the same
 gradient. Both, and the plain gradient of the whole batch as the limit of what any vectorisation can
-reach, run in turn within each round, so that the machine's other work falls on all alike.
+reach, run in turn within each round, in CPU time of one thread.
 
     python -m benchmarks.per_example_clipping --out clipping.json
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.measuring import command_line, write_result
+from benchmarks.measuring import command_line, quartiles, ratios, taking_turns, write_result
 from orchestra_strategy.algorithms.backbones import build_backbone
 from orchestra_strategy.algorithms.objective import Batch
 from orchestra_strategy.privacy import PerExampleClipper
@@ -43,14 +41,7 @@ def case(batch_size: int, image_size: int) -> tuple[nn.Module, dict[str, Tensor]
     return model, {"inputs": images, "labels": torch.arange(batch_size) % 10}
 
 
-def spread(seconds: list[float]) -> dict[str, float]:
-    """Return median, quartiles and extremes in milliseconds."""
-    low, median, high = (1e3 * q for q in statistics.quantiles(seconds, n=4))
-    extremes = {"min": 1e3 * min(seconds), "max": 1e3 * max(seconds)}
-    return {"median": median, "quartile_1": low, "quartile_3": high, **extremes}
-
-
-def measure(batch_size: int, image_size: int, threads: int, rounds: int) -> dict[str, Any]:
+def measure(batch_size: int, image_size: int, rounds: int) -> dict[str, Any]:
     """Time the three ways in turn, after one warm-up round."""
     model, batch = case(batch_size, image_size)
     clipper = PerExampleClipper(model, CLIP_NORM)
@@ -59,50 +50,30 @@ def measure(batch_size: int, image_size: int, threads: int, rounds: int) -> dict
         "vectorised": lambda: clipper(cross_entropy, batch),
         "plain": lambda: torch.autograd.grad(cross_entropy(model, batch), list(model.parameters())),
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    with torch_threads(threads):
+    with torch_threads(1):
         pairs = zip(ways["loop"]().gradients, ways["vectorised"]().gradients, strict=True)
         error = max((a - b).abs().max().item() for a, b in pairs)
-        ways["plain"]()
-        for _ in range(rounds):
-            for name, way in ways.items():
-                start = time.perf_counter()
-                way()
-                seconds[name].append(time.perf_counter() - start)
-    ratios = [a / b for a, b in zip(seconds["loop"], seconds["vectorised"], strict=True)]
-    limit = [a / b for a, b in zip(seconds["loop"], seconds["plain"], strict=True)]
+        seconds = taking_turns(ways, rounds)
     return {
         "batch_size": batch_size,
         "image_size": image_size,
-        "threads": threads,
         "rounds": rounds,
-        "milliseconds": {name: spread(values) for name, values in seconds.items()},
-        "speed_up": statistics.median(ratios),
-        "speed_up_of_the_plain_batch_gradient": statistics.median(limit),
+        "milliseconds": {name: quartiles([1e3 * s for s in v]) for name, v in seconds.items()},
+        "speed_up": ratios(seconds["loop"], seconds["vectorised"]),
+        "speed_up_of_the_plain_batch_gradient": ratios(seconds["loop"], seconds["plain"]),
         "largest_difference": error,
     }
 
 
 def main() -> None:
-    """Run all cases, print a line for each, and write the JSON."""
+    """Run all cases, and write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--image-sizes", type=int, nargs="+", default=[8, 28])
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     args = parser.parse_args()
-    results = []
-    for image_size in args.image_sizes:
-        for threads in args.threads:
-            result = measure(args.batch_size, image_size, threads, args.rounds)
-            results.append(result)
-            times = {name: f"{v['median']:.1f}" for name, v in result["milliseconds"].items()}
-            print(
-                f"{image_size}x{image_size}, {threads} thread(s): loop {times['loop']} ms, "
-                f"vectorised {times['vectorised']} ms ({result['speed_up']:.1f}x), plain batch "
-                f"{times['plain']} ms ({result['speed_up_of_the_plain_batch_gradient']:.1f}x)"
-            )
+    results = [measure(args.batch_size, side, args.rounds) for side in args.image_sizes]
     write_result(args.out, command_line("per_example_clipping"), results)
 
 

@@ -12,7 +12,6 @@ and without what is set up before. Writes JSON: ``python benchmarks/users_per_se
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -26,7 +25,7 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from benchmarks.measuring import write_result
+from benchmarks.measuring import quartiles, write_result
 from orchestra_strategy import FederatedStrategy, OrchestraStrategy, orchestra_model
 from orchestra_strategy.party.own_server import answer_of_one
 
@@ -166,9 +165,8 @@ def seconds_of(case: str, users: int, rounds: int) -> list[float]:
 
 def summary(seconds: list[float], users: int) -> dict[str, Any]:
     """Return users per CPU second: median and quartiles over rounds."""
-    rates = [users / s for s in seconds]
-    low, middle, high = statistics.quantiles(rates, n=4)
-    return {"users_per_cpu_second": middle, "quartiles": [low, high], "cpu_seconds": seconds}
+    rates = quartiles([users / s for s in seconds])
+    return {"users_per_cpu_second": rates, "cpu_seconds": seconds}
 
 
 def main(argv: list[str] | None = None) -> None:
