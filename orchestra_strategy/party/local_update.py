@@ -178,7 +178,9 @@ class LocalUpdate:
         # The user trains, so its model has to be in train mode: buffers are loaded beforehand and
         # not through the payload, which would put it into eval mode.
         # Parameters come through the payload.
-        self.user.model.load_state_dict(_without_parameters(model), strict=False)
+        self.user.parts.set_buffers(list(model.buffers()))
+        if self.user.parts.has_extra_state:
+            self.user.model.load_state_dict(_without_parameters(model), strict=False)
         payload = {"parameters": [p.detach() for p in model.parameters()], "buffers": None}
         shared, _ = self.user.compute_local_updates(payload)
         with torch.no_grad():

@@ -18,6 +18,10 @@ class ModelParts:
     Args:
         model: No module, parameter or buffer is added to it or taken away afterwards. A buffer may
             be replaced by another tensor, as modules do that write ``self.count = self.count + 1``.
+
+    Attributes:
+        parameters: In the order of ``model.parameters()``.
+        has_extra_state: Whether a module keeps more than parameters and buffers in ``state_dict``.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -26,6 +30,7 @@ class ModelParts:
         self._modules = tuple(model.modules())
         paths = [name.rpartition(".") for name, _ in model.named_buffers()]
         self._places = [(model.get_submodule(path), name) for path, _, name in paths]
+        self.has_extra_state = any(map(_keeps_more, self._modules))
         self._modes: dict[bool, tuple[bool, ...]] = {}  # of every module, as `train` leaves them
 
     def buffers(self) -> list[Tensor]:
@@ -46,3 +51,11 @@ class ModelParts:
 
     def _modes_now(self) -> tuple[bool, ...]:
         return tuple(module.training for module in self._modules)
+
+
+def _keeps_more(module: nn.Module) -> bool:
+    kind = type(module)
+    return (
+        kind.get_extra_state is not nn.Module.get_extra_state
+        or kind._save_to_state_dict is not nn.Module._save_to_state_dict
+    )

@@ -1,6 +1,7 @@
 """A weighted mean of lists of tensors that come one after the other."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -203,7 +204,7 @@ def all_finite_sum(tensors: Sequence[Tensor]) -> bool:
     False
     """
     # Any NaN or infinity is in the sum. Where finite values overflow in it, all are looked at.
-    return all(bool(t.sum().isfinite()) or bool(t.isfinite().all()) for t in tensors)
+    return all(math.isfinite(t.sum().item()) or bool(t.isfinite().all()) for t in tensors)
 
 
 def joined(tensors: Sequence[Tensor | None]) -> Tensor | None:

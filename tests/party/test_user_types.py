@@ -82,6 +82,34 @@ def test_single_step_equals_centralised_sgd_on_the_pooled_batch():
     assert {len(federated[0].privacy.next_batch(i)["ids"]) for i in range(3)} == {16, 13, 12}
 
 
+class Remembering(Tiny):
+    """Keeps a buffer that is averaged, one that is not, and a number in ``state_dict`` alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(1))
+        self.register_buffer("scratch", torch.zeros(1), persistent=False)
+        self.number = 0
+
+    def get_extra_state(self):
+        return self.number
+
+    def set_extra_state(self, state):
+        self.number = state
+
+
+@pytest.mark.parametrize("user_type", USER_TYPES)
+def test_a_user_starts_from_all_that_the_party_keeps_beside_parameters(user_type):
+    party = Plain(Remembering, random_seed=3, party="alice", user_type=user_type)
+    party.build_dataset(toy.images("alice"))
+    party.model.seen.fill_(5)
+    party.model.scratch.fill_(6)
+    party.model.number = 7
+    party.train_step(None, 0, 1)
+    user = party.user_type.user.model
+    assert (user.seen.item(), user.scratch.item(), user.number) == (5, 6, 7)
+
+
 def test_single_step_sends_gradients_and_no_weights():
     (party,) = parties({"alice": toy.images("alice")}, user_type="local_gradient")
     before = {k: v.clone() for k, v in party.model.state_dict().items()}

@@ -70,3 +70,27 @@ def test_modes_are_set_where_some_module_is_not_as_they_leave_it():
     assert not any(m.training for m in walked.modules())
     parts.train(True)
     assert walked[0].trained == 4
+
+
+class Remembering(nn.Linear):
+    """Keeps a number that is neither parameter nor buffer."""
+
+    seen = 0
+
+    def get_extra_state(self):
+        return self.seen
+
+    def set_extra_state(self, state):
+        self.seen = state
+
+
+class Saving(nn.Linear):
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "scale"] = torch.ones(())
+
+
+def test_what_keeps_more_than_parameters_and_buffers_is_known():
+    assert not ModelParts(model()).has_extra_state
+    assert ModelParts(nn.Sequential(model(), Remembering(3, 3))).has_extra_state
+    assert ModelParts(nn.Sequential(model(), Saving(3, 3))).has_extra_state
