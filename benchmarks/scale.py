@@ -30,6 +30,7 @@ from orchestra_strategy import OrchestraFLModel, fed_ndarray, host, orchestra_mo
 SAMPLES_PER_USER = 20
 USERS_WHERE_PARTIES_VARY = 8
 PARTIES = (2, 3, 4, 16)
+_LONGEST = 3600  # seconds of a point
 
 
 class Rounds(host.Callback):  # type: ignore[misc]
@@ -75,7 +76,7 @@ def point(users: int, parties: int) -> dict[str, float]:
 def measured(users: int, parties: int) -> dict[str, Any]:
     """Return a point, measured in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.scale", "--point", str(users), str(parties)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=1800)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_LONGEST)
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     print(f"{users} users at {parties} parties: {told}", file=sys.stderr)
     return {"users": users, "parties": parties, **told}
