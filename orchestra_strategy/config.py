@@ -12,11 +12,10 @@ from orchestra_strategy.algorithms.precision import Precision
 from orchestra_strategy.config_problems import checked
 from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.exchange.rounded import BITS
+from orchestra_strategy.exchange.routes import SERVER_ROUTE
 from orchestra_strategy.privacy.settings import PrivacyFields
 
 __all__ = ["FrozenConfig", "StrategyConfig", "parse_config"]
-
-_SERVER = "`route='server'` (`OrchestraFLModel` with `server=` in place of `aggregator=`)"
 
 
 if TYPE_CHECKING:
@@ -168,7 +167,7 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
             raise ValueError(
                 f"Expected `{wrong[0]}` to be {only[wrong[0]]!r} on `route='secure'`, got "
                 f"{getattr(self, wrong[0])!r}: an aggregator gives out the mean alone, and nobody "
-                f"sees a single reply; use {_SERVER} for it"
+                f"sees a single reply; use {SERVER_ROUTE} for it"
             )
         return self
 
@@ -180,7 +179,7 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
             raise ValueError(
                 "Expected `payload_dtype` to be 'float32' on `route='secure'`, got 'float16': an "
                 "aggregator adds up in fixed-point numbers of their own width, so nothing would "
-                f"get smaller; use {_SERVER} for it"
+                f"get smaller; use {SERVER_ROUTE} for it"
             )
         if self.user_type == "local_gradient":
             raise ValueError(
@@ -212,7 +211,7 @@ class StrategyConfig(FrozenConfig, PrivacyFields, AggregationFields):
             raise ValueError(
                 f"Expected no `payload_bits` on `route='secure'`, got {got}: an aggregator adds up "
                 "in whole numbers of 64 bits or more, so nothing would get smaller; use "
-                f"{_SERVER} for it"
+                f"{SERVER_ROUTE} for it"
             )
         if self.payload_dtype != "float32":
             raise ValueError(

@@ -17,7 +17,10 @@ from orchestra_strategy.exchange.payload import Payload, pack, unpack
 from orchestra_strategy.exchange.received import described
 from orchestra_strategy.exchange.ring import Ring
 
-__all__ = ["ROUTES", "Route", "SecureRoute", "Sent", "ServerRoute"]
+__all__ = ["ROUTES", "SERVER_ROUTE", "Route", "SecureRoute", "Sent", "ServerRoute"]
+
+SERVER_ROUTE = "`route='server'` (`OrchestraFLModel` with `server=` in place of `aggregator=`)"
+"""The way out that messages name for what route ``secure`` cannot do."""
 
 _PHASES = ("init", "sync", "round")
 
@@ -142,7 +145,7 @@ class SecureRoute:
                 raise ParameterError(
                     f"Expected all that is sent on `route='secure'` to be averaged, got "
                     f"`{entry.name}`, which is '{entry.combine}': it needs a server, use "
-                    "`route='server'`."
+                    f"{SERVER_ROUTE}."
                 )
             to = "aggregator" if entry.to == "server" else entry.to
             addressed.append(entry._replace(to=to))
@@ -215,7 +218,7 @@ def _check_agreement(check: npt.NDArray[Any], sent: Sent) -> None:
         raise ReplyError(
             "Expected the aggregator to return a mean, got zeros: the parties' samples together "
             "are too many for it to divide by; use an SPU with `field` FM128, a SecureAggregator, "
-            "or `route='server'`."
+            f"or {SERVER_ROUTE}."
         )
     if check.shape != want.shape or not np.allclose(check, want, 0, _CHECK_TOLERANCE):
         got = f"a mean check of {check.tolist()}" if check.size <= want.size else described(check)

@@ -21,7 +21,7 @@ from orchestra_strategy.errors import ParameterError
 from orchestra_strategy.exchange.manifest import Entry, Manifest
 from orchestra_strategy.exchange.payload import Payload
 from orchestra_strategy.exchange.ring import Ring
-from orchestra_strategy.exchange.routes import ROUTES, Sent
+from orchestra_strategy.exchange.routes import ROUTES, SERVER_ROUTE, Sent
 from orchestra_strategy.party.own_server import answer_of_one
 from orchestra_strategy.party.privacy import unit_of
 from orchestra_strategy.party.user_types import USER_TYPES
@@ -81,7 +81,7 @@ class FederatedStrategy(LocalWork):
         """
         if route == "secure" and cls.own_aggregation() is not None:
             raise ParameterError(
-                f"Expected `route='server'` for {cls.__name__}, got 'secure': it overrides "
+                f"Expected {SERVER_ROUTE} for {cls.__name__}, got 'secure': it overrides "
                 "`aggregate_weights`, which needs each party's weights, and an aggregator gives "
                 "out the mean alone."
             )
