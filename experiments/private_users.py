@@ -49,7 +49,9 @@ STARTS = ("untrained", "start")
 def model_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the network's options: a small projector."""
     channels = 1 if arguments.cifar is None else 3
-    return {"backbone": arguments.backbone, "in_channels": channels} | MODEL_PRESETS["private"]
+    norm = {} if arguments.norm is None else {"norm": arguments.norm}
+    network = {"backbone": arguments.backbone, "in_channels": channels}
+    return {**network, **MODEL_PRESETS["private"], **norm}
 
 
 def noise_of(epsilon: float, delta: float, rounds: int, users: int, cohort: int) -> float:
@@ -153,6 +155,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--strategy", default="fed_rotpred")
     parser.add_argument("--epsilons", type=float, nargs="+", default=[0.0, 8.0, 2.0])
     parser.add_argument("--backbone", default="resnet8")
+    parser.add_argument("--norm", help="'group' for users of one sample; the preset's if left out")
     parser.add_argument("--starts", nargs="+", choices=STARTS, default=STARTS)
     parser.add_argument("--cohorts", type=int, nargs="*", default=[], help="see above")
     parser.add_argument("--cifar", type=Path)
