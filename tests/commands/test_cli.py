@@ -120,6 +120,15 @@ def test_a_refusal_is_one_line_and_nothing_else(arguments):
     assert "got no such file or folder" in done.stderr
 
 
+@pytest.fixture
+def interruptible():
+    """Have Ctrl-C interrupt: where a shell script started the tests with ``&``, it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_with_its_code(tmp_path):
     np.savez(tmp_path / "data.npz", x=np.zeros((40, 8, 8), np.float32))
     grid = ("--grid", "lr=[0.1]", "--data", "data.npz", "--trial-rounds", "100000")
@@ -143,6 +152,7 @@ class Destroyed:
         raise KeyboardInterrupt
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_that_python_ignores_is_not_lost(monkeypatch, capsys):
     def run(arguments):
         Destroyed()
