@@ -44,18 +44,13 @@ def _walked(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the parameters, and the persistent floating-point buffers, each by its first name.
 
     In one walk: ``named_parameters``, ``named_buffers`` and ``state_dict`` take several, each of
-    which is slower than the copy of a small network, and so is ``named_modules``, a generator in a
-    generator.
+    which is slower than the copy of a small network.
     """
     parameters: dict[str, Tensor] = {}
     buffers: dict[str, Tensor] = {}
     seen: set[int] = set()
-    ahead: list[tuple[str, nn.Module]] = [("", model)]
-    while ahead:
-        prefix, module = ahead.pop()
-        if id(module) in seen:
-            continue
-        seen.add(id(module))
+    for place, module in model.named_modules():
+        prefix = f"{place}." if place else ""
         for name, parameter in module._parameters.items():
             if parameter is not None and id(parameter) not in seen:
                 seen.add(id(parameter))
@@ -66,8 +61,6 @@ def _walked(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
             seen.add(id(buffer))
             if buffer.is_floating_point() and name not in module._non_persistent_buffers_set:
                 buffers[prefix + name] = buffer
-        children = [(f"{prefix}{name}.", m) for name, m in module._modules.items() if m is not None]
-        ahead.extend(reversed(children))  # the first is walked through first
     return parameters, buffers
 
 

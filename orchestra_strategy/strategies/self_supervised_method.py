@@ -26,11 +26,11 @@ class SelfSupervisedMethod(Method):
     def check_data(self, data: PartyData) -> None:
         """Refuse users with a single sample where it has to stand beside another one."""
         who, samples = self.party.smallest_user(data)
-        if samples >= 2:
-            return
         reason = self._why_not_one()
-        if reason is not None:
+        if reason is not None and samples < 2:
             raise DataError(f"Expected {who} to have at least 2 samples, got {samples}: {reason}.")
+        if samples < 1:
+            raise DataError(f"Expected {who} to have at least 1 sample, got 0: merge small users.")
 
     def _why_not_one(self) -> str | None:
         """Return what a single sample is too few for, with the remedy; None if for nothing."""

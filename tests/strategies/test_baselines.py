@@ -213,6 +213,14 @@ def test_what_a_single_sample_is_too_few_for_is_told(strategy):
             party(strategy, size=1, norm="group")
 
 
+@pytest.mark.parametrize("split", ["shuffled", "blocks"])
+@pytest.mark.parametrize("strategy", ROWWISE)
+def test_users_without_a_sample_are_refused_by_all(strategy, split):
+    few = {"user_type": "multiuser_aggregate", "user_split": split}
+    with pytest.raises(DataError, match="each of 3 virtual users to have at least 1 sample, got 0"):
+        party(strategy, size=2, norm="group", **few)
+
+
 @pytest.mark.parametrize("user_type", USER_TYPES)
 @pytest.mark.parametrize("strategy", ROWWISE)
 def test_users_of_a_single_sample_train_where_rows_do_not_act_on_each_other(strategy, user_type):
